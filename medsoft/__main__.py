@@ -1,0 +1,7 @@
+"""``python -m medsoft``."""
+
+import sys
+
+from medsoft.cli import main
+
+sys.exit(main())

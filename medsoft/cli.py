@@ -1,0 +1,97 @@
+"""The table of verbs: a name, the function that does it, and a line of help.
+
+Each function takes the rest of the command line and is imported when it is called: ``medsoft --help`` and
+``medsoft --version`` import nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from medsoft import __version__
+from medsoft.errors import InputError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("medsoft.learn.verbs:fit", "train a model; predict and score its validation and test parts"),
+    "validate": ("medsoft.learn.verbs:validate", "predict and score the validation part with a trained model"),
+    "test": ("medsoft.learn.verbs:test", "predict and score the test part, or a whole table of its own"),
+    "predict": ("medsoft.learn.verbs:predict", "predict every row of a table; labels are not needed"),
+    "data check": ("medsoft.data.verbs:check", "report all problems of a sample table, and what it holds"),
+    "data split": ("medsoft.data.verbs:split", "split a sample table by patient, stratified, into parts or folds"),
+    "data show": ("medsoft.learn.show:show", "draw what the model will see, before and after augmentation"),
+    "data phantom": ("medsoft.data.verbs:phantom", "make procedural images to try things out without data"),
+    "doctor": ("medsoft.doctor:doctor", "print versions, devices and readers, and what is missing"),
+}
+
+USAGE = "usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a verb)"
+
+
+def help_text() -> str:
+    """What ``medsoft --help`` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {line}" for verb, (_, line) in VERBS.items()]
+    return "\n".join(
+        [
+            "medsoft: train, evaluate and run compute-efficient transformers on medical images.",
+            "",
+            USAGE,
+            "",
+            *lines,
+            "",
+            "First steps:  medsoft data phantom fundus --out phantoms",
+            "              medsoft fit --config fundus --data.table phantoms/labels.csv --data.label label",
+            "Exit codes:   0 all done; 2 the call, configuration or data is wrong (said before work starts);",
+            "              3 done, but some inputs failed (errors.csv lists them)",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Args:
+        argv: the command line without the program's name; None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if words[0] == "--version":
+        print(f"medsoft {__version__}")
+        return 0
+    verb = next((name for name in (" ".join(words[:2]), words[0]) if name in VERBS), None)
+    if verb is None:
+        return _fail(_unknown(words))
+    module, function = VERBS[verb][0].split(":")
+    try:
+        result = getattr(importlib.import_module(module), function)(words[len(verb.split()) :])
+    except InputError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # the reader of our output has gone: `medsoft … | head`
+        sys.stderr.close()
+        return 141
+    return int(result or 0)
+
+
+def _unknown(words: list[str]) -> str:
+    import difflib
+
+    group = [name for name in VERBS if name.startswith(f"{words[0]} ")]
+    if group:
+        return f"medsoft {words[0]} does: {', '.join(name.split()[1] for name in group)}. {USAGE}"
+    near = difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1) or difflib.get_close_matches(words[0], VERBS, n=1)
+    return f"no verb {words[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f". {USAGE}")
+
+
+def _fail(message: str) -> int:
+    print(f"medsoft: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

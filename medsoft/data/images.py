@@ -1,0 +1,350 @@
+"""The data module for photographs, radiographs and tiles: one image a row of the sample table."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
+from medsoft.data.sampling import EpochBatchSampler, SampleKey
+from medsoft.data.split import apply_split_file, complete_splits
+from medsoft.data.table import Problem, SampleTable, TableError, read_table
+from medsoft.data.transforms.base import Transforms
+from medsoft.errors import InputError
+from medsoft.task import DataSpec, Task, TaskKind
+
+Stage = Literal["fit", "validate", "test", "predict"]
+SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": ""}
+
+
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """Images and targets of some rows of a table.
+
+    Indexed by an int for the image as it is, by a SampleKey for an augmented one, which is a function of
+    (seed, epoch, row) alone.
+
+    Args:
+        paths: of the images.
+        targets: (n,) class indices, or (n, L) floats with NaN for missing labels.
+        transforms: the modality's.
+        seed: of the augmentation.
+        max_pixels: limit for an image.
+        cache: (n, H, W, C) prepared images, or None to read each when it is asked for.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        targets: np.ndarray,
+        transforms: Transforms,
+        seed: int,
+        max_pixels: int,
+        cache: np.ndarray | None = None,
+    ) -> None:
+        self.paths, self.targets, self.transforms = paths, targets, transforms
+        self.seed, self.max_pixels, self.cache = seed, max_pixels, cache
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def prepared(self, index: int) -> np.ndarray:
+        """The image as the model sees it without augmentation, (H, W, C) uint8."""
+        if self.cache is not None:
+            image: np.ndarray = self.cache[index]
+            return image
+        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels))
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
+        index = key.sample if isinstance(key, SampleKey) else key
+        image = self.prepared(index)
+        if isinstance(key, SampleKey):
+            image = self.transforms.augment(image, seed=_sample_seed(self.seed, key))
+        return {
+            "image": torch.from_numpy(self.transforms.finish(image)),
+            "target": torch.as_tensor(self.targets[index]),
+            "index": torch.tensor(index),
+        }
+
+
+class ImageDataModule(LightningDataModule):
+    """One image a row of a sample table.
+
+    Args:
+        transforms: how images become what the model sees; set under transforms.
+        table: CSV, Parquet or MedMNIST-style .npz with one row a sample.
+        root: folder that image paths are relative to; the table's own folder if not given.
+        path: column with the image paths.
+        label: column with the label, or several, separated by commas, for multilabel.
+        task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
+        positive: label values that make the positive class of a binary question, such as 2,3,4.
+        classes: names of the classes in order; other labels are an error.
+        patient: column with the patient; the split keeps each patient in one part.
+        site: column with the site, for the counts.
+        exam: column that groups rows read together, carried into the predictions.
+        id: column with a key for each row; made from the file name if not given.
+        split: column with train, val and test; without it fit makes a split.
+        rename_splits: other names in the split column, such as {val: test}.
+        splits_from: CSV with id and split that overrides the table's, such as the split.csv of a run.
+        val_fraction: share of the training rows for validation where the table has none.
+        test_fraction: share of the rows for the test where the table has no split at all.
+        batch_size: images a step.
+        num_workers: processes that load images; chosen by itself if not given (none where images are cached on a CPU).
+        cache: memory keeps prepared images in memory; auto does so while they fit into cache_gib.
+        cache_gib: limit of the automatic cache in GiB.
+        balanced_sampling: draw training samples so that classes come equally often (not for multilabel).
+        on_error: error refuses to start with unreadable files or bad rows; skip lists them in errors.csv and goes on.
+        check_files: decode every file before work starts where images are not cached anyway.
+        max_pixels: larger images are refused (decompression bombs).
+        stage: what the table is for; set by the verb. Only fit makes a split, only predict takes rows without labels.
+        seed: of split, order and augmentation; seed_everything if not given.
+    """
+
+    def __init__(
+        self,
+        transforms: Transforms,
+        table: str,
+        root: str | None = None,
+        path: str = "path",
+        label: str | list[str] = "label",
+        task: TaskKind | None = None,
+        positive: str | int | list[str | int] | None = None,
+        classes: list[str] | None = None,
+        patient: str | None = None,
+        site: str | None = None,
+        exam: str | None = None,
+        id: str | None = None,
+        split: str = "split",
+        rename_splits: dict[str, str] | None = None,
+        splits_from: str | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.2,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        cache: Literal["auto", "memory", "none"] = "auto",
+        cache_gib: float = 4.0,
+        balanced_sampling: bool = False,
+        on_error: Literal["error", "skip"] = "error",
+        check_files: bool = True,
+        max_pixels: int = MAX_PIXELS,
+        stage: Stage = "fit",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.transforms = transforms
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.cache, self.cache_gib = cache, cache_gib
+        self.balanced_sampling = balanced_sampling
+        self.on_error, self.check_files, self.max_pixels = on_error, check_files, max_pixels
+        self.stage, self.seed = stage, seed
+        self._start = (0, 0)
+        self._parts: dict[str, tuple[SampleTable, ImageDataset]] = {}
+
+        self.samples = read_table(
+            table,
+            root=root,
+            path=path,
+            label=label,
+            task=task,
+            positive=positive,
+            classes=classes,
+            patient=patient,
+            site=site,
+            exam=exam,
+            id=id,
+            split=split,
+            rename_splits=rename_splits,
+            require_labels=stage != "predict",
+            on_error=on_error,
+        )
+        if self.samples.task is None:
+            self.samples = self._without_labels(task, classes)
+        self.notes = list(self.samples.notes)
+        self.errors = self.samples.dropped
+        if splits_from:
+            self.samples = apply_split_file(self.samples, Path(splits_from))
+        elif stage == "fit":
+            self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, seed)
+            self.notes.append(done)
+        elif not self.samples.has_split:
+            self.samples = self.samples.with_split(SPLIT_OF_STAGE[stage])
+
+    @property
+    def task(self) -> Task:
+        """The question, with the classes' names in order."""
+        assert self.samples.task is not None
+        return self.samples.task
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the model must know of the data; class counts are those of the training part (else of all rows)."""
+        train = self.samples.subset("train") if self.stage == "fit" else self.samples
+        return DataSpec(
+            self.task, self.transforms.channels, self.transforms.size, count_classes(self.task, train.targets)
+        )
+
+    def load(self, splits: list[str]) -> None:
+        """Read or check every image of these splits, so that a bad file is known before work starts.
+
+        Raises:
+            TableError: unreadable files (all listed), unless ``on_error`` is ``skip``: then they go to ``errors``.
+        """
+        parts = {split: self.samples.subset(split) for split in splits}
+        parts = {split: part for split, part in parts.items() if len(part)}
+        in_memory = self._fits_in_memory(sum(map(len, parts.values())))
+        for split, part in parts.items():
+            paths = part.frame["path"].tolist()
+            cache, reasons = self._read_all(paths) if in_memory else (None, self._check_all(paths))
+            if reasons:
+                part, cache = self._leave_out(part, cache, reasons)
+            dataset = ImageDataset(
+                part.frame["path"].tolist(), part.targets, self.transforms, self.seed, self.max_pixels, cache
+            )
+            self._parts[split] = (part, dataset)
+
+    @property
+    def note(self) -> str:
+        """What every picture must say of the data: whether it is phantoms."""
+        return "phantom images, no patients" if "phantom" in self.samples.frame else ""
+
+    def part(self, split: str) -> SampleTable:
+        """A loaded part, its rows in the order of its loader."""
+        return self._parts[split][0]
+
+    def thumbnail(self, id: str) -> np.ndarray | None:
+        """The image of a loaded sample as the model sees it, (H, W, C) uint8; None for an unknown id."""
+        for part, dataset in self._parts.values():
+            found = np.flatnonzero(part.frame["id"] == id)
+            if len(found):
+                return dataset.prepared(int(found[0]))
+        return None
+
+    @property
+    def loaded_splits(self) -> list[str]:
+        """Names of the parts that are loaded and not empty."""
+        return list(self._parts)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented; see ``medsoft.data.sampling``."""
+        part, dataset = self._parts["train"]
+        weights = None
+        if self.balanced_sampling:
+            if self.task.kind == "multilabel":
+                raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
+            weights = 1 / count_classes(self.task, part.targets)[part.targets]
+        order = EpochBatchSampler(len(dataset), self.batch_size, self.seed, weights, self._start)
+        return DataLoader(dataset, batch_sampler=order, **self._loader_options())
+
+    def state_dict(self) -> dict[str, int]:
+        """Where a resumed run goes on: the epoch, and the batch within it. Saved with every checkpoint."""
+        assert self.trainer is not None
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        learnt = int(progress.processed)
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
+        at_end = learnt >= self.trainer.num_training_batches
+        return {"epoch": int(epochs.processed), "batch": 0 if at_end else learnt}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Lightning would begin the epoch's batches anew after a checkpoint in its middle."""
+        self._start = (state_dict["epoch"], state_dict["batch"])
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation part, in the table's order."""
+        return self.split_dataloader("val")
+
+    def split_dataloader(self, split: str) -> DataLoader[Any]:
+        """A part as it is, in the table's order."""
+        return DataLoader(self._parts[split][1], batch_size=self.batch_size, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        workers = self.num_workers
+        on_gpu = torch.cuda.is_available()
+        if workers is None:
+            cached = all(dataset.cache is not None for _, dataset in self._parts.values())
+            # On a CPU the model needs the cores, and augmenting what is in memory is cheap beside it.
+            workers = 0 if cached and not on_gpu else min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": on_gpu,
+            "worker_init_fn": _one_thread,
+        }
+
+    def _fits_in_memory(self, n: int) -> bool:
+        size = n * self.transforms.size[0] * self.transforms.size[1] * self.transforms.channels
+        return self.cache == "memory" or (self.cache == "auto" and size <= self.cache_gib * 2**30)
+
+    def _read_all(self, paths: list[str]) -> tuple[np.ndarray, dict[int, str]]:
+        """(n, H, W, C) prepared images, and the reasons of those that cannot be had."""
+        cache = np.zeros((len(paths), *self.transforms.size, self.transforms.channels), np.uint8)
+
+        def read(index: int) -> str | None:
+            try:
+                cache[index] = self.transforms.prepare(read_image(paths[index], max_pixels=self.max_pixels))
+            except (ReadError, ValueError) as error:
+                return str(error)
+            return None
+
+        # Decoding releases the interpreter's lock, so that threads are enough.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as pool:
+            reasons = enumerate(pool.map(read, range(len(paths))))
+            return cache, {index: reason for index, reason in reasons if reason is not None}
+
+    def _check_all(self, paths: list[str]) -> dict[int, str]:
+        if not self.check_files:
+            return {}
+        failures = check_images(paths, max_pixels=self.max_pixels)
+        reason_of = dict(zip(failures["path"], failures["reason"], strict=True))
+        return {index: reason_of[path] for index, path in enumerate(paths) if path in reason_of}
+
+    def _leave_out(
+        self, part: SampleTable, cache: np.ndarray | None, reasons: dict[int, str]
+    ) -> tuple[SampleTable, np.ndarray | None]:
+        rows, paths = part.frame["row"].tolist(), part.frame["path"].tolist()
+        advice = "export these pictures again, delete the rows, or leave them out with --data.on_error skip"
+        problems = [
+            Problem("unreadable picture", (rows[index],), f"{paths[index]}: {reason}", advice)
+            for index, reason in reasons.items()
+        ]
+        if self.on_error == "error":
+            raise TableError(str(part.source), problems)
+        left_out = [(paths[index], "read", reason) for index, reason in reasons.items()]
+        more = pd.DataFrame(left_out, columns=["path", "stage", "reason"])
+        self.errors = pd.concat([self.errors, more], ignore_index=True)
+        keep = np.array([index not in reasons for index in range(len(part))])
+        return part.select(keep), None if cache is None else cache[keep]
+
+    def _without_labels(self, task: TaskKind | None, classes: list[str] | None) -> SampleTable:
+        """The table for prediction alone: the question comes from the configuration, every target is unknown."""
+        if task is None or not classes:
+            raise InputError(f"{self.samples.source}: has no labels; name the question with data.task and data.classes")
+        meant = Task(task, tuple(classes))
+        unknown = {column: float("nan") if task == "multilabel" else "" for column in meant.target_columns}
+        return replace(self.samples, task=meant, frame=self.samples.frame.assign(**unknown))
+
+
+def _one_thread(worker: int) -> None:
+    """One thread a worker process: OpenCV would take every core in each of them."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def count_classes(task: Task, targets: np.ndarray) -> np.ndarray:
+    """(C,) samples a class; for multilabel (L, 2) negatives and positives a label, missing ones left out."""
+    if task.kind == "multilabel":
+        return np.stack([(targets == 0).sum(axis=0), (targets == 1).sum(axis=0)], axis=1)
+    return np.bincount(targets[targets >= 0], minlength=len(task.classes))
+
+
+def _sample_seed(seed: int, key: SampleKey) -> int:
+    return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])

@@ -1,0 +1,73 @@
+"""Chest radiographs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from medsoft.data.transforms import pixels
+from medsoft.data.transforms.base import Transforms, check_percentiles, check_range
+
+if TYPE_CHECKING:
+    import albumentations as A  # noqa: N812
+
+
+class ChestXray(Transforms):
+    """Chest radiographs: grey, windowed between two percentiles, never mirrored top to bottom.
+
+    Args:
+        size: Side of the square input in pixels, or its height and width.
+        channels: 1 for grey, 3 to repeat it for a model that expects colour.
+        window: Percentiles of the values that become black and white; 8, 12, 16 bits and floats are treated alike.
+        augmentation: Whether training pictures are changed at random.
+        horizontal_flip: Mirror half of the pictures left to right; off by default, as the heart lies on the left.
+        rotation: Largest random rotation in degrees.
+        zoom: Largest random enlargement or reduction, as a part of the size.
+        shift: Largest random shift along each axis, as a part of the side.
+        jitter: Largest random relative change of brightness and contrast.
+        mean: Mean a channel for values from 0 to 1; 0.5 by default, ImageNet's with 3 channels.
+        std: Standard deviation a channel for values from 0 to 1; 0.25 by default, ImageNet's with 3 channels.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 224,
+        channels: Literal[1, 3] = 1,
+        window: tuple[float, float] = (1.0, 99.0),
+        augmentation: bool = True,
+        horizontal_flip: bool = False,
+        rotation: float = 7.0,
+        zoom: float = 0.1,
+        shift: float = 0.05,
+        jitter: float = 0.1,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__(size, channels, augmentation, mean, std)
+        check_percentiles(window)
+        check_range("rotation", rotation, 0, 45)
+        check_range("zoom", zoom, 0, 0.5)
+        check_range("shift", shift, 0, 0.5)
+        check_range("jitter", jitter, 0, 1)
+        self.window, self.horizontal_flip = window, horizontal_flip
+        self.rotation, self.zoom, self.shift, self.jitter = rotation, zoom, shift, jitter
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """See :meth:`Transforms.prepare`."""
+        image = pixels.to_channels(image.astype(np.float32), 1)
+        image = pixels.resize(image, self.size, "pad")
+        # After averaging, so that single hot pixels do not count; before padding, so that the padding does not.
+        image = pixels.window(image, self.window)
+        return pixels.to_channels(pixels.centre(image, self.size), self.channels)
+
+    def random_steps(self) -> list[A.BasicTransform]:
+        """See :meth:`Transforms.random_steps`."""
+        from medsoft.data.transforms import random_steps as steps
+
+        scale = (1 - self.zoom, 1 + self.zoom)
+        return [
+            *steps.flips("horizontal" if self.horizontal_flip else "none"),
+            *steps.affine(self.rotation, scale, self.shift),
+            *steps.jitter(self.jitter),
+        ]

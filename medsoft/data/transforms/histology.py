@@ -1,0 +1,59 @@
+"""Tiles of stained histology."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsoft.data.transforms import pixels
+from medsoft.data.transforms.base import Transforms, check_range
+
+if TYPE_CHECKING:
+    import albumentations as A  # noqa: N812
+
+
+class Histology(Transforms):
+    """H&E tiles: turned and mirrored freely, the amount of each stain varied.
+
+    Tiles are cropped, not padded, to the input's shape, so that no black edge appears; give square tiles.
+
+    Args:
+        size: Side of the square input in pixels, or its height and width.
+        augmentation: Whether training pictures are changed at random.
+        symmetries: Turn and mirror at random, in the 8 ways of a square (mirror in the 4 of a rectangle).
+        stain_jitter: Largest random relative change of the amount of each stain (haematoxylin, eosin, residual).
+        jitter: Largest random relative change of brightness, contrast and saturation (a tenth of it for hue).
+        mean: Mean a channel for values from 0 to 1; ImageNet's by default.
+        std: Standard deviation a channel for values from 0 to 1; ImageNet's by default.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 224,
+        augmentation: bool = True,
+        symmetries: bool = True,
+        stain_jitter: float = 0.2,
+        jitter: float = 0.05,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__(size, 3, augmentation, mean, std)
+        check_range("stain_jitter", stain_jitter, 0, 1)
+        check_range("jitter", jitter, 0, 1)
+        self.symmetries, self.stain_jitter, self.jitter = symmetries, stain_jitter, jitter
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """See :meth:`Transforms.prepare`."""
+        image = pixels.resize(pixels.to_channels(pixels.to_uint8(image), 3), self.size, "crop")
+        return pixels.centre(image, self.size)
+
+    def random_steps(self) -> list[A.BasicTransform]:
+        """See :meth:`Transforms.random_steps`."""
+        from medsoft.data.transforms import random_steps as steps
+
+        return [
+            *(steps.symmetries(self.size) if self.symmetries else []),
+            *steps.stain_jitter(self.stain_jitter),
+            *steps.jitter(self.jitter),
+        ]

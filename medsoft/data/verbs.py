@@ -1,0 +1,37 @@
+"""The verbs ``medsoft data check``, ``split`` and ``phantom``: command lines to functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from medsoft.errors import InputError
+from medsoft.parsing import call
+
+
+def check(argv: Sequence[str]) -> None:
+    """Report all problems of a sample table, and what it holds."""
+    from medsoft.data import verbs_table
+
+    call(verbs_table.check, argv, "data check", positional="table")
+
+
+def split(argv: Sequence[str]) -> None:
+    """Split a sample table."""
+    from medsoft.data import verbs_table
+
+    call(verbs_table.split, argv, "data split", positional="table")
+
+
+def phantom(argv: Sequence[str]) -> None:
+    """Make phantoms of a modality.
+
+    Raises:
+        InputError: no such modality.
+    """
+    from medsoft.data.phantoms.write import phantom_fundus
+
+    makers: dict[str, Callable[..., Any]] = {"fundus": phantom_fundus}
+    if not argv or argv[0] not in makers:
+        raise InputError(f"usage: medsoft data phantom {{{','.join(makers)}}} --out DIR [--n N] [--seed S]")
+    call(makers[argv[0]], argv[1:], f"data phantom {argv[0]}")

@@ -1,0 +1,1 @@
+"""Modules that own weights: attention of one contract, and blocks built from it."""

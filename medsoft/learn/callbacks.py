@@ -1,0 +1,142 @@
+"""What happens around the steps of a training: seeds, the table of metrics, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from medsoft.files import replacing
+
+
+class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
+    """The user or the cluster asked for a stop; the state is saved.
+
+    Attributes:
+        signal: number of the signal that asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal = signal_number
+
+
+class SeedEachStep(Callback):
+    """Seeds torch from (seed, epoch, batch) before every step.
+
+    Dropout and stochastic depth are then the same in a run that was stopped and resumed as in one that was not.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        entropy = (self.seed, trainer.current_epoch, batch_idx)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+
+class MetricsTable(Callback):
+    """``metrics.csv`` with one row an epoch; a resumed run goes on below the epochs that it keeps.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                known = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+            self.rows = [row for row in known if row["epoch"] < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.monotonic() - getattr(self, "started", time.monotonic())
+        row = {
+            "epoch": float(trainer.current_epoch),
+            "step": float(trainer.global_step),
+            "seconds": round(seconds, 2),
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            **{name: float(value) for name, value in trainer.callback_metrics.items()},
+        }
+        self.rows.append(row)
+        columns = list(dict.fromkeys(name for r in self.rows for name in r))
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows({k: f"{v:.8g}" for k, v in r.items()} for r in self.rows)
+
+
+class EpochLines(Callback):
+    """A line an epoch, for logs that are files; a terminal has the progress bar."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = "  ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}", flush=True)
+
+
+class StopGracefully(Callback):
+    """Ctrl-C and SIGTERM end the training after the step at hand, with a checkpoint to resume from.
+
+    A second Ctrl-C stops at once; the last checkpoint written before then is kept.
+
+    Args:
+        checkpoint: where the state is saved.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.requested: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = number
+        print("\nStopping after this step; once more to stop at once.", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Gradients that are being accumulated are not part of a checkpoint: wait for the optimiser's step. After the
+        # last batch the epoch's validation is still to come, and the stop follows it.
+        complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.requested is not None and complete and batch_idx + 1 < trainer.num_training_batches:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.requested is not None:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        assert self.requested is not None
+        trainer.save_checkpoint(self.checkpoint)
+        raise Stopped(self.requested)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

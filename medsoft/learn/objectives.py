@@ -1,0 +1,125 @@
+"""What a task asks of the network's outputs: their number, the loss, and probabilities that sum to 1.
+
+binary, multiclass   softmax over the classes, cross-entropy
+ordinal              CORN: K − 1 conditional logits P(y > k | y > k − 1); their running product is P(y > k),
+                     which falls with k by construction (Shi, Cao and Raschka 2021, arXiv 2111.08851, section 3)
+multilabel           a sigmoid a label, binary cross-entropy over the labels that are there
+
+The functions take ``logits`` (B, K) in float32 and targets (B,) int64, or (B, L) float with NaN for a missing label.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that everybody uses)
+from torch import Tensor
+
+from medsoft.task import Task
+
+
+class Objective(Protocol):
+    """Outputs, loss and probabilities of one task."""
+
+    outputs: int
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss over the batch, a scalar."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, C) in the order of the task's classes."""
+
+
+class CrossEntropy:
+    """Softmax over the classes.
+
+    Args:
+        classes: number of classes C.
+        class_weights: (C,) weights of the classes in the loss, or None.
+        label_smoothing: share of the target that is spread over all classes.
+    """
+
+    def __init__(self, classes: int, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        self.outputs = classes
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        weight = None if self.class_weights is None else self.class_weights.to(logits)
+        return F.cross_entropy(logits, target, weight=weight, label_smoothing=self.label_smoothing)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)
+
+
+class Corn:
+    """Conditional ordinal regression. Step k learns from the samples of grade k and above alone.
+
+    Args:
+        classes: number of grades C.
+        class_weights: (C,) weights of the samples by their grade, or None.
+    """
+
+    def __init__(self, classes: int, class_weights: Tensor | None = None) -> None:
+        self.outputs = classes - 1
+        self.class_weights = class_weights
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        step = torch.arange(self.outputs, device=logits.device)
+        reached = target[:, None] >= step
+        beyond = (target[:, None] > step).to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, beyond, reduction="none")
+        weight = reached.to(logits)
+        if self.class_weights is not None:
+            weight = weight * self.class_weights.to(logits)[target][:, None]
+        # A batch may hold no sample that reaches a step; the sum over steps then has nothing to add, and no 0/0.
+        return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        beyond = logits.sigmoid().cumprod(dim=-1)
+        ones = torch.ones_like(beyond[:, :1])
+        at_least = torch.cat([ones, beyond], dim=-1)
+        return at_least - torch.cat([beyond, 0 * ones], dim=-1)
+
+
+class MaskedBinaryCrossEntropy:
+    """A sigmoid a label; a missing label (NaN) adds nothing to the loss.
+
+    Args:
+        labels: number of labels L.
+        positive_weights: (L,) weights of the positives, or None.
+        label_smoothing: moves the targets 0 and 1 towards 0.5 by half of this.
+    """
+
+    def __init__(self, labels: int, positive_weights: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        self.outputs = labels
+        self.positive_weights = positive_weights
+        self.label_smoothing = label_smoothing
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        known = ~target.isnan()
+        value = torch.where(known, target, 0).to(logits)
+        value = value * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weight = None if self.positive_weights is None else self.positive_weights.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, value, pos_weight=weight, reduction="none")
+        return torch.where(known, losses, 0).sum() / known.sum().clamp(min=1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+
+def build_objective(task: Task, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Objective:
+    """The objective of a task.
+
+    Raises:
+        ValueError: label smoothing for an ordinal task, where it has no meaning.
+    """
+    count = len(task.classes)
+    if task.kind == "multilabel":
+        return MaskedBinaryCrossEntropy(count, class_weights, label_smoothing)
+    if task.kind == "ordinal":
+        if label_smoothing:
+            raise ValueError("label_smoothing is not defined for an ordinal task: set it to 0")
+        return Corn(count, class_weights)
+    return CrossEntropy(count, class_weights, label_smoothing)

@@ -1,0 +1,133 @@
+"""From a trained model to the predictions table, its figures and its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from medsoft.data.problems import write_errors
+from medsoft.data.table import SampleTable
+from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
+from medsoft.evaluation.predictions import make_predictions, write_predictions
+from medsoft.learn.run_folder import RunFolder
+from medsoft.task import Task
+
+
+class Data(Protocol):
+    """What a data module offers beside Lightning's loaders."""
+
+    @property
+    def task(self) -> Task:
+        """The question."""
+
+    @property
+    def note(self) -> str:
+        """What every picture must say of the data."""
+
+    def part(self, split: str) -> SampleTable:
+        """Rows and targets of a loaded split, in the order of its loader."""
+
+    def split_dataloader(self, split: str) -> DataLoader[Any]:
+        """A loaded split as it is, in order."""
+
+    def thumbnail(self, id: str) -> np.ndarray | None:
+        """The image of a sample, (H, W, C) uint8."""
+
+
+def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: list[str]) -> pd.DataFrame:
+    """The predictions table of some splits of the data module.
+
+    Args:
+        trainer: decides device and precision.
+        model: its ``predict_step`` gives (indices, probabilities).
+        data: splits are loaded already.
+        splits: names, in the order of the table.
+    """
+    frames = []
+    for split in splits:
+        outputs = trainer.predict(model, data.split_dataloader(split)) or []
+        index = torch.cat([part[0] for part in outputs]).cpu().numpy()
+        probabilities = torch.cat([part[1] for part in outputs]).double().cpu().numpy()
+        part = data.part(split)
+        assert np.array_equal(index, np.arange(len(part)))
+        frames.append(
+            make_predictions(
+                data.task,
+                part.frame["id"].tolist(),
+                _exactly_one(probabilities) if data.task.kind != "multilabel" else probabilities,
+                part.targets,
+                patient=part.frame["patient"].tolist(),
+                exam=part.frame["exam"].tolist(),
+                split=split,
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _exactly_one(probabilities: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1 in float64, after a softmax in lower precision."""
+    clipped = probabilities.clip(0, 1)
+    exact: np.ndarray = clipped / clipped.sum(axis=1, keepdims=True)
+    return exact
+
+
+def write_outcome(
+    run: RunFolder, frame: pd.DataFrame, data: Data, pictures: bool, monitor: str | None = None
+) -> dict[str, Scores]:
+    """Write predictions, metrics and pictures of a run, and print the summary.
+
+    Returns:
+        Scores by split; empty where no row has a label.
+    """
+    from medsoft.evaluation.pictures import draw_all
+
+    write_predictions(frame, run.predictions)
+    results = score_splits(frame, data.task)
+    write_metrics(results, run.metrics)
+    if pictures:
+        table = run.metrics_table if run.metrics_table.is_file() else None
+        draw_all(
+            frame, data.task, run.pictures, metrics_csv=table, thumbnail=data.thumbnail, note=data.note, monitor=monitor
+        )
+    _print_summary(results)
+    return results
+
+
+def _print_summary(results: dict[str, Scores]) -> None:
+    names = dict.fromkeys(name for scores in results.values() for name in headline(scores))
+    table = Table("metric", *(f"{split} (n={scores['n']})" for split, scores in results.items()), title="Metrics")
+    for name in names:
+        values = [headline(scores).get(name) for scores in results.values()]
+        table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in values))
+    console = Console()
+    console.print(table)
+    for split, scores in results.items():
+        for note in scores["notes"]:
+            console.print(f"{split}: {note}", highlight=False)
+
+
+def write_errors_if_any(run: RunFolder, errors: pd.DataFrame) -> int:
+    """Write ``errors.csv`` where there is something to say.
+
+    Returns:
+        The exit code: 3 with errors, else 0.
+    """
+    if errors.empty:
+        return 0
+    write_errors(errors, run.errors)
+    print(f"{len(errors)} input(s) left out: {run.errors}")
+    return 3
+
+
+def show_path(path: Path) -> str:
+    """Relative to where the user is, if it lies below."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(resolved)

@@ -1,0 +1,23 @@
+"""Silence for messages of libraries that tell a user of medsoft nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quieten() -> None:
+    """Keep warnings that matter; drop advertisements, device lists and advice on what medsoft decides itself."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*module.s. in eval mode at the start of training.*",  # a frozen backbone is meant to be
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is
+        ".*your dataloader is not resumable.*",  # the data module is: it saves its position
+        ".*is smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

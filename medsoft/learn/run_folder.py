@@ -1,0 +1,123 @@
+"""The folder of a run: made only when everything is known to be right, and telling what made it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from medsoft import __version__
+from medsoft.errors import InputError
+from medsoft.files import replacing
+
+PACKAGES = ("torch", "lightning", "timm", "monai", "albumentations", "scikit-learn", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """Names of what a run leaves behind.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.split = path / "split.csv"
+        self.versions = path / "versions.json"
+        self.metrics_table = path / "metrics.csv"
+        self.metrics = path / "metrics.json"
+        self.predictions = path / "predictions.csv"
+        self.errors = path / "errors.csv"
+        self.pictures = path / "pictures"
+        self.tensorboard = path / "tensorboard"
+        self.last = path / "checkpoints" / "last.ckpt"
+        self.best = path / "checkpoints" / "best.ckpt"
+
+    @classmethod
+    def create(cls, out: str | None, name: str) -> RunFolder:
+        """Make the folder ``out``, or ``runs/<name>/<time>``.
+
+        Raises:
+            InputError: it holds something already, or cannot be written.
+        """
+        path = Path(out) if out else Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        try:
+            if path.exists() and any(path.iterdir()):
+                raise InputError(
+                    f"{path}: holds files already; choose another folder with --out, or go on with --resume"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            with replacing(path / "versions.json") as temporary:
+                temporary.write_text("{}")
+        except OSError as error:
+            raise InputError(f"{path}: this folder cannot be written: {error.strerror or error}") from None
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: str) -> RunFolder:
+        """The folder of an earlier run.
+
+        Raises:
+            InputError: no run's folder.
+        """
+        run = cls(Path(path))
+        if not run.config.is_file():
+            raise InputError(f"{path}: no folder of a run (it has no config.yaml)")
+        return run
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Save the resolved configuration."""
+        with replacing(self.config) as temporary:
+            temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def write_split(self, rows: pd.DataFrame) -> None:
+        """Save which sample is in which part."""
+        with replacing(self.split) as temporary:
+            rows[["id", "split"]].to_csv(temporary, index=False)
+
+    def write_versions(self, verb: str, argv: Sequence[str]) -> None:
+        """Save what ran: versions, machine, command and the commit of medsoft's checkout, if it is one."""
+        facts = {
+            "medsoft": __version__,
+            "commit": _commit(),
+            "command": ["medsoft", verb, *argv],
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "packages": dict(_versions(PACKAGES)),
+        }
+        with replacing(self.versions) as temporary:
+            temporary.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that medsoft runs from, with a + after local changes; None outside of one."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -1,0 +1,36 @@
+"""``medsoft data show``: a contact sheet of what the model will see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medsoft.data.contact_sheet import transforms_sheet
+from medsoft.data.read import read_image
+from medsoft.errors import InputError
+from medsoft.learn.command_line import CommandLine
+from medsoft.learn.quiet import quieten
+
+
+def show(argv: Sequence[str]) -> None:
+    """Draw some samples as read, as the model sees them, and augmented: one of each class first, then at random."""
+    quieten()
+    if argv and not argv[0].startswith("-"):
+        argv = [f"--data.table={argv[0]}", *argv[1:]]
+    line = CommandLine("show", argv)
+    out = Path(line.config.out or "contact_sheet.png")
+    samples = line.datamodule.samples
+    order = np.random.default_rng(line.config.seed_everything).permutation(len(samples))
+    frame = samples.frame.iloc[order]
+    columns = [column for column in samples.task.target_columns if column in frame]
+    first_of_each = ~frame.duplicated(columns)
+    frame = frame.assign(_later=~first_of_each).sort_values("_later", kind="stable").head(line.config.n)
+    captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
+    images = [read_image(path, max_pixels=line.config.data.max_pixels) for path in frame["path"]]
+    title = f"{line.config.name}: {type(line.datamodule.transforms).__name__} ({len(samples)} samples)"
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist")
+    transforms_sheet(images, captions, line.datamodule.transforms, title, out)
+    print(f"Contact sheet: {out}")

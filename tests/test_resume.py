@@ -1,0 +1,167 @@
+"""A run that was stopped and resumed ends with the same weights as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from medsoft.data.sampling import EpochBatchSampler, SampleKey
+from medsoft.learn.callbacks import StopGracefully
+from tests.conftest import TINY
+
+# Everything random that there is: augmentation, dropout, stochastic depth, moving averages.
+RANDOM = [
+    "--trainer.max_epochs=3",
+    "--model.dropout=0.3",
+    "--model.backbone_args.drop_path_rate=0.3",
+    "--ema_decay=0.9",
+    "--seed_everything=3",
+    "--data.batch_size=6",  # 4 batches an epoch
+]
+
+
+def weights(run, name="last"):
+    state = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return {**state["state_dict"], **{f"current.{k}": v for k, v in state["current_model_state"].items()}}
+
+
+def assert_same_run(resumed, undisturbed):
+    a, b = weights(resumed), weights(undisturbed)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    table = [pd.read_csv(run / "metrics.csv") for run in (resumed, undisturbed)]
+    assert table[0]["epoch"].tolist() == [0, 1, 2]
+    kept = ["epoch", "step", "val_loss", "val_auroc"]
+    pd.testing.assert_frame_equal(table[0][kept], table[1][kept])
+    assert (resumed / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, table):
+    from medsoft.cli import main
+
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY, *RANDOM]
+    assert main(["fit", *words, f"--out={out}"]) == 0
+    return out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2), (1, 3), (2, 0)])
+def test_stopped_after_any_step_it_resumes_to_the_same_weights(
+    tmp_path, fit, medsoft, monkeypatch, undisturbed, epoch, batch, workers
+):
+    """Batch 3 is the last of its epoch: the stop then comes after the validation."""
+
+    def ask_at(self, trainer, pl_module, outputs, batch_, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (epoch, batch):
+            self._ask(signal.SIGINT, None)
+        original(self, trainer, pl_module, outputs, batch_, batch_idx)
+
+    original = StopGracefully.on_train_batch_end
+    monkeypatch.setattr(StopGracefully, "on_train_batch_end", ask_at)
+    out = tmp_path / "run"
+    _, err = fit(*RANDOM, f"--out={out}", f"--data.num_workers={workers}", code=130)
+    assert "medsoft fit --resume" in err
+    assert not (out / "predictions.csv").exists()
+    monkeypatch.setattr(StopGracefully, "on_train_batch_end", original)
+    assert medsoft("fit", "--resume", out)[0] == 0
+    assert_same_run(out, undisturbed)
+
+
+def test_killed_without_warning_it_resumes_to_the_same_weights(tmp_path, table, medsoft, undisturbed):
+    """SIGKILL in the middle of an epoch: what counts is the checkpoint that was written last."""
+    out = tmp_path / "run"
+    words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY, *RANDOM]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_AT_SECOND_EPOCH, "fit", *words, f"--out={out}", "--save_every_n_steps=1"],
+        stdout=subprocess.DEVNULL,
+    )
+    assert process.wait(timeout=240) == -signal.SIGKILL
+    assert (out / "checkpoints" / "last.ckpt").is_file()
+    assert medsoft("fit", "--resume", out)[0] == 0
+    assert_same_run(out, undisturbed)
+
+
+KILLED_AT_SECOND_EPOCH = """
+import os, signal, sys
+from medsoft.cli import main
+from medsoft.learn.callbacks import SeedEachStep
+seed = SeedEachStep.on_train_batch_start
+def die(self, trainer, pl_module, batch, batch_idx):
+    if (trainer.current_epoch, batch_idx) == (1, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    seed(self, trainer, pl_module, batch, batch_idx)
+SeedEachStep.on_train_batch_start = die
+main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_ends_a_real_process_in_good_order(tmp_path, table):
+    out = tmp_path / "run"
+    words = [f"--data.table={table}", "--data.classes=[dark, light]", *TINY, "--trainer.max_epochs=10000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (out / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Go on with: medsoft fit --resume" in err
+    assert "Traceback" not in err
+    torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not list(out.rglob(".*"))
+
+
+def test_resuming_what_is_no_run_says_so(tmp_path, medsoft):
+    code, _, err = medsoft("fit", "--resume", tmp_path)
+    assert code == 2
+    assert "no folder of a run" in err
+
+
+def test_each_epoch_shows_every_sample_once_in_batches_of_near_equal_size():
+    sampler = EpochBatchSampler(n=21, batch_size=8, seed=0)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert [len(batch) for batch in batches] == [7, 7, 7]
+        assert all(key.epoch == epoch for batch in batches for key in batch)
+        orders.append([key.sample for batch in batches for key in batch])
+        assert sorted(orders[-1]) == list(range(21))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_balanced_sampling_draws_rare_samples_as_often_as_frequent_ones():
+    labels = np.array([0] * 900 + [1] * 100)
+    sampler = EpochBatchSampler(1000, 50, seed=0, weights=1 / np.bincount(labels)[labels])
+    drawn = [labels[key.sample] for batch in sampler for key in batch]
+    assert 0.45 < np.mean(drawn) < 0.55
+
+
+def test_a_sample_key_keeps_its_epoch_through_workers(table):
+    from medsoft.data.images import ImageDataModule
+    from medsoft.data.transforms.plain import Plain
+
+    def batch(workers):
+        data = ImageDataModule(Plain(size=32), str(table), classes=["dark", "light"], num_workers=workers)
+        data.load(["train"])
+        dataset = data._parts["train"][1]
+        return dataset[SampleKey(4, 2)]["image"], dataset[SampleKey(5, 2)]["image"], dataset[2]["image"]
+
+    first, second = batch(0), batch(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
