@@ -6,12 +6,13 @@ Each function takes the rest of the command line and is imported when it is call
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
 from medsoft import __version__
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("medsoft.learn.verbs:fit", "train a model; predict and score its validation and test parts"),
@@ -24,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "data phantom": ("medsoft.data.verbs:phantom", "make procedural images to try things out without data"),
     "doctor": ("medsoft.doctor:doctor", "print versions, devices and readers, and what is missing"),
 }
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 USAGE = "usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a verb)"
 
@@ -41,9 +44,10 @@ def help_text() -> str:
             *lines,
             "",
             "First steps:  medsoft data phantom fundus --out phantoms",
-            "              medsoft fit --config fundus --data.table phantoms/labels.csv --data.label label",
+            "              medsoft fit --config fundus --data.table phantoms/labels.csv --data.positive lesions",
             "Exit codes:   0 all done; 2 the call, configuration or data is wrong (said before work starts);",
-            "              3 done, but some inputs failed (errors.csv lists them)",
+            "              3 done, but some inputs failed (errors.csv lists them); 1 ended early; 130 stopped.",
+            "              What was finished is kept.",
         ]
     )
 
@@ -72,9 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = getattr(importlib.import_module(module), function)(words[len(verb.split()) :])
     except InputError as error:
         return _fail(str(error))
+    except RunError as error:
+        return _fail(str(error), code=1)
     except BrokenPipeError:  # the reader of our output has gone: `medsoft … | head`
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept", 1)
+    except KeyboardInterrupt:
+        return _fail("stopped", code=130)
     return int(result or 0)
 
 
@@ -88,9 +100,9 @@ def _unknown(words: list[str]) -> str:
     return f"no verb {words[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f". {USAGE}")
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"medsoft: error: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The folder is created. When the block raises, the temporary file is removed and an older ``path`` stays as it was.
 
     Raises:
-        OSError: the folder or the file cannot be written.
+        OSError: the folder or the file cannot be written; ``filename`` is set, which a full disk leaves open.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are readable by their owner alone, and results are shared within groups.
@@ -23,5 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

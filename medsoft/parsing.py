@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import warnings
@@ -20,7 +21,10 @@ SHIPPED = Path(__file__).parent / "configs"
 
 
 class OneLineErrors(ArgumentParser):
-    """A parser whose mistakes are one line, with the nearest known option."""
+    """A parser whose mistakes are one line, with the nearest known option; a part of an option's name is a mistake."""
+
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage.
@@ -34,7 +38,6 @@ class OneLineErrors(ArgumentParser):
 def _with_nearest(message: str, parser: ArgumentParser) -> str:
     """Add the nearest known option to jsonargparse's words for one that it does not know."""
     message = re.sub(r"\s*\n\s*", " ", message).strip()
-    known = [action.dest for action in parser._actions if action.dest not in ("help", "config", "print_config")]
     unknown = None
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         unknown = found[1].lstrip("-").split("=")[0]
@@ -47,12 +50,27 @@ def _with_nearest(message: str, parser: ArgumentParser) -> str:
         message = f"unknown option {unknown}"
     elif found := re.search(r"the following arguments are required: (.+)", message):
         message = "missing: " + ", ".join(f"--{name}" if "." in name else name for name in found[1].split(", "))
+    elif found := re.match(r'Parser key "(.+?)": Does not validate against any.* Given value: (.*)', message):
+        message = f"option {found[1]}: {found[2]!r} is not of its type; --help says more"
     if unknown is None:
         return message.replace("Parser key ", "option ")
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
-    if not near:  # right name, wrong group
-        near = [name for name in known if name.split(".")[-1] == unknown.split(".")[-1]][:1]
-    return message + (f"; the nearest is {near[0]}" if near else "; --help lists all options")
+    near = _nearest(unknown, _options(parser))
+    return message + (f"; the nearest is {near}" if near else "; --help lists all options")
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """Names of the options that a user may set: none that are hidden, or linked to another's value."""
+    hidden = ("help", "config", "print_config")
+    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and not hasattr(action, "target")]
+    return [action.dest for action in shown if action.dest not in hidden]
+
+
+def _nearest(unknown: str, known: Sequence[str]) -> str | None:
+    """Of the known names one of the same last part, else one that it begins, else the most similar one."""
+    group, _, last = unknown.rpartition(".")
+    at_end = [name for name in known if name.rpartition(".")[2] == last]
+    begun = [name for name in known if name.rpartition(".")[2].startswith(last) and name.startswith(group)]
+    return next(iter([*at_end, *begun, *difflib.get_close_matches(unknown, known, n=1)]), None)
 
 
 def shipped_configurations() -> dict[str, Path]:

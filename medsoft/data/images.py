@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,68 +11,19 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from medsoft.data.image_dataset import ImageDataset
 from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
-from medsoft.data.sampling import EpochBatchSampler, SampleKey
+from medsoft.data.sampling import EpochBatchSampler
 from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import Problem, SampleTable, TableError, read_table
 from medsoft.data.transforms.base import Transforms
-from medsoft.errors import InputError
+from medsoft.errors import InputError, check_range
 from medsoft.task import DataSpec, Task, TaskKind
 
 Stage = Literal["fit", "validate", "test", "predict"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": ""}
-
-
-class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Images and targets of some rows of a table.
-
-    Indexed by an int for the image as it is, by a SampleKey for an augmented one, which is a function of
-    (seed, epoch, row) alone.
-
-    Args:
-        paths: of the images.
-        targets: (n,) class indices, or (n, L) floats with NaN for missing labels.
-        transforms: the modality's.
-        seed: of the augmentation.
-        max_pixels: limit for an image.
-        cache: (n, H, W, C) prepared images, or None to read each when it is asked for.
-    """
-
-    def __init__(
-        self,
-        paths: list[str],
-        targets: np.ndarray,
-        transforms: Transforms,
-        seed: int,
-        max_pixels: int,
-        cache: np.ndarray | None = None,
-    ) -> None:
-        self.paths, self.targets, self.transforms = paths, targets, transforms
-        self.seed, self.max_pixels, self.cache = seed, max_pixels, cache
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def prepared(self, index: int) -> np.ndarray:
-        """The image as the model sees it without augmentation, (H, W, C) uint8."""
-        if self.cache is not None:
-            image: np.ndarray = self.cache[index]
-            return image
-        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels))
-
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
-        index = key.sample if isinstance(key, SampleKey) else key
-        image = self.prepared(index)
-        if isinstance(key, SampleKey):
-            image = self.transforms.augment(image, seed=_sample_seed(self.seed, key))
-        return {
-            "image": torch.from_numpy(self.transforms.finish(image)),
-            "target": torch.as_tensor(self.targets[index]),
-            "index": torch.tensor(index),
-        }
 
 
 class ImageDataModule(LightningDataModule):
@@ -87,7 +37,7 @@ class ImageDataModule(LightningDataModule):
         label: column with the label, or several, separated by commas, for multilabel.
         task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
         positive: label values that make the positive class of a binary question, such as 2,3,4.
-        classes: names of the classes in order; other labels are an error.
+        classes: names of the classes in order (a list, or with commas between); other labels are an error.
         patient: column with the patient; the split keeps each patient in one part.
         site: column with the site, for the counts.
         exam: column that groups rows read together, carried into the predictions.
@@ -95,7 +45,7 @@ class ImageDataModule(LightningDataModule):
         split: column with train, val and test; without it fit makes a split.
         rename_splits: other names in the split column, such as {val: test}.
         splits_from: CSV with id and split that overrides the table's, such as the split.csv of a run.
-        val_fraction: share of the training rows for validation where the table has none.
+        val_fraction: share of all rows for validation, or of the training rows where the table has a split without.
         test_fraction: share of the rows for the test where the table has no split at all.
         batch_size: images a step.
         num_workers: processes that load images; chosen by itself if not given (none where images are cached on a CPU).
@@ -118,7 +68,7 @@ class ImageDataModule(LightningDataModule):
         label: str | list[str] = "label",
         task: TaskKind | None = None,
         positive: str | int | list[str | int] | None = None,
-        classes: list[str] | None = None,
+        classes: str | list[str] | None = None,
         patient: str | None = None,
         site: str | None = None,
         exam: str | None = None,
@@ -140,6 +90,10 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_range("data.batch_size", batch_size, 1)
+        check_range("data.num_workers", num_workers or 0, 0)
+        check_range("data.cache_gib", cache_gib, 0)
+        check_range("data.max_pixels", max_pixels, 1)
         self.transforms = transforms
         self.batch_size, self.num_workers = batch_size, num_workers
         self.cache, self.cache_gib = cache, cache_gib
@@ -167,14 +121,18 @@ class ImageDataModule(LightningDataModule):
             on_error=on_error,
         )
         if self.samples.task is None:
-            self.samples = self._without_labels(task, classes)
+            raise InputError(f"{table}: has no labels; name the question with data.task and data.classes")
         self.notes = list(self.samples.notes)
         self.errors = self.samples.dropped
         if splits_from:
             self.samples = apply_split_file(self.samples, Path(splits_from))
-        elif stage == "fit":
+        if stage == "fit":
             self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, seed)
-            self.notes.append(done)
+            self.notes.append(f"{splits_from}: {done}" if splits_from else done)
+            if "val" not in self.samples.splits:
+                raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
+            if balanced_sampling and self.task.kind == "multilabel":
+                raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
         elif not self.samples.has_split:
             self.samples = self.samples.with_split(SPLIT_OF_STAGE[stage])
 
@@ -196,20 +154,24 @@ class ImageDataModule(LightningDataModule):
         """Read or check every image of these splits, so that a bad file is known before work starts.
 
         Raises:
-            TableError: unreadable files (all listed), unless ``on_error`` is ``skip``: then they go to ``errors``.
+            TableError: unreadable files (all listed). With ``on_error`` ``skip`` they go to ``errors`` instead, unless
+                nothing is left of a split.
         """
         parts = {split: self.samples.subset(split) for split in splits}
         parts = {split: part for split, part in parts.items() if len(part)}
         in_memory = self._fits_in_memory(sum(map(len, parts.values())))
+        problems = []
         for split, part in parts.items():
             paths = part.frame["path"].tolist()
             cache, reasons = self._read_all(paths) if in_memory else (None, self._check_all(paths))
-            if reasons:
-                part, cache = self._leave_out(part, cache, reasons)
+            problems += _unreadable(part, reasons)
+            part, cache = self._leave_out(part, cache, reasons)
             dataset = ImageDataset(
                 part.frame["path"].tolist(), part.targets, self.transforms, self.seed, self.max_pixels, cache
             )
             self._parts[split] = (part, dataset)
+        if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
+            raise TableError(str(self.samples.source), problems)
 
     @property
     def note(self) -> str:
@@ -238,8 +200,6 @@ class ImageDataModule(LightningDataModule):
         part, dataset = self._parts["train"]
         weights = None
         if self.balanced_sampling:
-            if self.task.kind == "multilabel":
-                raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
             weights = 1 / count_classes(self.task, part.targets)[part.targets]
         order = EpochBatchSampler(len(dataset), self.batch_size, self.seed, weights, self._start)
         return DataLoader(dataset, batch_sampler=order, **self._loader_options())
@@ -290,7 +250,9 @@ class ImageDataModule(LightningDataModule):
         def read(index: int) -> str | None:
             try:
                 cache[index] = self.transforms.prepare(read_image(paths[index], max_pixels=self.max_pixels))
-            except (ReadError, ValueError) as error:
+            except ReadError as error:
+                return error.reason
+            except ValueError as error:  # of the transforms
                 return str(error)
             return None
 
@@ -309,27 +271,23 @@ class ImageDataModule(LightningDataModule):
     def _leave_out(
         self, part: SampleTable, cache: np.ndarray | None, reasons: dict[int, str]
     ) -> tuple[SampleTable, np.ndarray | None]:
-        rows, paths = part.frame["row"].tolist(), part.frame["path"].tolist()
-        advice = "export these pictures again, delete the rows, or leave them out with --data.on_error skip"
-        problems = [
-            Problem("unreadable picture", (rows[index],), f"{paths[index]}: {reason}", advice)
-            for index, reason in reasons.items()
-        ]
-        if self.on_error == "error":
-            raise TableError(str(part.source), problems)
+        if not reasons:
+            return part, cache
+        paths = part.frame["path"].tolist()
         left_out = [(paths[index], "read", reason) for index, reason in reasons.items()]
         more = pd.DataFrame(left_out, columns=["path", "stage", "reason"])
         self.errors = pd.concat([self.errors, more], ignore_index=True)
         keep = np.array([index not in reasons for index in range(len(part))])
         return part.select(keep), None if cache is None else cache[keep]
 
-    def _without_labels(self, task: TaskKind | None, classes: list[str] | None) -> SampleTable:
-        """The table for prediction alone: the question comes from the configuration, every target is unknown."""
-        if task is None or not classes:
-            raise InputError(f"{self.samples.source}: has no labels; name the question with data.task and data.classes")
-        meant = Task(task, tuple(classes))
-        unknown = {column: float("nan") if task == "multilabel" else "" for column in meant.target_columns}
-        return replace(self.samples, task=meant, frame=self.samples.frame.assign(**unknown))
+
+def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
+    rows, paths = part.frame["row"].tolist(), part.frame["path"].tolist()
+    advice = "export these pictures again or delete the rows"
+    return [
+        Problem("unreadable picture", (rows[index],), f"{paths[index]}: {reason}", advice)
+        for index, reason in sorted(reasons.items())
+    ]
 
 
 def _one_thread(worker: int) -> None:
@@ -344,7 +302,3 @@ def count_classes(task: Task, targets: np.ndarray) -> np.ndarray:
     if task.kind == "multilabel":
         return np.stack([(targets == 0).sum(axis=0), (targets == 1).sum(axis=0)], axis=1)
     return np.bincount(targets[targets >= 0], minlength=len(task.classes))
-
-
-def _sample_seed(seed: int, key: SampleKey) -> int:
-    return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])

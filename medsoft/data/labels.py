@@ -91,7 +91,7 @@ def read_labels(
         meaning, names, notes = _several_classes(column, seen, kind, counted, named, required)
     return Targets(
         task=Task(kind, names),
-        columns=pd.DataFrame({"target": values.map(meaning).fillna("").astype(object)}),
+        columns=pd.DataFrame({"target": values.map(lambda value: meaning.get(value, "")).astype(object)}),
         problems=_label_problems(values, meaning, required),
         notes=notes,
     )

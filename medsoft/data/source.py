@@ -71,8 +71,9 @@ def require_columns(table: str | Path, columns: pd.Index, wanted: Mapping[str, l
             lower = {str(column).lower(): str(column) for column in columns}
             near = difflib.get_close_matches(name.lower(), lower, n=1)
             hint = f" (nearest: {lower[near[0]]!r})" if near else ""
+            none = "; null for none" if option in ("patient", "exam", "site", "id") else ""
             lines.append(
-                f"  no column {name!r}{hint}: name the right one with the option {option} (fit: --data.{option})"
+                f"  no column {name!r}{hint}: name the right one with the option {option} (fit: --data.{option}{none})"
             )
     if lines:
         there = ", ".join(map(str, columns))

@@ -219,7 +219,10 @@ def _without(samples: SampleTable, problems: list[Problem]) -> SampleTable:
         for row in problem.rows:
             reasons.setdefault(row, f"{problem.kind}: {problem.message}")
     bad = samples.frame["row"].isin(list(reasons))
-    dropped = samples.frame.loc[bad, ["id", "path"]].assign(stage="table", reason=samples.frame["row"].map(reasons))
+    gone = samples.frame[
+        bad
+    ]  # the reasons from these rows alone: pandas would extend an empty frame by a longer column
+    dropped = gone[["id", "path"]].assign(stage="table", reason=gone["row"].map(reasons).astype(object))
     return replace(samples.select(~bad.to_numpy()), dropped=dropped.reset_index(drop=True))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError
 from medsoft.files import replacing
 
 
@@ -25,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            InputError: no space left or no right to write; what was there before stays whole.
+            RunError: no space left or no right to write; what was there before stays whole.
         """
         target = Path(path)
         try:
@@ -35,11 +36,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            raise InputError(_reason(target, error)) from error
+            raise RunError(_reason(target, error)) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read with ``weights_only``: a checkpoint is never unpickled."""
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        """Read with ``weights_only``: a checkpoint is never unpickled.
+
+        Raises:
+            InputError: no checkpoint of a training.
+        """
+        try:
+            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):  # torch's message is a lecture on pickle
+            checkpoint = None
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise InputError(f"{path}: this is no checkpoint of medsoft, or it is damaged")
         return checkpoint
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
+import numpy as np
 import timm
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
 from medsoft.learn.objectives import build_objective
@@ -57,6 +58,13 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        check_range("model.dropout", dropout, 0, 1)
+        check_range("model.lr", lr, 0)
+        check_range("model.weight_decay", weight_decay, 0)
+        check_range("model.layer_decay", layer_decay, 0, 1)
+        check_range("model.warmup_epochs", warmup_epochs, 0)
+        check_range("model.final_lr", final_lr, 0, 1)
+        check_range("model.label_smoothing", label_smoothing, 0, 1)
         self.spec = spec
         self.backbone_name = backbone
         self.freeze_backbone = freeze
@@ -78,6 +86,7 @@ class Classifier(LightningModule):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.train()  # Lightning begins with the modes that it finds, so that a frozen backbone must be in its own
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, K), float32."""
@@ -105,9 +114,19 @@ class Classifier(LightningModule):
         self._outputs.append((self.objective.probabilities(logits), batch["target"], batch["index"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the headline metrics, computed just as they will be from the predictions table."""
+        """Log the headline metrics, computed just as they will be from the predictions table.
+
+        Raises:
+            RunError: the training has diverged.
+        """
         p, target, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
+        if not np.isfinite(p).all():
+            raise RunError(
+                f"the training has diverged in epoch {self.current_epoch + 1}: the model's answers are no numbers. "
+                "Lower model.lr, clip gradients with trainer.gradient_clip_val, or set trainer.precision to 32-true. "
+                "Checkpoints of the epochs before are kept"
+            )
         frame = make_predictions(self.spec.task, index.astype(str).tolist(), p, target)
         for name, value in headline(score(frame, self.spec.task)).items():
             if value is not None:
@@ -119,7 +138,9 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.backbone, self.head, self.lr, self.weight_decay, self.layer_decay)
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        # Fused is faster, but unscales gradients by itself in mixed precision, where they then could not be clipped.
+        fused = None if "mixed" in str(self.trainer.precision) else True
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         epochs = max(1, self.trainer.max_epochs or 1)
         warmup = min(total - 1, round(total * self.warmup_epochs / epochs))
@@ -179,8 +200,12 @@ def balanced_weights(spec: DataSpec) -> Tensor:
 def _feature_width(backbone: nn.Module, spec: DataSpec) -> int:
     """Width of the pooled features, as the backbone gives them (timm's attributes differ by architecture)."""
     was_training = backbone.training
-    with torch.no_grad():
-        features: Tensor = backbone.eval()(torch.zeros(1, spec.channels, *spec.image_size))
+    try:
+        with torch.no_grad():
+            features: Tensor = backbone.eval()(torch.zeros(1, spec.channels, *spec.image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        size = " x ".join(map(str, spec.image_size))
+        raise InputError(f"model.backbone: takes no images of {size} px, {spec.channels} channels: {error}") from None
     backbone.train(was_training)
     if features.ndim != 2:
         raise InputError(f"model.backbone: gives {tuple(features.shape)}, not one vector an image; choose a pooling")

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from medsoft.errors import InputError
+from medsoft.data.transforms.base import Transforms
+from medsoft.errors import InputError, check_range
 from medsoft.parsing import OneLineErrors, find_configuration, with_configurations_found
 
 DEFAULT_CLASSES = {
@@ -24,8 +25,24 @@ DEFAULT_CLASSES = {
     "model": "medsoft.learn.classifier.Classifier",
     "transforms": "medsoft.data.transforms.plain.Plain",
 }
-# Set by medsoft itself: the run's folder, its logs and its checkpoints.
+BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule, "transforms": Transforms}
+# The run's folder, its logs and its checkpoints are medsoft's own affair.
 SET_BY_MEDSOFT = {"logger", "default_root_dir", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
+# Trainer options that would do nothing here, or keep an epoch from ending in a validation and a checkpoint, or cut
+# predictions short.
+WITHOUT_USE = {
+    "barebones",
+    "check_val_every_n_epoch",
+    "enable_autolog_hparams",
+    "fast_dev_run",
+    "limit_predict_batches",
+    "limit_test_batches",
+    "model_registry",
+    "overfit_batches",
+    "reload_dataloaders_every_n_epochs",
+    "sync_batchnorm",
+    "use_distributed_sampler",
+}
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -54,7 +71,7 @@ class CommandLine(LightningCLI):
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={
-                "usage": f"medsoft {verb} --config NAME|PATH [options]",
+                "usage": f"medsoft {'data show TABLE' if verb == 'show' else verb} --config NAME|PATH [options]",
                 "description": None,
                 "dump_header": [],
             },
@@ -67,15 +84,28 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the verb's own command line; ``sys.argv`` has no part in it."""
         self.config = parser.parse_args(args)
+        self.config.data.stage = "predict" if self.verb == "show" else self.verb  # whatever a saved configuration says
+        check_range("seed_everything", self.config.seed_everything, 0, 2**32 - 1)  # what numpy takes
+        if (self.verb != "fit" or self.config.get("resume")) and "pretrained" in self.config.model:
+            self.config.model.pretrained = None  # the checkpoint holds all weights
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed; Lightning's own option takes true and false too, which say nothing that can be repeated."""
+        parser.add_argument(
+            "--seed_everything", type=int, default=0, help="Seed of the split, the weights and all that is random."
+        )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of transforms, data and model, then of Lightning's Trainer."""
         parser.add_class_arguments(self.classes["transforms"], "transforms")
         parser.add_class_arguments(self.classes["data"], "data")
         parser.add_class_arguments(self.classes["model"], "model")
-        parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=SET_BY_MEDSOFT)
-        stage = "predict" if self.verb == "show" else self.verb
-        parser.set_defaults({"data.stage": stage, "trainer.log_every_n_steps": 10})
+        parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=SET_BY_MEDSOFT | WITHOUT_USE)
+        parser.set_defaults({"trainer.devices": 1, "trainer.log_every_n_steps": 10, "trainer.num_sanity_val_steps": 0})
+        parser.set_defaults({"trainer.max_epochs": 40})
+        for action in parser._actions:
+            if action.dest == "data.stage":  # the verb's, not the user's
+                action.help = SUPPRESS
         parser.link_arguments("transforms", "data.transforms", apply_on="instantiate")
         parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
@@ -111,42 +141,40 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make transforms, data (which reads the table) and model; the trainer waits for the run's folder."""
         if self.verb == "show":
-            self.datamodule = self.classes["data"](
-                self.classes["transforms"](**self.config.transforms), **self.config.data
-            )
+            transforms = self.classes["transforms"](**self.config.transforms)
+            self.datamodule = self.classes["data"](transforms=transforms, **self.config.data)
             return
         self.config_init = self.parser.instantiate(self.config)
         self.datamodule, self.model = self.config_init.data, self.config_init.model
 
     def resolved(self) -> dict[str, Any]:
-        """The whole configuration, as plain values."""
+        """The whole configuration as plain values, with absolute paths, so that it holds from any folder."""
         text = self.parser.dump(self.config, skip_link_targets=True, skip_unset=False, format="yaml")
-        resolved: dict[str, Any] = yaml.safe_load(text)
-        resolved["data"].pop("stage")  # the verb's, not the configuration's
-        return resolved
+        config: dict[str, Any] = yaml.safe_load(text)
+        for group, name in (("data", "table"), ("data", "root"), ("data", "splits_from"), ("model", "pretrained")):
+            value = config[group].get(name)
+            if value and Path(value).exists():
+                config[group][name] = str(Path(value).resolve())
+        config["out"] = None
+        config.pop("resume", None)
+        return config
 
     def reproducible(self, split: Path) -> dict[str, Any]:
-        """The resolved configuration of a run that can be repeated from it alone: absolute paths, and its own split.
+        """The resolved configuration of a run that can be repeated from it alone: with its own split and classes.
 
         Args:
             split: the run's ``split.csv``.
         """
         config = self.resolved()
-        data = config["data"]
-        for name in ("table", "root"):
-            data[name] = str(Path(data[name]).resolve()) if data[name] else None
-        data["splits_from"] = str(split.resolve())
-        if data["positive"] is None:
-            data["task"], data["classes"] = self.datamodule.task.kind, list(self.datamodule.task.classes)
-        config["out"] = None
-        del config["resume"]
+        task = self.datamodule.task
+        config["data"] |= {"splits_from": str(split.resolve()), "task": task.kind, "classes": list(task.classes)}
         return config
 
 
 def option(argv: Sequence[str], name: str) -> str | None:
     """Value of ``--name VALUE`` or ``--name=VALUE`` on a command line, the last one winning."""
     value = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip(argv, [*argv, None][1:], strict=True):
         if word == name:
             value = following
         elif word.startswith(f"{name}="):
@@ -155,25 +183,35 @@ def option(argv: Sequence[str], name: str) -> str | None:
 
 
 def split_of_this_table(argv: Sequence[str]) -> list[str]:
-    """The command line, without the configuration's ``splits_from`` where another table than its own is given.
+    """The command line, with the split of a run's configuration where it is meant.
 
-    A run's configuration names the run's split. It says nothing of a table that comes from elsewhere.
+    A run's configuration names the run's split. It says nothing of a table that comes from elsewhere, and moves with
+    the run's folder.
     """
     config, table = option(argv, "--config"), option(argv, "--data.table")
-    if config is None or table is None or option(argv, "--data.splits_from") is not None:
+    if config is None or option(argv, "--data.splits_from") is not None:
         return list(argv)
-    own = (_read(find_configuration(config)).get("data") or {}).get("table")
-    if own is None or Path(own).resolve() == Path(table).resolve():
+    file = find_configuration(config)
+    own = _read(file).get("data")
+    if not isinstance(own, dict):
         return list(argv)
-    return [*argv, "--data.splits_from=null"]
+    if table and own.get("table") and Path(own["table"]).resolve() != Path(table).resolve():
+        return [*argv, "--data.splits_from=null"]
+    beside = file.with_name("split.csv")
+    if own.get("splits_from") and not Path(own["splits_from"]).is_file() and beside.is_file():
+        return [*argv, f"--data.splits_from={beside}"]
+    return list(argv)
 
 
 def named_classes(words: Sequence[str]) -> dict[str, str]:
     """Classes named by the configurations and ``--use.<role>`` options of a command line, the last one winning."""
     named = dict(DEFAULT_CLASSES)
-    for word, value in zip(words, [*words[1:], ""], strict=True):
+    for word, value in zip(words, [*words, ""][1:], strict=True):
         if word == "--config":
-            named |= _read(Path(value)).get("use") or {}
+            use = _read(Path(value)).get("use") or {}
+            if not isinstance(use, dict):
+                raise InputError(f"{value}: use must name classes by {', '.join(DEFAULT_CLASSES)}")
+            named |= use
         elif word.startswith("--use."):
             role, _, given = word.removeprefix("--use.").partition("=")
             named[role] = given or value
@@ -194,12 +232,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _import(role: str, path: str) -> type:
-    module, _, name = path.rpartition(".")
+    module, _, name = str(path).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         raise InputError(
             f"use.{role}: {path} cannot be imported; give a dotted path such as {DEFAULT_CLASSES[role]}"
         ) from None
-    assert isinstance(found, type)
+    if not (isinstance(found, type) and issubclass(found, BASES[role])):
+        raise InputError(f"use.{role}: {path} is no {BASES[role].__name__}")
     return found

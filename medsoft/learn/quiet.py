@@ -19,5 +19,6 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is
         ".*your dataloader is not resumable.*",  # the data module is: it saves its position
         ".*is smaller than the logging interval.*",
+        ".*could not find the monitored key.*",  # of a training that ends before its first validation: fit says so
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -44,23 +44,19 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.ckpt"
 
     @classmethod
-    def create(cls, out: str | None, name: str) -> RunFolder:
-        """Make the folder ``out``, or ``runs/<name>/<time>``.
+    def choose(cls, out: str | None, name: str) -> RunFolder:
+        """The folder ``out``, or ``runs/<name>/<time>``, which ``begin`` makes.
 
         Raises:
-            InputError: it holds something already, or cannot be written.
+            InputError: it holds something already.
         """
         path = Path(out) if out else Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         try:
-            if path.exists() and any(path.iterdir()):
-                raise InputError(
-                    f"{path}: holds files already; choose another folder with --out, or go on with --resume"
-                )
-            path.mkdir(parents=True, exist_ok=True)
-            with replacing(path / "versions.json") as temporary:
-                temporary.write_text("{}")
+            taken = path.exists() and any(path.iterdir())
         except OSError as error:
-            raise InputError(f"{path}: this folder cannot be written: {error.strerror or error}") from None
+            raise InputError(f"{path}: this folder cannot be used: {error.strerror}") from None
+        if taken:
+            raise InputError(f"{path}: holds files already; choose another folder with --out, or go on with --resume")
         return cls(path)
 
     @classmethod
@@ -75,18 +71,45 @@ class RunFolder:
             raise InputError(f"{path}: no folder of a run (it has no config.yaml)")
         return run
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Save the resolved configuration."""
+    def begin(self, verb: str, argv: Sequence[str], config: dict[str, Any], rows: pd.DataFrame | None = None) -> None:
+        """Make the folder, with what is to be done: all of it, or nothing is left.
+
+        Args:
+            verb: of the command line.
+            argv: the command line after the verb.
+            config: the resolved configuration.
+            rows: with id and split, of a run that splits its table.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._write_config(config)
+                if rows is not None:
+                    self._write_split(rows)
+                self._write_versions(verb, argv)
+            except OSError:
+                for file in (self.config, self.split, self.versions):
+                    file.unlink(missing_ok=True)
+                if new:
+                    self.path.rmdir()
+                raise
+        except OSError as error:
+            raise InputError(f"{self.path}: this folder cannot be written: {error.strerror or error}") from None
+
+    def _write_config(self, config: dict[str, Any]) -> None:
         with replacing(self.config) as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
-    def write_split(self, rows: pd.DataFrame) -> None:
-        """Save which sample is in which part."""
+    def _write_split(self, rows: pd.DataFrame) -> None:
         with replacing(self.split) as temporary:
             rows[["id", "split"]].to_csv(temporary, index=False)
 
-    def write_versions(self, verb: str, argv: Sequence[str]) -> None:
-        """Save what ran: versions, machine, command and the commit of medsoft's checkout, if it is one."""
+    def _write_versions(self, verb: str, argv: Sequence[str]) -> None:
+        """What runs: versions, machine, command and the commit of medsoft's checkout, if it is one."""
         facts = {
             "medsoft": __version__,
             "commit": _commit(),

@@ -30,6 +30,8 @@ def show(argv: Sequence[str]) -> None:
     captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
     images = [read_image(path, max_pixels=line.config.data.max_pixels) for path in frame["path"]]
     title = f"{line.config.name}: {type(line.datamodule.transforms).__name__} ({len(samples)} samples)"
+    if line.datamodule.note:
+        title += f": {line.datamodule.note}"
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist")
     transforms_sheet(images, captions, line.datamodule.transforms, title, out)

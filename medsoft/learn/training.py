@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from medsoft.errors import InputError
-from medsoft.evaluation.metrics import HEADLINE
+from medsoft.data.table import SampleTable
+from medsoft.errors import InputError, check_range
+from medsoft.evaluation.metrics import HEADLINE, headline, score
+from medsoft.evaluation.predictions import make_predictions
 from medsoft.learn.callbacks import EpochLines, MetricsTable, SeedEachStep, StopGracefully
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.run_folder import RunFolder
 
 LOWER_IS_BETTER = ("loss", "brier", "log_loss")
+AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
+SOME = ("max_steps", "limit_train_batches", "limit_val_batches")
 
 
 def training_callbacks(config: Any, run: RunFolder, task_kind: str) -> list[Callback]:
@@ -27,8 +33,11 @@ def training_callbacks(config: Any, run: RunFolder, task_kind: str) -> list[Call
         task_kind: decides the metric that chooses the checkpoint, if that is left open.
 
     Raises:
-        InputError: ``--monitor`` names no validation metric.
+        InputError: ``--monitor`` names no validation metric, or a number is out of its range.
     """
+    check_range("ema_decay", config.ema_decay or 0, 0, 1)
+    check_range("patience", 1 if config.patience is None else config.patience, 1)
+    check_range("save_every_n_steps", 1 if config.save_every_n_steps is None else config.save_every_n_steps, 1)
     monitor, mode = monitored(config.monitor, task_kind)
     callbacks: list[Callback] = [SeedEachStep(config.seed_everything)]
     if config.ema_decay is not None:
@@ -61,6 +70,12 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
         InputError: options that Lightning refuses, or more than one process.
     """
     options = dict(config.trainer)
+    for name in AT_LEAST_ONE:
+        check_range(f"trainer.{name}", 1 if options[name] is None else options[name], 1)
+    check_range("trainer.gradient_clip_val", options["gradient_clip_val"] or 0, 0)
+    for name in SOME:
+        if options[name] == 0:
+            raise InputError(f"trainer.{name} 0 leaves nothing to do")
     own = {name: _as_list(options.pop(name)) for name in ("callbacks", "plugins")}
     terminal = sys.stdout.isatty()
     progress: Callback = RichProgressBar() if terminal else EpochLines()
@@ -74,7 +89,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
             enable_progress_bar=terminal,
             enable_model_summary=False,
         )
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
     if trainer.world_size > 1:
         raise InputError("trainer.devices: training on several processes is not supported yet; set it to 1")
@@ -95,8 +110,34 @@ def monitored(name: str, task_kind: str) -> tuple[str, str]:
     """
     if name == "auto":
         name = "kappa" if task_kind == "ordinal" else "auroc"
-    known = [*HEADLINE, "loss"]
-    if name.removeprefix("val_") not in known:
-        raise InputError(f"--monitor {name}: no validation metric; one of {', '.join(known)}")
+    known = [metric for metric in (*HEADLINE, "loss") if metric != "kappa" or task_kind == "ordinal"]
     name = name.removeprefix("val_")
+    if name not in known:
+        raise InputError(f"--monitor {name}: no metric of a {task_kind} task; one of {', '.join(known)}")
     return f"val_{name}", "min" if name in LOWER_IS_BETTER else "max"
+
+
+def check_monitored(monitor: str, part: SampleTable, batch_size: int, limit: int | float | None) -> None:
+    """Check that the rows of the validation part can answer the metric that chooses the checkpoint.
+
+    Args:
+        monitor: a name from ``monitored``.
+        part: the validation part.
+        batch_size: of its loader.
+        limit: Lightning's ``limit_val_batches``.
+
+    Raises:
+        InputError: they cannot, such as the AUROC of rows of a single class.
+    """
+    assert part.task is not None
+    batches = -(-len(part) // batch_size)
+    seen = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    targets = part.targets[: seen * batch_size]
+    answers = np.full((len(targets), len(part.task.classes)), 1 / len(part.task.classes))
+    scores = score(make_predictions(part.task, part.frame["id"].tolist()[: len(targets)], answers, targets), part.task)
+    name = monitor.removeprefix("val_")
+    if scores["n"] == 0 or (name != "loss" and headline(scores)[name] is None):
+        raise InputError(
+            f"--monitor {name}: the validation part cannot answer it. {' '.join(scores['notes'])} "
+            "Split otherwise, or choose another metric, such as loss"
+        )

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError
 from medsoft.learn.callbacks import Stopped
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
 from medsoft.learn.outcome import predict_table, show_path, write_errors_if_any, write_outcome
 from medsoft.learn.quiet import quieten
 from medsoft.learn.run_folder import RunFolder
-from medsoft.learn.training import build_trainer, monitored, training_callbacks
+from medsoft.learn.training import build_trainer, check_monitored, monitored, training_callbacks
+from medsoft.parsing import with_configurations_found
 
 
 def fit(argv: Sequence[str]) -> int:
@@ -26,31 +28,43 @@ def fit(argv: Sequence[str]) -> int:
         0; 3 where inputs were left out (errors.csv); 130 or 143 after Ctrl-C or SIGTERM, with a state to resume from.
     """
     quieten()
-    earlier = option(argv, "--resume")
-    run = RunFolder.existing(earlier) if earlier else None
-    if run and not run.last.is_file():
-        raise InputError(f"{run.path}: has no checkpoint to go on from; start it again with --config {run.config}")
-    line = CommandLine("fit", split_of_this_table(["--config", str(run.config), *argv] if run else argv))
+    words = with_configurations_found(argv)
+    earlier = option(words, "--resume")
+    stopped = RunFolder.existing(earlier) if earlier else None
+    if stopped and not stopped.last.is_file():
+        raise InputError(
+            f"{stopped.path}: has no checkpoint to go on from; start it again with --config {stopped.config}"
+        )
+    line = CommandLine("fit", split_of_this_table(["--config", str(stopped.config), *words] if stopped else words))
     config, data, model = line.config, line.datamodule, line.model
-    data.load(["train", "val", "test"])
-
-    resumed = run is not None
-    if run is None:
-        run = RunFolder.create(config.out, config.name)
-        run.write_split(data.samples.frame)
-        run.write_config(line.reproducible(run.split))
-        run.write_versions("fit", argv)
-    print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
-
+    run = stopped or RunFolder.choose(config.out, config.name)
+    monitor, _ = monitored(config.monitor, data.task.kind)
     trainer = build_trainer(config, training_callbacks(config, run, data.task.kind), logs=run)
+    data.load(["train", "val", "test"])
+    check_monitored(monitor, data.part("val"), data.batch_size, config.trainer.limit_val_batches)
+
+    resumed = stopped is not None
+    if not resumed:
+        run.begin("fit", argv, line.reproducible(run.split), data.samples.frame)
+    print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
+    code = write_errors_if_any(run, data.errors)
     try:
         trainer.fit(model, data, ckpt_path=run.last if resumed else None, weights_only=True)
     except (Stopped, KeyboardInterrupt) as stop:
         signal_number = stop.signal if isinstance(stop, Stopped) else 2
-        print(f"Stopped. Go on with: medsoft fit --resume {show_path(run.path)}", file=sys.stderr)
+        there_is_more = f"Go on with: medsoft fit --resume {show_path(run.path)}"
+        print(f"Stopped. {there_is_more if run.last.is_file() else 'Nothing is saved yet.'}", file=sys.stderr)
         return 128 + signal_number
+    except MisconfigurationException as error:
+        raise RunError(f"trainer: {error}") from None
+    if not run.best.is_file():
+        raise RunError(
+            f"{show_path(run.path)}: the training ended within its first epoch, so that there is no checkpoint to "
+            "choose. Raise trainer.max_steps or trainer.max_time"
+        )
     _load_weights(model, run.best)
-    return _finish(trainer, model, data, run, config, monitored(config.monitor, data.task.kind)[0])
+    _finish(trainer, model, data, run, config, monitor)
+    return code
 
 
 def validate(argv: Sequence[str]) -> int:
@@ -70,33 +84,33 @@ def predict(argv: Sequence[str]) -> int:
 
 def _apply(verb: str, argv: Sequence[str]) -> int:
     quieten()
-    given = option(argv, "--ckpt_path")
-    checkpoint, run_config = _find_checkpoint(given) if given else (None, None)
-    if run_config and option(argv, "--config") is None:
-        argv = ["--config", str(run_config), *argv]
-    line = CommandLine(verb, split_of_this_table(argv))
-    if checkpoint is None:
-        raise InputError("--ckpt_path is missing: the folder of a run, or a checkpoint file")
+    words = with_configurations_found(argv)
+    given = option(words, "--ckpt_path")
+    if given and option(words, "--config") is None and (run_config := _find_checkpoint(given)[1]):
+        words = ["--config", str(run_config), *words]
+    line = CommandLine(verb, split_of_this_table(words))
     config, data, model = line.config, line.datamodule, line.model
+    if config.ckpt_path is None:
+        raise InputError("--ckpt_path is missing: the folder of a run, or a checkpoint file")
+    _load_weights(model, _find_checkpoint(config.ckpt_path)[0])
+    run = RunFolder.choose(config.out, f"{config.name}-{verb}")
+    trainer = build_trainer(config, [])
     splits = {"validate": ["val"], "test": ["test"]}.get(verb) or list(dict.fromkeys(data.samples.frame["split"]))
     data.load(splits)
     if not data.loaded_splits:
         raise InputError(f"{config.data.table}: has no rows of the split {splits[0]}")
-    _load_weights(model, checkpoint)
-    run = RunFolder.create(config.out, f"{config.name}-{verb}")
-    run.write_config(line.resolved())
-    run.write_versions(verb, argv)
-    print(f"Run: {show_path(run.path)}")
-    return _finish(build_trainer(config, []), model, data, run, config)
+    run.begin(verb, argv, line.resolved())
+    print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
+    code = write_errors_if_any(run, data.errors)
+    _finish(trainer, model, data, run, config)
+    return code
 
 
-def _finish(trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None) -> int:
-    splits = [split for split in data.loaded_splits if split != "train"] or data.loaded_splits
+def _finish(trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None) -> None:
+    splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     frame = predict_table(trainer, model, data, splits)
     write_outcome(run, frame, data, config.pictures, monitor)
-    code = write_errors_if_any(run, data.errors)
     print(f"Results: {show_path(run.path)}")
-    return code
 
 
 def _find_checkpoint(given: str) -> tuple[Path, Path | None]:
@@ -109,7 +123,7 @@ def _find_checkpoint(given: str) -> tuple[Path, Path | None]:
         return run.best, run.config
     if not path.is_file():
         raise InputError(f"--ckpt_path {given}: no such file")
-    config = RunFolder(path.resolve().parents[1]).config
+    config = RunFolder(path.resolve().parent.parent).config
     return path, config if config.is_file() else None
 
 

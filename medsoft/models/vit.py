@@ -5,7 +5,7 @@ position table and its resampling, pooling and checkpoint layout are used as the
 is one of ``medsoft.layers.attention``; any image size and aspect is taken (position table resampled, borders padded).
 
 Pooling: ``global_pool="token"`` (class token, default) or ``"map"`` (attention pooling). Average pooling of ``seqnorm``
-is refused: centred queries average to zero over the tokens, so the mean keeps nothing of the attention but a constant.
+is refused: centred queries average to zero over the tokens, so that the mean keeps only what comes of their shift β_Q.
 """
 
 from __future__ import annotations

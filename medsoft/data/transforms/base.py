@@ -114,12 +114,6 @@ class Transforms(ABC):
         return A.Compose(self.random_steps())
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise InputError where an option lies outside ``low`` to ``high``."""
-    if not low <= value <= high:
-        raise InputError(f"{name} {value:g} must lie between {low:g} and {high:g}")
-
-
 def check_percentiles(percentiles: tuple[float, float]) -> None:
     """Raise InputError where a window's two percentiles are not rising numbers from 0 to 100."""
     low, high = percentiles

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medsoft.data.transforms import pixels
-from medsoft.data.transforms.base import Transforms, check_percentiles, check_range
+from medsoft.data.transforms.base import Transforms, check_percentiles
+from medsoft.errors import check_range
 
 if TYPE_CHECKING:
     import albumentations as A  # noqa: N812

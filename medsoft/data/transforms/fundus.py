@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from medsoft.data.transforms import pixels
-from medsoft.data.transforms.base import Transforms, check_range
+from medsoft.data.transforms.base import Transforms
+from medsoft.errors import check_range
 
 if TYPE_CHECKING:
     import albumentations as A  # noqa: N812

@@ -1,0 +1,66 @@
+"""Images with their targets: as they are, or augmented as a function of seed, epoch and sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medsoft.data.read import read_image
+from medsoft.data.sampling import SampleKey
+from medsoft.data.transforms.base import Transforms
+
+
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """Images and targets of some rows of a table.
+
+    Indexed by an int for the image as it is, by a SampleKey for an augmented one, which is a function of
+    (seed, epoch, row) alone.
+
+    Args:
+        paths: of the images.
+        targets: (n,) class indices, or (n, L) floats with NaN for missing labels.
+        transforms: the modality's.
+        seed: of the augmentation.
+        max_pixels: limit for an image.
+        cache: (n, H, W, C) prepared images, or None to read each when it is asked for.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        targets: np.ndarray,
+        transforms: Transforms,
+        seed: int,
+        max_pixels: int,
+        cache: np.ndarray | None = None,
+    ) -> None:
+        self.paths, self.transforms = paths, transforms
+        self.targets = np.array(targets)  # a copy: those of a data frame are read-only, which torch warns of
+        self.seed, self.max_pixels, self.cache = seed, max_pixels, cache
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def prepared(self, index: int) -> np.ndarray:
+        """The image as the model sees it without augmentation, (H, W, C) uint8."""
+        if self.cache is not None:
+            image: np.ndarray = self.cache[index]
+            return image
+        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels))
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
+        index = key.sample if isinstance(key, SampleKey) else key
+        image = self.prepared(index)
+        if isinstance(key, SampleKey):
+            image = self.transforms.augment(image, seed=_sample_seed(self.seed, key))
+        return {
+            "image": torch.from_numpy(self.transforms.finish(image)),
+            "target": torch.as_tensor(self.targets[index]),
+            "index": torch.tensor(index),
+        }
+
+
+def _sample_seed(seed: int, key: SampleKey) -> int:
+    return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])
