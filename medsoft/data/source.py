@@ -97,7 +97,7 @@ def _load_csv(table: Path) -> pd.DataFrame:
 
 
 def _load_parquet(table: Path) -> pd.DataFrame:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     try:
         return pd.read_parquet(table)

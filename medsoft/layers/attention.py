@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that everybody uses)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medsoft.ops.precision import accumulation_dtype, no_autocast

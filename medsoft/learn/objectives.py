@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that everybody uses)
+import torch.nn.functional as F
 from torch import Tensor
 
 from medsoft.task import Task

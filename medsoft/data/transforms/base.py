@@ -12,7 +12,7 @@ import numpy as np
 from medsoft.errors import InputError
 
 if TYPE_CHECKING:
-    import albumentations as A  # noqa: N812
+    import albumentations as A
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Customary. The 444 chest radiographs of Kermany have 0.58 and 0.29 after the percentile window.
@@ -109,7 +109,7 @@ class Transforms(ABC):
 
     @cached_property
     def _pipeline(self) -> A.Compose:
-        import albumentations as A  # noqa: N812
+        import albumentations as A
 
         return A.Compose(self.random_steps())
 

@@ -11,7 +11,7 @@ from medsoft.data.transforms.base import Transforms, check_percentiles
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
-    import albumentations as A  # noqa: N812
+    import albumentations as A
 
 
 class ChestXray(Transforms):

@@ -12,7 +12,7 @@ from medsoft.data.transforms.base import Transforms
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
-    import albumentations as A  # noqa: N812
+    import albumentations as A
 
 DISC_THRESHOLD = 0.1
 """Darkest part of the disc, as a part of the picture's 99th percentile of brightness (largest of red, green, blue)."""

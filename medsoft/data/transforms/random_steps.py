@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import albumentations as A  # noqa: N812 (the name everybody uses)
+import albumentations as A
 import cv2
 import numpy as np
 
