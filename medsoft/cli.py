@@ -23,6 +23,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "data split": ("medsoft.data.verbs:split", "split a sample table by patient, stratified, into parts or folds"),
     "data show": ("medsoft.learn.show:show", "draw what the model will see, before and after augmentation"),
     "data phantom": ("medsoft.data.verbs:phantom", "make procedural images to try things out without data"),
+    "weights convert": ("medsoft.deploy.weights:convert", "turn a softmax vision transformer into one without softmax"),
+    "benchmark attention": ("medsoft.benchmark.verbs:attention", "time and memory of attention mechanisms as N grows"),
+    "benchmark backbones": ("medsoft.benchmark.verbs:backbones", "time and memory of backbones as images grow"),
     "doctor": ("medsoft.doctor:doctor", "print versions, devices and readers, and what is missing"),
 }
 

@@ -1,15 +1,19 @@
 #!/usr/bin/env python
-"""Trains four models on six questions of real image sets, three seeds each, and writes the table of docs/results.md.
+"""Trains seven models on six questions of real image sets, three seeds each, and writes the tables of docs/results.md.
 
-    python scripts/real_runs.py run ../shared/data runs/real      trains what is not there yet
-    python scripts/real_runs.py table runs/real                   prints the table
+    python scripts/real_runs.py run ../shared/data runs/real                     trains what is not there yet
+    python scripts/real_runs.py run ../shared/data runs/longer --times 3 --models "ViT seqnorm,ViT softmax"
+    python scripts/real_runs.py table runs/real                                  prints the table
+    python scripts/real_runs.py difference runs/real PneumoniaMNIST "ViT seqnorm" "ViT softmax"
 
-Every run is one ``medsoft fit``, printed before it starts. Runs of one model differ in the seed alone, which also draws
-the split, so that the ranges hold both. The test part chooses nothing.
+``--times`` multiplies the epochs of every question alike. Every run is one ``medsoft fit``, printed before it starts.
+Runs of one model differ in the seed alone, which also draws the split, so that the ranges hold both. The test part
+chooses nothing. ``difference`` is for a question whose test part is the same for all seeds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -50,11 +54,13 @@ QUESTIONS = {
     ),
 }  # fmt: skip
 
-MODELS = ("ViT seqnorm", "ViT softmax", "resnet18", "EfficientNet-Lite0 probe")
+MODELS = (
+    "ViT seqnorm", "ViT softmax", "ViT sima", "ViT soft", "ViT soft_norm", "resnet18", "EfficientNet-Lite0 probe",
+)  # fmt: skip
 
 
-def options(question: str, model: str, seed: int, data: Path) -> list[str]:
-    """The command line of one run, without its folder."""
+def options(question: str, model: str, seed: int, data: Path, times: int = 1) -> list[str]:
+    """The command line of one run, without its folder; ``times`` multiplies the epochs."""
     config, table, about, patch, size, epochs, probe_size, probe_epochs = QUESTIONS[question]
     words = [f"--config={config}", f"--data.table={data / table}", f"--seed_everything={seed}", f"--name={question}"]
     words += _split(about) + _split(COMMON)
@@ -70,7 +76,7 @@ def options(question: str, model: str, seed: int, data: Path) -> list[str]:
         if config == "chest_xray":
             words += ["--transforms.channels=3"]
     batch = 32 if question in ("PneumoniaMNIST", "IDC tiles") else 16
-    return [*words, f"--transforms.size={size}", f"--trainer.max_epochs={epochs}", f"--data.batch_size={batch}"]
+    return [*words, f"--transforms.size={size}", f"--trainer.max_epochs={times * epochs}", f"--data.batch_size={batch}"]
 
 
 def _split(text: str) -> list[str]:
@@ -83,13 +89,13 @@ def _split(text: str) -> list[str]:
     return words
 
 
-def run(data: Path, out: Path) -> None:
+def run(data: Path, out: Path, questions: list[str], models: list[str], times: int) -> None:
     """Train every run that is not there; several of these may run side by side."""
     from medsoft.cli import main
 
     for seed in SEEDS:
-        for question in QUESTIONS:
-            for model in MODELS:
+        for question in questions:
+            for model in models:
                 folder = out / question.replace(" ", "_") / f"{model.replace(' ', '_')}-{seed}"
                 lock = folder.with_suffix(".lock")
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ def run(data: Path, out: Path) -> None:
                     lock.touch(exist_ok=False)
                 except FileExistsError:
                     continue
-                words = options(question, model, seed, data)
+                words = options(question, model, seed, data, times)
                 print("medsoft fit", shlex.join(words), flush=True)
                 started = time.monotonic()
                 code = main(["fit", *words, f"--out={folder}"])
@@ -138,8 +144,52 @@ def _cell(out: Path, question: str, model: str, metric: str) -> str:
     return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}), n={len(values)}"
 
 
+def difference(out: Path, question: str, first: str, second: str) -> None:
+    """Print the difference of two models' mean test AUROC over the seeds, with a bootstrap over the test's images."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    def tests(model: str) -> list[pd.DataFrame]:
+        folders = [out / question.replace(" ", "_") / f"{model.replace(' ', '_')}-{seed}" for seed in SEEDS]
+        frames = [pd.read_csv(folder / "predictions.csv") for folder in folders]
+        frames = [frame[frame["split"] == "test"].sort_values("id") for frame in frames]
+        if any(list(frame["id"]) != list(frames[0]["id"]) for frame in frames):
+            sys.exit(f"{question}: the seeds have different test parts")
+        return frames
+
+    target = tests(first)[0]["target"].to_numpy()
+    scores = [[frame.iloc[:, -1].to_numpy() for frame in tests(model)] for model in (first, second)]
+
+    def gain(chosen: np.ndarray) -> float:
+        a, b = (np.mean([roc_auc_score(target[chosen], s[chosen]) for s in of_model]) for of_model in scores)
+        return float(a - b)
+
+    generator = np.random.default_rng(0)
+    strata = [np.flatnonzero(target == value) for value in (0, 1)]
+    draws = [gain(np.concatenate([generator.choice(s, len(s)) for s in strata])) for _ in range(2000)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    print(f"{first} − {second}: {gain(np.arange(len(target))):.4f} (95 % interval {low:.4f} to {high:.4f})")
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "run":
-        run(Path(sys.argv[2]), Path(sys.argv[3]))
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    running = verbs.add_parser("run")
+    running.add_argument("data", type=Path)
+    running.add_argument("out", type=Path)
+    running.add_argument("--questions", default=",".join(QUESTIONS), help="those to train, separated by commas")
+    running.add_argument("--models", default=",".join(MODELS), help="those to train, separated by commas")
+    running.add_argument("--times", type=int, default=1, help="multiplies the epochs")
+    verbs.add_parser("table").add_argument("out", type=Path)
+    comparing = verbs.add_parser("difference")
+    comparing.add_argument("out", type=Path)
+    for word in ("question", "first", "second"):
+        comparing.add_argument(word)
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        run(chosen.data, chosen.out, chosen.questions.split(","), chosen.models.split(","), chosen.times)
+    elif chosen.verb == "table":
+        table(chosen.out)
     else:
-        table(Path(sys.argv[2]))
+        difference(chosen.out, chosen.question, chosen.first, chosen.second)

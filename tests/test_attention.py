@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from medsoft.layers.attention import ATTENTION, SeqNormAttention, build_attention
+from medsoft.layers.attention import build_attention
+from medsoft.layers.seqnorm import SeqNormAttention
+from medsoft.layers.shares import token_shares
+from medsoft.ops.moments import Moments
 from medsoft.ops.seqnorm import normalise_tokens
 
 D, H = 24, 3
@@ -39,12 +42,33 @@ def quadratic_softmax(layer, x):
     return layer.proj((weights @ v).transpose(1, 2).flatten(-2))
 
 
-TWIN = {"seqnorm": quadratic_seqnorm, "softmax": quadratic_softmax}
+def quadratic_sima(layer, x):
+    q, k, v = (heads(t) for t in layer.qkv(x).chunk(3, -1))
+    q, k = (t / t.abs().sum(2, keepdim=True) for t in (q, k))
+    return layer.proj((x.shape[1] * (q @ k.transpose(-2, -1)) @ v).transpose(1, 2).flatten(-2))
 
 
-def make(name, dtype=torch.float64):
+MEMBERS = {  # every mechanism and, of seqnorm, both forms
+    "softmax": ("softmax", {}),
+    "seqnorm": ("seqnorm", {"form": "reordered"}),
+    "moments": ("seqnorm", {"form": "moments"}),
+    "sima": ("sima", {}),
+    "soft": ("soft", {}),
+    "soft_norm": ("soft_norm", {}),
+}
+TWIN = {  # of soft and soft_norm: tests/test_soft.py
+    "softmax": quadratic_softmax,
+    "seqnorm": quadratic_seqnorm,
+    "moments": quadratic_seqnorm,
+    "sima": quadratic_sima,
+}
+STREAMING = ["moments", "sima"]
+
+
+def make(name, dtype=torch.float64, width=D, num_heads=H):
     torch.manual_seed(0)
-    layer = build_attention(name, D, H).to(dtype)
+    mechanism, options = MEMBERS[name]
+    layer = build_attention(mechanism, width, num_heads, **options).to(dtype)
     with torch.no_grad():  # away from the initial values, under which mistakes hide
         for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -57,7 +81,7 @@ def tokens(n, dtype=torch.float64, batch=2, seed=1):
 
 
 @pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", TWIN)
 def test_output_and_every_gradient_equal_the_quadratic_twin(name, n):
     layer = make(name)
     inputs = [tokens(n).requires_grad_() for _ in range(2)]
@@ -73,7 +97,7 @@ def test_output_and_every_gradient_equal_the_quadratic_twin(name, n):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", MEMBERS)
 def test_padding_changes_nothing_whatever_it_holds(name, n, dtype):
     layer = make(name, dtype)
     x = tokens(n, dtype)
@@ -94,7 +118,7 @@ def test_padding_changes_nothing_whatever_it_holds(name, n, dtype):
         assert (padded.grad[~mask] == 0).all()
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", MEMBERS)
 def test_a_sample_comes_out_the_same_alone_and_in_a_batch_of_unequal_ones(name):
     layer = make(name)
     bags = [tokens(n, batch=1, seed=n) for n in (5, 1, 40)]
@@ -105,14 +129,14 @@ def test_a_sample_comes_out_the_same_alone_and_in_a_batch_of_unequal_ones(name):
         torch.testing.assert_close(together[i, : bag.shape[1]], layer(bag)[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", [name for name in MEMBERS if not name.startswith("soft_") and name != "soft"])
 def test_permuting_the_tokens_permutes_the_output(name):
     layer, x = make(name), tokens(63)
     order = torch.randperm(63)
     torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order])
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", MEMBERS)
 def test_degenerate_sequences_give_finite_outputs_and_gradients(name):
     layer = make(name, torch.float32)
     constant_channel = tokens(50, torch.float32)
@@ -135,7 +159,7 @@ def test_degenerate_sequences_give_finite_outputs_and_gradients(name):
         assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", MEMBERS)
 def test_a_bag_without_real_tokens_gives_the_output_bias(name):
     layer = make(name)
     y = layer(tokens(9), torch.zeros(2, 9, dtype=torch.bool))
@@ -143,9 +167,10 @@ def test_a_bag_without_real_tokens_gives_the_output_bias(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close_over_a_million_tokens(dtype):
-    layer = make("seqnorm", torch.float32)
-    x = tokens(1_000_000, torch.float32, batch=1).to(dtype)  # rounded once, so that only the computation differs
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "softmax"])
+def test_half_precision_stays_close_over_a_million_tokens(name, dtype):
+    layer = make(name, torch.float32, width=8, num_heads=1)
+    x = tokens(1_000_000, torch.float32, batch=1)[..., :8].to(dtype)  # rounded once: only the computation differs
     with torch.no_grad():
         exact = layer(x.float())
         with torch.autocast("cpu", dtype=dtype):
@@ -155,13 +180,27 @@ def test_half_precision_stays_close_over_a_million_tokens(dtype):
     assert (y.float() - exact).abs().max() / exact.abs().max() < 0.03
 
 
-def test_autocast_keeps_the_sums_in_float32():
-    layer = make("seqnorm", torch.float32)
-    seen = []
-    layer.qkv_norm.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_half_precision_gradients_are_close_to_float32s(name, dtype):
+    layer = make(name, torch.float32)
+    x = tokens(500, torch.float32, batch=1).to(dtype)
+    direction = torch.randn(1, 500, D)
+    gradients = []
+    for enabled in (False, True):
+        ours = x.float().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            y = layer(ours)
+        gradients.append(torch.autograd.grad((y.float() * direction).sum(), [ours, *layer.parameters()]))
+    for exact, half in zip(*gradients, strict=True):
+        assert (half - exact).norm() <= 0.1 * exact.norm() + 1e-4 * direction.norm()
+
+
+def test_autocast_leaves_the_second_moment_form_in_float32():
+    layer, x = make("moments", torch.float32), tokens(100, torch.float32)
+    exact = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        layer(tokens(8, torch.float32))
-    assert seen == [torch.float32]
+        assert torch.equal(layer(x), exact)
 
 
 @pytest.mark.parametrize("n", [2, 100, 5000])
@@ -174,12 +213,112 @@ def test_seqnorm_mixes_by_correlations(n):
     assert correlation.abs().max() <= 1 + 1e-12
 
 
-def test_biases_of_the_projections_would_cancel():
-    layer, x = make("seqnorm"), tokens(63)
-    before = layer(x)
-    shift = torch.randn(3 * D, dtype=torch.float64)
-    layer.qkv.register_forward_hook(lambda module, args, out: out + shift)
-    torch.testing.assert_close(layer(x), before)
+@pytest.mark.parametrize("name", ["seqnorm", "moments"])
+def test_a_constant_added_to_all_tokens_changes_nothing(name):
+    # What a bias of the projections to queries, keys and values would be: hence they have none.
+    layer, x = make(name), tokens(63)
+    torch.testing.assert_close(layer(x + torch.randn(D, dtype=torch.float64)), layer(x))
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1000.0])
+def test_the_second_moment_form_is_as_exact_as_the_reordered_one(mean):
+    x = tokens(4000, batch=1) * 0.5 - 1.5 + mean
+    exact = make("seqnorm")(x)
+    errors = {}
+    for name in ("seqnorm", "moments"):
+        errors[name] = (make(name, torch.float32)(x.float()).double() - exact).abs().max() / exact.abs().max()
+    assert errors["moments"] < max(1e-5, 2 * errors["seqnorm"])
+
+
+def test_auto_takes_the_form_for_the_length_and_both_give_one_result():
+    layer = make("seqnorm")
+    layer.form = "auto"
+    for n in (2 * D - 1, 2 * D):
+        torch.testing.assert_close(layer(tokens(n)), make("moments")(tokens(n)))
+
+
+def test_nothing_that_grows_with_the_tokens_is_kept_for_the_backward_pass_but_the_input():
+    layer, x = make("moments"), tokens(5000).requires_grad_()
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    del kept[x.untyped_storage().data_ptr()]
+    assert max(kept.values()) <= 2 * 3 * D * D * 8  # batch × 3D × D
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("name", STREAMING)
+def test_streaming_in_chunks_equals_the_whole(name, size):
+    layer, x = make(name, torch.float32), tokens(2100, torch.float32)
+    mask = torch.rand(2, 2100, generator=torch.Generator().manual_seed(0)) < 0.8
+    x = torch.where(mask[..., None], x, math.nan)
+    parts = [slice(start, start + size) for start in range(0, 2100, size)]
+    with torch.no_grad():
+        state = layer.state(x[:, parts[0]], mask[:, parts[0]])
+        for part in parts[1:]:
+            state = state.merge(layer.state(x[:, part], mask[:, part]))
+        y = torch.cat([layer.attend(x[:, part], state) for part in parts], 1)
+        whole = layer(x, mask)
+    scale = whole[mask].abs().max()
+    assert (y[mask] - whole[mask]).abs().max() < 1e-5 * scale
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_moments_are_those_of_the_definition(count):
+    x = tokens(50)
+    mask = torch.arange(50).expand(2, 50) < count
+    moments = Moments.of(x, mask)
+    if count:
+        torch.testing.assert_close(moments.mean_BD, x[:, :count].mean(1))
+        expected = torch.stack([torch.cov(sequence[:count].T, correction=0) for sequence in x])
+        torch.testing.assert_close(moments.covariance_BDD, expected.reshape(2, D, D))
+    else:
+        assert not moments.mean_BD.any()
+        assert not moments.covariance_BDD.any()
+
+
+def test_moments_update_by_parts_in_any_order():
+    x = tokens(90)
+    whole = Moments.of(x)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        a, b, c = (x[:, 30 * i : 30 * (i + 1)] for i in order)
+        parts = Moments.of(a).update(b).merge(Moments.of(c))
+        torch.testing.assert_close(parts.scatter_BDD, whole.scatter_BDD)
+        torch.testing.assert_close(parts.mean_BD, whole.mean_BD)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_contributions_add_up_to_the_output_and_shares_to_the_logit(name, masked):
+    layer, x = make(name), tokens(63)
+    mask = None
+    if masked:
+        mask = torch.arange(63).expand(2, 63) < torch.tensor([[63], [40]])
+        x = torch.where(mask[..., None], x, math.nan)
+    y = layer(x, mask)[:, 0]
+    weights, values = layer.contributions(x, 0, mask)
+    total = (weights.unsqueeze(-1) * values).sum(2).flatten(1)
+    torch.testing.assert_close(layer.proj(total), y)
+    gradient = torch.randn(2, D, dtype=torch.float64)
+    shares = token_shares(layer, x, gradient, 0, mask)
+    torch.testing.assert_close(shares.sum(1), ((y - layer.proj.bias) * gradient).sum(1))
+    if masked:
+        assert (shares[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_contributions_of_chunks_are_those_of_the_whole(name):
+    layer, x = make(name), tokens(63)
+    state = layer.state(x)
+    whole = layer.contributions(x)
+    parts = [layer.chunk_contributions(x[:, s : s + 10], x[:, :1], state) for s in range(0, 63, 10)]
+    for i in range(2):
+        torch.testing.assert_close(torch.cat([part[i] for part in parts], 2), whole[i])
 
 
 def test_seqnorm_branch_averages_to_its_constant_part():
@@ -191,7 +330,9 @@ def test_seqnorm_branch_averages_to_its_constant_part():
 
 
 def test_unknown_name_and_indivisible_width_are_refused():
-    with pytest.raises(ValueError, match="one of softmax, seqnorm"):
+    with pytest.raises(ValueError, match="one of softmax, seqnorm, sima"):
         build_attention("soft-max", 24, 3)
     with pytest.raises(ValueError, match="not divisible"):
         build_attention("seqnorm", 25, 3)
+    with pytest.raises(ValueError, match="unknown form 'fast'"):
+        build_attention("seqnorm", 24, 3, form="fast")

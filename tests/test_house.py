@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "models": {"medsoft.models", "medsoft.layers", "medsoft.ops"},
     "data": {"medsoft.data", "medsoft.parsing"},
     "evaluation": {"medsoft.evaluation"},
+    "deploy": {"medsoft.deploy", "medsoft.models", "medsoft.data", "medsoft.parsing"},
+    "benchmark": {"medsoft.benchmark", "medsoft.models", "medsoft.layers", "medsoft.evaluation", "medsoft.parsing"},
     "learn": {"medsoft.learn", "medsoft.models", "medsoft.data", "medsoft.evaluation", "medsoft.parsing"},
 }
 HEAVY = {"torch", "torchvision", "lightning", "timm", "monai", "albumentations", "openslide", "matplotlib", "sklearn"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from medsoft.layers.attention import Grid, build_attention
+from medsoft.layers.attention import build_attention
+from medsoft.layers.contract import Grid
 
 
 class Block(nn.Module):
@@ -29,7 +32,7 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
-        **attention_options: float,
+        **attention_options: Any,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -40,7 +43,7 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, grid: Grid | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D); ``mask_BN`` is True where a token is real."""
+        """(B, N, D) to (B, N, D); ``mask_BN`` is True where a token is real, ``grid`` the tokens' shape in space."""
         x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), mask_BN, grid))
         out: Tensor = x_BND + self.drop_path2(self.mlp(self.norm2(x_BND)))
         return out

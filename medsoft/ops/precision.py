@@ -13,4 +13,5 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
 
 def no_autocast(x: Tensor) -> torch.autocast:
     """A context in which products keep the precision of their operands on ``x``'s device."""
-    return torch.autocast(device_type=x.device.type, enabled=False)
+    device = "cpu" if x.device.type == "meta" else x.device.type  # shapes alone are computed on "meta"
+    return torch.autocast(device_type=device, enabled=False)

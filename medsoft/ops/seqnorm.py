@@ -13,12 +13,28 @@ Without γ and β the matrix K̂ᵀV̂/N holds the Pearson correlations of key a
 
 Source: Khader et al. 2024 (arXiv 2406.01314). Decided here, where its abstract leaves it open: statistics per channel
 over tokens, biased variance, ε = 1e-5 inside the root, a class token counts as a token like any other.
+
+**The second-moment form.** Q, K and V are linear in the layer's input x, hence everything above that is summed over
+tokens follows from the mean μ and the covariance Σ (D × D) of x. With the rows w of the projections W,
+
+    var(K_i) = w_iᵀ Σ w_i
+    A_h = K̂ᵀV̂/N = diag(γ_K/σ_K) W_K Σ W_Vᵀ diag(γ_V/σ_V) + β_K β_Vᵀ                      per head, d × d
+
+and the layer, projections in and out included, is ONE affine map of x:
+
+    y = (x − μ) T + c,    T = Σ_h W_Qᵀ diag(γ_Q/σ_Q) A_h W_Oᵀ,    c = Σ_h β_Q A_h W_Oᵀ + b_O
+
+It is exact, costs two products N × D × D in place of the four of the projections and the two N × D × d above, and never
+stores Q, K and V. What does not depend on N costs 4 D³, so that short sequences are better off in the first form.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from medsoft.ops.heads import join_heads, split_heads
+from medsoft.ops.moments import Moments
 
 
 def normalise_tokens(
@@ -59,15 +75,67 @@ def seqnorm_attention(q_BND: Tensor, k_BND: Tensor, v_BND: Tensor, heads: int, m
         mask_BN: (B, N), True where a token is real: the sum runs over these alone, and N counts them.
 
     Returns:
-        (B, N, D). O(N D d) time; the only state between the two products is (B, H, d, d).
+        (B, N, D). O(N D d) time; the only state between the two products is K̂ᵀV̂/N, (B, H, d, d).
     """
-    B, N, D = q_BND.shape
-    q, k, v = (t.reshape(B, N, heads, D // heads).transpose(1, 2) for t in (q_BND, k_BND, v_BND))  # (B, H, N, d)
+    q, k, v = (split_heads(t, heads) for t in (q_BND, k_BND, v_BND))
     if mask_BN is None:
-        moments = k.transpose(-2, -1) @ (v / N)
+        key_value = k.transpose(-2, -1) @ (v / v.shape[2])
     else:
         # An affine shift makes padded keys β instead of 0, so they are taken out here.
         k = torch.where(mask_BN[:, None, :, None], k, 0)
         count = mask_BN.sum(dim=1).clamp(min=1)[:, None, None, None]
-        moments = k.transpose(-2, -1) @ (v / count)
-    return (q @ moments).transpose(1, 2).reshape(B, N, D)
+        key_value = k.transpose(-2, -1) @ (v / count)
+    return join_heads(q @ key_value)
+
+
+def seqnorm_map(
+    moments: Moments,
+    qkv_weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    heads: int,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """The whole layer as one affine map ``y = (x − μ) T + c`` (second-moment form).
+
+    Args:
+        moments: of the layer's input over the real tokens, width D.
+        qkv_weight: W_Q, W_K and W_V above each other (3D, D).
+        gamma: scales γ of the three (3D,).
+        beta: shifts β of the three (3D,).
+        proj_weight: W_O (D, D).
+        proj_bias: b_O (D,).
+        heads: number of heads H.
+        eps: added to the variances.
+
+    Returns:
+        T (B, D, D) and c (B, D). A sequence without any real token gives T = 0 and c = b_O.
+    """
+    B, D = moments.mean_BD.shape
+    d = D // heads
+    parameters = (qkv_weight, gamma, beta, proj_weight, proj_bias)
+    qkv_weight, gamma, beta, proj_weight, proj_bias = (p.to(moments.mean_BD.dtype) for p in parameters)
+    projected = qkv_weight @ moments.covariance_BDD  # (B, 3D, D)
+    var = (projected * qkv_weight).sum(dim=-1).clamp(min=0)  # rounding may leave −1e-9 of a constant channel
+    scale_q, scale_k, scale_v = (gamma * torch.rsqrt(var + eps)).view(B, 3, heads, d).unbind(1)  # (B, H, d)
+    beta_q, beta_k, beta_v = beta.view(3, heads, d).unbind(0)
+    weight_q, _, weight_v = qkv_weight.view(3, D, D).unbind(0)
+
+    key_value = projected.view(B, 3, heads, d, D)[:, 1] @ weight_v.view(heads, d, D).transpose(-2, -1)  # (B, H, d, d)
+    inner = key_value * scale_k.unsqueeze(-1) * scale_v.unsqueeze(-2) + beta_k.unsqueeze(-1) * beta_v.unsqueeze(-2)
+    inner = torch.where((moments.count_B > 0)[:, None, None, None], inner, 0)
+    out = inner @ proj_weight.T.reshape(heads, d, D)  # (B, H, d, D): A_h W_Oᵀ
+    map_BDD = weight_q.T @ (out * scale_q.unsqueeze(-1)).view(B, D, D)
+    shift_BD = torch.einsum("hd,bhde->be", beta_q, out) + proj_bias
+    return map_BDD, shift_BD
+
+
+def prefer_moments(tokens: int, width: int) -> bool:
+    """The rule of ``form="auto"``, on shapes alone: the second-moment form from N = 2 D on.
+
+    Counted: per sequence 4 N D² + 2 N D d against 2 N D² + 4 D³ multiplications, equal near N = 2 D. The measured
+    crossing is in docs/performance.md.
+    """
+    return tokens >= 2 * width

@@ -1,0 +1,1 @@
+"""What happens to a model around its training: weights from elsewhere."""

@@ -1,0 +1,41 @@
+"""Inference over bags that do not fit in memory: they are read in chunks, more than once where a model needs it.
+
+``read_chunks()`` starts a reading of the whole bag and gives ``(features (n, F), coordinates (n, 2) in µm or None)``,
+real tiles only, in chunks of any size. mean, max and abmil read a bag once; a transformer with seqnorm or sima once a
+layer, because a layer must have seen all tokens before the next can begin. An explanation takes one reading more.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation, ReadChunks
+
+
+@torch.no_grad()
+def stream_logits(aggregator: Aggregator, read_chunks: ReadChunks) -> Tensor:
+    """Logits (1, C) of one bag; equal to those of the whole bag at once, to rounding, whatever the chunks.
+
+    Memory grows with the chunks, not with the bag. Chunks are brought to the model's device and precision.
+
+    Raises:
+        ValueError: the model is in training mode, its attention cannot be streamed (softmax, soft, soft_norm), or
+            ``read_chunks`` does not give the same number of tiles each time.
+    """
+    aggregator.check_eval()
+    logits_1C: Tensor = aggregator.head(aggregator.embed_chunks(ChunkedBag(read_chunks, aggregator)))
+    return logits_1C
+
+
+@torch.no_grad()
+def stream_explain(aggregator: Aggregator, read_chunks: ReadChunks, class_index: int) -> Explanation:
+    """The logit of a class, taken apart by tile, as ``aggregator.explain`` does it with the whole bag at once.
+
+    Beside the chunks, one number a tile is held: ``shares_N``, in the order of reading.
+
+    Raises:
+        ValueError: as ``stream_logits``; no such class.
+    """
+    aggregator.check_class(class_index)
+    return aggregator.explain_chunks(ChunkedBag(read_chunks, aggregator), class_index)
