@@ -135,7 +135,6 @@ def seqnorm_map(
 def prefer_moments(tokens: int, width: int) -> bool:
     """The rule of ``form="auto"``, on shapes alone: the second-moment form from N = 2 D on.
 
-    Counted: per sequence 4 N D² + 2 N D d against 2 N D² + 4 D³ multiplications, equal near N = 2 D. The measured
-    crossing is in docs/performance.md.
+    Counted: per sequence 4 N D² + 2 N D d against 2 N D² + 4 D³ multiplications, equal near N = 2 D.
     """
     return tokens >= 2 * width
