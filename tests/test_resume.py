@@ -1,6 +1,7 @@
 """A run that was stopped and resumed ends with the same weights as one that was not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,16 @@ def test_resuming_what_is_no_run_says_so(tmp_path, medsoft):
     code, _, err = medsoft("fit", "--resume", tmp_path)
     assert code == 2
     assert "no folder of a run" in err
+
+
+def test_an_option_that_changes_the_models_shape_is_refused_at_resume(tmp_path, medsoft, undisturbed):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    deeper = "--model.backbone_args={patch_size: 8, depth: 3, embed_dim: 32, num_heads: 2}"
+    code, _, err = medsoft("fit", "--resume", run, deeper)
+    assert code == 2
+    assert "an added option changes the model's shape" in err
+    assert "Traceback" not in err
 
 
 def test_each_epoch_shows_every_sample_once_in_batches_of_near_equal_size():

@@ -11,8 +11,9 @@ damping and step sizes of ``soft_*`` (its published code has no damping, and one
 stochastic depth drops whole branches in all stages (theirs drops single values in the first three); any image size is
 taken, and ``last_stage="seqnorm"`` leaves the model without softmax.
 
-Multiply-adds at 224 x 224, in 10⁹, counted here with the Cholesky inverse (its own, below 0.1, left out) and with
-Newton's steps; beside them what is published as FLOPs. The published small model is not the one of the published code.
+Multiply-adds at 224 x 224, in 10⁹: half the ``flops`` of ``medsoft benchmark backbones --sizes 224``, with the Cholesky
+inverse (its own, below 0.1, left out) and with Newton's steps; beside them what is published as FLOPs. The published
+small model is not the one of the published code.
 
     tiny 1.9 (newton 2.1; published 1.9)      medium 7.4 (8.7; 7.2)      huge 16.0 (18.7; 16.3)
     small 6.4 (7.4; 3.3)                      large 11.2 (13.2; 11.0)

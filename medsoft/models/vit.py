@@ -78,6 +78,9 @@ class VisionTransformer(TimmVisionTransformer):
     ) -> None:
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims={spatial_dims} must be 2 (pictures) or 3 (volumes)")
+        for option in ("dynamic_img_size", "dynamic_img_pad"):
+            if option in kwargs:
+                raise ValueError(f"{option} is not an option of this vision transformer: it takes images of any size")
         _check_pooling(attention, global_pool)
         patch = to_sizes(patch_size, spatial_dims)
         options = _own_options(attention, form, inverse)
