@@ -23,9 +23,28 @@ VERBS: dict[str, tuple[str, str]] = {
     "data split": ("medsoft.data.verbs:split", "split a sample table by patient, stratified, into parts or folds"),
     "data show": ("medsoft.learn.show:show", "draw what the model will see, before and after augmentation"),
     "data phantom": ("medsoft.data.verbs:phantom", "make procedural images to try things out without data"),
+    "slides tile": (
+        "medsoft.slides.verbs:tile",
+        "find the tissue of slides and lay tiles over it, with pictures to check",
+    ),
+    "slides encode": (
+        "medsoft.deploy.slides_encode:encode",
+        "turn the tiles of slides into features, one file a slide",
+    ),
+    "slides predict": ("medsoft.deploy.slides_predict:predict", "from slides to probabilities and heatmaps in one go"),
+    "slides heatmap": (
+        "medsoft.deploy.slides_predict:heatmap",
+        "draw what each tile adds to a class of a trained model",
+    ),
+    "slides export": ("medsoft.data.verbs_bags:export", "write feature files in the layout of another tool"),
     "weights convert": ("medsoft.deploy.weights:convert", "turn a softmax vision transformer into one without softmax"),
     "benchmark attention": ("medsoft.benchmark.verbs:attention", "time and memory of attention mechanisms as N grows"),
     "benchmark backbones": ("medsoft.benchmark.verbs:backbones", "time and memory of backbones as images grow"),
+    "benchmark tiles": ("medsoft.benchmark.verbs:tiles", "tiles a second of our reading against a bare OpenSlide loop"),
+    "benchmark aggregators": (
+        "medsoft.benchmark.verbs:aggregators",
+        "time and memory of slide aggregators as bags grow",
+    ),
     "doctor": ("medsoft.doctor:doctor", "print versions, devices and readers, and what is missing"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are readable by their owner alone, and results are shared within groups.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # The process's number alone would not do: containers on one file system share numbers.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from medsoft.errors import InputError
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
 
 SHIPPED = Path(__file__).parent / "configs"
+OTHER_NAMES = {"histology": "histo_tiles"}
+"""Names that shipped configurations have besides that of their file."""
 
 
 class OneLineErrors(ArgumentParser):
@@ -87,8 +90,8 @@ def find_configuration(name: str) -> Path:
     shipped = shipped_configurations()
     if Path(name).is_file():
         return Path(name)
-    if name in shipped:
-        return shipped[name]
+    if OTHER_NAMES.get(name, name) in shipped:
+        return shipped[OTHER_NAMES.get(name, name)]
     raise InputError(f"--config {name}: no such file, and no shipped configuration: {', '.join(shipped)}")
 
 
@@ -109,21 +112,60 @@ def with_configurations_found(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def call(function: Callable[..., Any], argv: Sequence[str], verb: str, positional: str | None = None) -> Any:
+def call(
+    function: Callable[..., Any],
+    argv: Sequence[str],
+    verb: str,
+    positional: str | None = None,
+    several: bool = False,
+) -> Any:
     """Call a function with the options that its signature and docstring define.
+
+    Every option takes one value. In its name, ``-`` may stand for ``_``: ``--slide-mpp`` sets ``slide_mpp``.
 
     Args:
         function: fully annotated.
         argv: the command line after the verb.
         verb: as the user typed it, for the help text.
         positional: option that the first word of the command line sets where it bears no name.
+        several: all words that bear no name, wherever they stand, set that option, a ``list[str]``.
 
     Raises:
         InputError: the command line does not fit the function.
     """
-    if positional and argv and not argv[0].startswith("-"):
-        argv = [f"--{positional}={argv[0]}", *argv[1:]]
-    usage = f"medsoft {verb} {positional.upper() + ' ' if positional else ''}[options]"
+    options, words = _split_words(argv) if several else ([*argv], [])
+    shown = f"{positional.upper()} " if positional else ""
+    if positional and several:
+        shown = f"{positional.upper().removesuffix('S')}... "
+        options = [f"--{positional}={json.dumps(words)}", *options] if words else options
+    elif positional and options and not options[0].startswith("-"):
+        options[0] = f"--{positional}={options[0]}"
     return jsonargparse.auto_cli(
-        function, args=list(argv), as_positional=False, usage=usage, parser_class=OneLineErrors
+        function,
+        args=[_with_underscores(word) for word in options],
+        as_positional=False,
+        usage=f"medsoft {verb} {shown}[options]",
+        parser_class=OneLineErrors,
     )
+
+
+def _split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options with their values as ``--name=value``, and the words that belong to no option."""
+    options: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            rest.append(word)
+        elif "=" in word or word in ("-h", "--help", "--print_config"):
+            options.append(word)
+        elif (value := next(words, None)) is None or value.startswith("--"):
+            raise InputError(f"option {word} needs a value")
+        else:
+            options.append(f"{word}={value}")
+    return options, rest
+
+
+def _with_underscores(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return word if not name.startswith("--") else "--" + name[2:].replace("-", "_") + equals + value

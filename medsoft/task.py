@@ -6,7 +6,7 @@ Data and model meet here, so that neither imports the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -48,20 +48,61 @@ class Task:
         return ["target"]
 
 
-class DataSpec:
-    """What the model must know of the data.
+class Spec:
+    """What any model must know of the data.
 
     Not a dataclass: jsonargparse would offer a dataclass's fields as options.
 
     Args:
         task: the question and its classes.
-        channels: image channels.
-        image_size: (height, width) in px that the model sees.
         class_counts: (C,) training samples a class; for multilabel (L, 2): negatives and positives a label.
     """
 
-    def __init__(self, task: Task, channels: int, image_size: tuple[int, int], class_counts: np.ndarray) -> None:
+    def __init__(self, task: Task, class_counts: np.ndarray) -> None:
         self.task = task
+        self.class_counts = class_counts
+
+
+class DataSpec(Spec):
+    """What a model must know of images.
+
+    Args:
+        task: the question and its classes.
+        channels: image channels.
+        image_size: (height, width) in px that the model sees.
+        class_counts: as for ``Spec``.
+    """
+
+    def __init__(self, task: Task, channels: int, image_size: tuple[int, int], class_counts: np.ndarray) -> None:
+        super().__init__(task, class_counts)
         self.channels = channels
         self.image_size = image_size
-        self.class_counts = class_counts
+
+
+class BagSpec(Spec):
+    """What a model must know of bags of encoded tiles.
+
+    Args:
+        task: the question and its classes.
+        class_counts: as for ``Spec``.
+        num_features: features a tile.
+        has_places: whether every bag comes with its tiles' places in µm, in the frame of one slide.
+        identity: which encoder saw which tiles, as text: bags are comparable where all of it is equal.
+        slides: how the slides became features (encoder, resolution, tile and tissue settings), plain numbers and
+            text; None where the feature files do not say it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        class_counts: np.ndarray,
+        num_features: int,
+        has_places: bool,
+        identity: dict[str, str],
+        slides: dict[str, Any] | None,
+    ) -> None:
+        super().__init__(task, class_counts)
+        self.num_features = num_features
+        self.has_places = has_places
+        self.identity = identity
+        self.slides = slides

@@ -271,7 +271,7 @@ def test_leaving_out_every_picture_of_a_part_is_refused(refused, small):
             "--use.data=nowhere.at.All",
             "use.data: nowhere.at.All cannot be imported; give a dotted path such as medsoft",
         ),
-        ("--use.data=medsoft.data.images.count_classes", "is no LightningDataModule"),
+        ("--use.data=medsoft.data.table_module.count_classes", "is no LightningDataModule"),
         ("--use.model=pathlib.Path", "use.model: pathlib.Path is no LightningModule"),
         ("--use.transforms=Fundus", "use.transforms: Fundus cannot be imported"),
         ("--config=nowhere", "nowhere: no such file, and no shipped configuration: chest_xray, "),

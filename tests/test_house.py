@@ -15,9 +15,26 @@ MAY_IMPORT = {
     "layers": {"medsoft.layers", "medsoft.ops"},
     "models": {"medsoft.models", "medsoft.layers", "medsoft.ops"},
     "data": {"medsoft.data", "medsoft.parsing"},
+    "slides": {"medsoft.slides", "medsoft.data", "medsoft.evaluation", "medsoft.parsing"},
     "evaluation": {"medsoft.evaluation"},
-    "deploy": {"medsoft.deploy", "medsoft.models", "medsoft.data", "medsoft.parsing"},
-    "benchmark": {"medsoft.benchmark", "medsoft.models", "medsoft.layers", "medsoft.evaluation", "medsoft.parsing"},
+    "deploy": {
+        "medsoft.deploy",
+        "medsoft.models",
+        "medsoft.learn",
+        "medsoft.slides",
+        "medsoft.data",
+        "medsoft.evaluation",
+        "medsoft.parsing",
+    },
+    "benchmark": {
+        "medsoft.benchmark",
+        "medsoft.models",
+        "medsoft.layers",
+        "medsoft.slides",
+        "medsoft.data",
+        "medsoft.evaluation",
+        "medsoft.parsing",
+    },
     "learn": {"medsoft.learn", "medsoft.models", "medsoft.data", "medsoft.evaluation", "medsoft.parsing"},
 }
 HEAVY = {"torch", "torchvision", "lightning", "timm", "monai", "albumentations", "openslide", "matplotlib", "sklearn"}

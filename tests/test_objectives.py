@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import medsoft.models  # noqa: F401 (registers our backbones)
-from medsoft.learn.classifier import balanced_weights
 from medsoft.learn.objectives import Corn, CrossEntropy, MaskedBinaryCrossEntropy, build_objective
 from medsoft.learn.optimisation import WarmupCosine, parameter_groups
+from medsoft.learn.table_classifier import balanced_weights
 from medsoft.task import DataSpec, Task
 
 NAN = float("nan")

@@ -1,4 +1,4 @@
-"""The verbs ``medsoft benchmark attention`` and ``backbones``: command lines to functions."""
+"""The verbs ``medsoft benchmark …``: command lines to functions."""
 
 from __future__ import annotations
 
@@ -20,4 +20,20 @@ def backbones(argv: Sequence[str]) -> int:
     from medsoft.benchmark.backbones import backbones as measure
 
     code: int = call(measure, argv, "benchmark backbones")
+    return code
+
+
+def tiles(argv: Sequence[str]) -> int:
+    """Measure the reading of tiles from a slide."""
+    from medsoft.benchmark.tiles import tiles as measure
+
+    code: int = call(measure, argv, "benchmark tiles", positional="slide")
+    return code
+
+
+def aggregators(argv: Sequence[str]) -> int:
+    """Measure slide aggregators over bags of growing length."""
+    from medsoft.benchmark.aggregators import aggregators as measure
+
+    code: int = call(measure, argv, "benchmark aggregators")
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections import defaultdict
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medsoft.data.hashing import sha256
 from medsoft.data.problems import Problem
 from medsoft.data.read import locate
 from medsoft.task import Task
@@ -154,7 +154,6 @@ def _rows_of(values: Iterable[str]) -> dict[str, list[int]]:
 
 def _digest(path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError:  # that it cannot be read is said where it is decoded
         return path

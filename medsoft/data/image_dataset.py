@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsoft.data.read import read_image
-from medsoft.data.sampling import SampleKey
+from medsoft.data.sampling import SampleKey, sample_seed
 from medsoft.data.transforms.base import Transforms
 
 
@@ -54,13 +54,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         index = key.sample if isinstance(key, SampleKey) else key
         image = self.prepared(index)
         if isinstance(key, SampleKey):
-            image = self.transforms.augment(image, seed=_sample_seed(self.seed, key))
+            image = self.transforms.augment(image, seed=sample_seed(self.seed, key))
         return {
             "image": torch.from_numpy(self.transforms.finish(image)),
             "target": torch.as_tensor(self.targets[index]),
             "index": torch.tensor(index),
         }
-
-
-def _sample_seed(seed: int, key: SampleKey) -> int:
-    return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from medsoft.data.image_dataset import ImageDataset
 from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
-from medsoft.data.sampling import EpochBatchSampler
-from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import Problem, SampleTable, TableError, read_table
+from medsoft.data.table_module import Stage, TableDataModule
 from medsoft.data.transforms.base import Transforms
-from medsoft.errors import InputError, check_range
-from medsoft.task import DataSpec, Task, TaskKind
-
-Stage = Literal["fit", "validate", "test", "predict"]
-SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": ""}
+from medsoft.errors import check_range
+from medsoft.task import DataSpec, TaskKind
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(TableDataModule[ImageDataset]):
     """One image a row of a sample table.
 
     Args:
@@ -89,21 +82,13 @@ class ImageDataModule(LightningDataModule):
         stage: Stage = "fit",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        check_range("data.batch_size", batch_size, 1)
-        check_range("data.num_workers", num_workers or 0, 0)
+        super().__init__(batch_size, num_workers, balanced_sampling, stage, seed)
         check_range("data.cache_gib", cache_gib, 0)
         check_range("data.max_pixels", max_pixels, 1)
         self.transforms = transforms
-        self.batch_size, self.num_workers = batch_size, num_workers
         self.cache, self.cache_gib = cache, cache_gib
-        self.balanced_sampling = balanced_sampling
         self.on_error, self.check_files, self.max_pixels = on_error, check_files, max_pixels
-        self.stage, self.seed = stage, seed
-        self._start = (0, 0)
-        self._parts: dict[str, tuple[SampleTable, ImageDataset]] = {}
-
-        self.samples = read_table(
+        samples = read_table(
             table,
             root=root,
             path=path,
@@ -120,35 +105,12 @@ class ImageDataModule(LightningDataModule):
             require_labels=stage != "predict",
             on_error=on_error,
         )
-        if self.samples.task is None:
-            raise InputError(f"{table}: has no labels; name the question with data.task and data.classes")
-        self.notes = list(self.samples.notes)
-        self.errors = self.samples.dropped
-        if splits_from:
-            self.samples = apply_split_file(self.samples, Path(splits_from))
-        if stage == "fit":
-            self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, seed)
-            self.notes.append(f"{splits_from}: {done}" if splits_from else done)
-            if "val" not in self.samples.splits:
-                raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
-            if balanced_sampling and self.task.kind == "multilabel":
-                raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
-        elif not self.samples.has_split:
-            self.samples = self.samples.with_split(SPLIT_OF_STAGE[stage])
-
-    @property
-    def task(self) -> Task:
-        """The question, with the classes' names in order."""
-        assert self.samples.task is not None
-        return self.samples.task
+        self._take(samples, splits_from, val_fraction, test_fraction)
 
     @property
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
-        train = self.samples.subset("train") if self.stage == "fit" else self.samples
-        return DataSpec(
-            self.task, self.transforms.channels, self.transforms.size, count_classes(self.task, train.targets)
-        )
+        return DataSpec(self.task, self.transforms.channels, self.transforms.size, self.class_counts)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.
@@ -178,10 +140,6 @@ class ImageDataModule(LightningDataModule):
         """What every picture must say of the data: whether it is phantoms."""
         return "phantom images, no patients" if "phantom" in self.samples.frame else ""
 
-    def part(self, split: str) -> SampleTable:
-        """A loaded part, its rows in the order of its loader."""
-        return self._parts[split][0]
-
     def thumbnail(self, id: str) -> np.ndarray | None:
         """The image of a loaded sample as the model sees it, (H, W, C) uint8; None for an unknown id."""
         for part, dataset in self._parts.values():
@@ -190,54 +148,12 @@ class ImageDataModule(LightningDataModule):
                 return dataset.prepared(int(found[0]))
         return None
 
-    @property
-    def loaded_splits(self) -> list[str]:
-        """Names of the parts that are loaded and not empty."""
-        return list(self._parts)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented; see ``medsoft.data.sampling``."""
-        part, dataset = self._parts["train"]
-        weights = None
-        if self.balanced_sampling:
-            weights = 1 / count_classes(self.task, part.targets)[part.targets]
-        order = EpochBatchSampler(len(dataset), self.batch_size, self.seed, weights, self._start)
-        return DataLoader(dataset, batch_sampler=order, **self._loader_options())
-
-    def state_dict(self) -> dict[str, int]:
-        """Where a resumed run goes on: the epoch, and the batch within it. Saved with every checkpoint."""
-        assert self.trainer is not None
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        learnt = int(progress.processed)
-        epochs: Any = self.trainer.fit_loop.epoch_progress.current
-        at_end = learnt >= self.trainer.num_training_batches
-        return {"epoch": int(epochs.processed), "batch": 0 if at_end else learnt}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Lightning would begin the epoch's batches anew after a checkpoint in its middle."""
-        self._start = (state_dict["epoch"], state_dict["batch"])
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The validation part, in the table's order."""
-        return self.split_dataloader("val")
-
-    def split_dataloader(self, split: str) -> DataLoader[Any]:
-        """A part as it is, in the table's order."""
-        return DataLoader(self._parts[split][1], batch_size=self.batch_size, **self._loader_options())
-
-    def _loader_options(self) -> dict[str, Any]:
-        workers = self.num_workers
-        on_gpu = torch.cuda.is_available()
-        if workers is None:
-            cached = all(dataset.cache is not None for _, dataset in self._parts.values())
-            # On a CPU the model needs the cores, and augmenting what is in memory is cheap beside it.
-            workers = 0 if cached and not on_gpu else min(8, max(1, len(os.sched_getaffinity(0)) - 1))
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": on_gpu,
-            "worker_init_fn": _one_thread,
-        }
+    def _default_workers(self) -> int:
+        cached = all(dataset.cache is not None for _, dataset in self._parts.values())
+        # On a CPU the model needs the cores, and augmenting what is in memory is cheap beside it.
+        if cached and not torch.cuda.is_available():
+            return 0
+        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
 
     def _fits_in_memory(self, n: int) -> bool:
         size = n * self.transforms.size[0] * self.transforms.size[1] * self.transforms.channels
@@ -288,17 +204,3 @@ def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
         Problem("unreadable picture", (rows[index],), f"{paths[index]}: {reason}", advice)
         for index, reason in sorted(reasons.items())
     ]
-
-
-def _one_thread(worker: int) -> None:
-    """One thread a worker process: OpenCV would take every core in each of them."""
-    import cv2
-
-    cv2.setNumThreads(0)
-
-
-def count_classes(task: Task, targets: np.ndarray) -> np.ndarray:
-    """(C,) samples a class; for multilabel (L, 2) negatives and positives a label, missing ones left out."""
-    if task.kind == "multilabel":
-        return np.stack([(targets == 0).sum(axis=0), (targets == 1).sum(axis=0)], axis=1)
-    return np.bincount(targets[targets >= 0], minlength=len(task.classes))

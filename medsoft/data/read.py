@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from medsoft.data.decode import ReadError, decode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ReadError", "check_images", "locate", "npz_shapes", "read_image"]
 
@@ -93,6 +96,7 @@ def check_images(
     Returns:
         One row a failure, in the order of ``paths``: ``path``, ``stage`` (always "read") and ``reason``.
     """
+    import pandas as pd  # 60 MiB, which the reading of slides can do without
 
     def failure(path: str) -> tuple[str, str, str] | None:
         try:

@@ -20,6 +20,11 @@ class SampleKey(NamedTuple):
     sample: int
 
 
+def sample_seed(seed: int, key: SampleKey) -> int:
+    """What a sample's augmentation is seeded with: a function of seed, epoch and sample alone."""
+    return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])
+
+
 class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches of near-equal size; no sample is dropped and no batch is a rest of one.
 
@@ -52,10 +57,48 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             return rng.permutation(self.n)
         return rng.choice(self.n, size=self.n, p=self.chances)
 
+    def parts(self, epoch: int) -> list[np.ndarray]:
+        """The samples of each batch of the epoch."""
+        return np.array_split(self.order(epoch), self.batches)
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, start = self.epoch, self.start
-        for part in np.array_split(self.order(epoch), self.batches)[start:]:
+        for part in self.parts(epoch)[start:]:
             yield [SampleKey(epoch, int(i)) for i in part]
 
     def __len__(self) -> int:
         return self.batches
+
+
+class BucketBatchSampler(EpochBatchSampler):
+    """Batches of bags of similar length, so that little is padded; which bags meet changes from epoch to epoch.
+
+    An epoch's bags are sorted by length times a random factor between 1 and 2, cut into batches of near-equal size, and
+    the batches are shuffled.
+
+    Args:
+        lengths: (n,) tiles of each bag, at least 1.
+        batch_size: largest batch.
+        seed: of the order.
+        weights: as for ``EpochBatchSampler``.
+        start: as for ``EpochBatchSampler``.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        weights: np.ndarray | None = None,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__(len(lengths), batch_size, seed, weights, start)
+        self.lengths = lengths
+
+    def parts(self, epoch: int) -> list[np.ndarray]:
+        """The samples of each batch of the epoch."""
+        order = self.order(epoch)
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        by_length = order[np.argsort(np.log2(self.lengths[order]) + rng.random(self.n), kind="stable")]
+        batches = np.array_split(by_length, self.batches)
+        return [batches[i] for i in rng.permutation(self.batches)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from medsoft.data.source import load_source, require_columns, text
 from medsoft.errors import InputError
 from medsoft.task import Task
 
-__all__ = ["OnError", "Problem", "SampleTable", "TableError", "read_table", "write_errors"]
+__all__ = ["OnError", "Problem", "SampleFiles", "SampleTable", "TableError", "read_table", "write_errors"]
 
 OnError = Literal["error", "skip", "keep"]
 """What to do about problems: raise them, leave the rows out, or keep all rows and list the problems besides."""
@@ -104,9 +104,26 @@ class SampleTable:
         return replace(self, frame=self.frame.assign(split=split))
 
 
+class SampleFiles(Protocol):
+    """What stands for the pictures where a table's samples are something else."""
+
+    def locate(self, value: str, id: str) -> str:
+        """The absolute path of a row's file; "" where the row names none.
+
+        Args:
+            value: the row's path, as written.
+            id: the row's, "" where the table has no such column.
+        """
+
+    def check(self, frame: pd.DataFrame) -> list[Problem]:
+        """Problems of the files and of what they say together; ``frame`` is that of a SampleTable."""
+
+
 def read_table(
     table: str | Path,
     *,
+    source: pd.DataFrame | None = None,
+    files: SampleFiles | None = None,
     root: str | Path | None = None,
     path: str = "path",
     label: str | Sequence[str] | None = "label",
@@ -122,10 +139,12 @@ def read_table(
     require_labels: bool = True,
     on_error: OnError = "error",
 ) -> SampleTable:
-    """Read a sample table and check all of it, without opening the pictures.
+    """Read a sample table and check all of it, without opening pictures.
 
     Args:
         table: CSV, Parquet or MedMNIST-style ``.npz``; see ``load_source``.
+        source: what the table holds, where that was loaded already.
+        files: finds and checks files that are no pictures.
         root: folder that relative paths start from; by default the table's folder.
         path: column with the picture files.
         label: label column, or several (a list, or with commas between) for a multilabel task; None for no labels.
@@ -149,7 +168,7 @@ def read_table(
         InputError: the table cannot be read, a column does not exist, or the task is not clear.
     """
     table = Path(table)
-    source = load_source(table)
+    source = load_source(table) if source is None else source
     label_columns = _label_columns(source, label, require_labels)
     split_column = None if split == "split" and "split" not in source else split
     named = {"patient": patient, "exam": exam, "site": site, "id": id, "split": split_column}
@@ -164,7 +183,11 @@ def read_table(
     def column(name: str | None) -> pd.Series:
         return text(source[name]) if name is not None else pd.Series("", index=source.index, dtype=object)
 
-    paths = column(path).map(lambda value: os.path.normpath(base / value) if value else "")
+    if files:
+        ids = column(id)
+        paths = pd.Series([files.locate(*pair) for pair in zip(column(path), ids, strict=True)], dtype=object)
+    else:
+        paths = column(path).map(lambda value: os.path.normpath(base / value) if value else "")
     frame = pd.DataFrame(
         {
             "id": column(id) if id is not None else _make_ids(paths, base),
@@ -176,7 +199,7 @@ def read_table(
             "split": _renamed(column(split_column), rename_splits or {}) if split_column else column(None),
         }
     )
-    problems, sizes = checks.check_files(paths, base)
+    problems, sizes = ([], {}) if files else checks.check_files(paths, base)
     problems += checks.check_ids(frame["id"]) if id is not None else []
     problems += checks.check_splits(frame["split"]) if split_column else []
     problems += checks.check_patients(frame["patient"], list(frame["split"])) if patient is not None else []
@@ -188,7 +211,7 @@ def read_table(
         answers = list(targets.columns.fillna(-1).itertuples(index=False, name=None))  # NaN would equal nothing
         problems += targets.problems
         notes += targets.notes
-    problems += checks.check_duplicates(list(paths), sizes, answers)
+    problems += files.check(frame) if files else checks.check_duplicates(list(paths), sizes, answers)
     frame = frame.join(source[[name for name in source.columns if name not in frame.columns]])
     samples = SampleTable(table, frame, targets.task if targets else None, tuple(notes))
     return _settle(samples, problems, on_error, classes_needed=require_labels)

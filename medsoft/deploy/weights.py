@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shlex
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medsoft.data.hashing import sha256
 from medsoft.errors import InputError
 from medsoft.files import replacing
 from medsoft.parsing import call
@@ -65,7 +65,7 @@ def convert_weights(
         raise InputError(f"number {number} must be 1 or more")
     files = find_images(Path(images), path, number)
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from medsoft.models.convert import backbone_of, calibrate, rebuild
     from medsoft.models.convert import convert as carry_over
@@ -75,19 +75,19 @@ def convert_weights(
     converted = carry_over(softmax, to)
     scales = calibrate(softmax, converted, prepare_images(files, source))
     backbone, keywords = backbone_of(converted)
-    with Path(weights).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     metadata = {
         "backbone": backbone,
         "backbone_args": json.dumps(keywords),
         "source_model": model,
         "source_file": Path(weights).name,
-        "source_sha256": digest,
+        "source_sha256": sha256(weights),
         "calibration_images": str(len(files)),
         "calibration": json.dumps([vars(scale) for scale in scales]),
     }
     with replacing(target) as temporary:
-        save_file({key: value.contiguous() for key, value in converted.state_dict().items()}, temporary, metadata)
+        # save_file would make a file that its owner alone may read.
+        tensors = {key: value.contiguous() for key, value in converted.state_dict().items()}
+        temporary.write_bytes(save(tensors, metadata))
     _report(softmax, converted, scales, len(files))
     _print_use(out, backbone, keywords)
 

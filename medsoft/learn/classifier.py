@@ -1,27 +1,22 @@
-"""The LightningModule: a backbone, a linear head, and the objective of the task."""
+"""Images: a backbone, a linear head, and the objective of the task."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Literal
 
-import numpy as np
 import timm
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
-from medsoft.errors import InputError, RunError, check_range
-from medsoft.evaluation.metrics import headline, score
-from medsoft.evaluation.predictions import make_predictions
-from medsoft.learn.objectives import build_objective
-from medsoft.learn.optimisation import WarmupCosine, parameter_groups
+from medsoft.errors import InputError, check_range
+from medsoft.learn.optimisation import parameter_groups
+from medsoft.learn.table_classifier import TableClassifier
 from medsoft.models.weights import load_pretrained
 from medsoft.task import DataSpec
 
 
-class Classifier(LightningModule):
+class Classifier(TableClassifier):
     """Any timm backbone, ours among them, with a linear head for the task.
 
     Args:
@@ -57,25 +52,12 @@ class Classifier(LightningModule):
         class_weights: Literal["none", "balanced"] = "none",
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
         check_range("model.dropout", dropout, 0, 1)
-        check_range("model.lr", lr, 0)
-        check_range("model.weight_decay", weight_decay, 0)
         check_range("model.layer_decay", layer_decay, 0, 1)
-        check_range("model.warmup_epochs", warmup_epochs, 0)
-        check_range("model.final_lr", final_lr, 0, 1)
-        check_range("model.label_smoothing", label_smoothing, 0, 1)
-        self.spec = spec
+        super().__init__(spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing)
         self.backbone_name = backbone
         self.freeze_backbone = freeze
-        self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
-        self.warmup_epochs, self.final_lr = warmup_epochs, final_lr
-
-        weights = balanced_weights(spec) if class_weights == "balanced" else None
-        try:
-            self.objective = build_objective(spec.task, weights, label_smoothing)
-        except ValueError as error:
-            raise InputError(f"model: {error}") from None
+        self.layer_decay = layer_decay
         self.backbone = create_backbone(backbone, spec, backbone_args or {})
         if pretrained:
             load_pretrained(self.backbone, pretrained)
@@ -85,7 +67,6 @@ class Classifier(LightningModule):
         self.head = nn.Linear(_feature_width(self.backbone, spec), self.objective.outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.train()  # Lightning begins with the modes that it finds, so that a frozen backbone must be in its own
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -102,68 +83,18 @@ class Classifier(LightningModule):
             self.backbone.eval()
         return self
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self.objective.loss(self(batch["image"]), batch["target"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
-        return loss
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K) of a batch of images."""
+        logits: Tensor = self(batch["image"])
+        return logits
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        logits = self(batch["image"])
-        loss = self.objective.loss(logits, batch["target"])
-        self.log("val_loss", loss, batch_size=len(batch["image"]), prog_bar=True)
-        self._outputs.append((self.objective.probabilities(logits), batch["target"], batch["index"]))
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Earlier layers learn slower where ``layer_decay`` says so."""
+        return parameter_groups(self.backbone, self.head, self.lr, self.weight_decay, self.layer_decay)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the headline metrics, computed just as they will be from the predictions table.
-
-        Raises:
-            RunError: the training has diverged.
-        """
-        p, target, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
-        self._outputs.clear()
-        if not np.isfinite(p).all():
-            raise RunError(
-                f"the training has diverged in epoch {self.current_epoch + 1}: the model's answers are no numbers. "
-                "Lower model.lr, clip gradients with trainer.gradient_clip_val, or set trainer.precision to 32-true. "
-                "Checkpoints of the epochs before are kept"
-            )
-        frame = make_predictions(self.spec.task, index.astype(str).tolist(), p, target)
-        for name, value in headline(score(frame, self.spec.task)).items():
-            if value is not None:
-                self.log(f"val_{name}", value)
-
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """(index of the sample in its data set (B,), probabilities (B, C))."""
-        return batch["index"], self.objective.probabilities(self(batch["image"]))
-
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(self.backbone, self.head, self.lr, self.weight_decay, self.layer_decay)
-        # Fused is faster, but unscales gradients by itself in mixed precision, where they then could not be clipped.
-        fused = None if "mixed" in str(self.trainer.precision) else True
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = max(1, self.trainer.max_epochs or 1)
-        warmup = min(total - 1, round(total * self.warmup_epochs / epochs))
-        schedule = WarmupCosine(optimizer, warmup, total, self.final_lr)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record what the weights answer, so that they are never asked another question."""
-        checkpoint["medsoft"] = {"task": asdict(self.spec.task), "backbone": self.backbone_name}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were trained for another task.
-
-        Raises:
-            InputError: other task or classes than the configuration's.
-        """
-        trained = checkpoint.get("medsoft", {}).get("task")
-        asked = asdict(self.spec.task)
-        if trained is None or (trained["kind"], list(trained["classes"])) != (asked["kind"], list(asked["classes"])):
-            raise InputError(
-                f"the checkpoint answers {_describe(trained)}; the configuration and table ask for {_describe(asked)}. "
-                "Use the configuration that was saved with the run."
-            )
+    def facts(self) -> dict[str, Any]:
+        """The backbone's name."""
+        return {"backbone": self.backbone_name}
 
 
 def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.Module:
@@ -189,14 +120,6 @@ def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.
     return network
 
 
-def balanced_weights(spec: DataSpec) -> Tensor:
-    """Inverse class frequencies with mean 1 over the samples; for multilabel negatives over positives, a label."""
-    counts = torch.as_tensor(spec.class_counts, dtype=torch.float32)
-    if spec.task.kind == "multilabel":
-        return counts[:, 0] / counts[:, 1].clamp(min=1)
-    return counts.sum() / (len(counts) * counts.clamp(min=1))
-
-
 def _feature_width(backbone: nn.Module, spec: DataSpec) -> int:
     """Width of the pooled features, as the backbone gives them (timm's attributes differ by architecture)."""
     was_training = backbone.training
@@ -210,7 +133,3 @@ def _feature_width(backbone: nn.Module, spec: DataSpec) -> int:
     if features.ndim != 2:
         raise InputError(f"model.backbone: gives {tuple(features.shape)}, not one vector an image; choose a pooling")
     return int(features.shape[1])
-
-
-def _describe(task: dict[str, Any] | None) -> str:
-    return "no task that medsoft knows" if task is None else f"{task['kind']} ({', '.join(task['classes'])})"

@@ -7,6 +7,7 @@ these, so that ``medsoft fit --config fundus --help`` lists every option there i
 from __future__ import annotations
 
 import importlib
+import inspect
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,11 @@ WITHOUT_USE = {
     "sync_batchnorm",
     "use_distributed_sampler",
 }
+# Options that name files and folders.
+PATHS = (
+    *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical")),
+    ("model", "pretrained"),
+)
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -63,7 +69,7 @@ class CommandLine(LightningCLI):
     def __init__(self, verb: str, argv: Sequence[str]) -> None:
         self.verb = verb
         words = with_configurations_found(argv)
-        self.classes = {role: _import(role, path) for role, path in named_classes(words).items()}
+        self.classes = _classes(named_classes(words))
         super().__init__(
             self.classes["model"],
             self.classes["data"],
@@ -96,8 +102,9 @@ class CommandLine(LightningCLI):
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options of transforms, data and model, then of Lightning's Trainer."""
-        parser.add_class_arguments(self.classes["transforms"], "transforms")
+        """Options of transforms (where the data has them), data and model, then of Lightning's Trainer."""
+        if "transforms" in self.classes:
+            parser.add_class_arguments(self.classes["transforms"], "transforms")
         parser.add_class_arguments(self.classes["data"], "data")
         parser.add_class_arguments(self.classes["model"], "model")
         parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=SET_BY_MEDSOFT | WITHOUT_USE)
@@ -106,7 +113,8 @@ class CommandLine(LightningCLI):
         for action in parser._actions:
             if action.dest == "data.stage":  # the verb's, not the user's
                 action.help = SUPPRESS
-        parser.link_arguments("transforms", "data.transforms", apply_on="instantiate")
+        if "transforms" in self.classes:
+            parser.link_arguments("transforms", "data.transforms", apply_on="instantiate")
         parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -141,6 +149,8 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make transforms, data (which reads the table) and model; the trainer waits for the run's folder."""
         if self.verb == "show":
+            if "transforms" not in self.classes:
+                raise InputError("data show draws images; of slides, medsoft slides tile draws pictures")
             transforms = self.classes["transforms"](**self.config.transforms)
             self.datamodule = self.classes["data"](transforms=transforms, **self.config.data)
             return
@@ -151,7 +161,7 @@ class CommandLine(LightningCLI):
         """The whole configuration as plain values, with absolute paths, so that it holds from any folder."""
         text = self.parser.dump(self.config, skip_link_targets=True, skip_unset=False, format="yaml")
         config: dict[str, Any] = yaml.safe_load(text)
-        for group, name in (("data", "table"), ("data", "root"), ("data", "splits_from"), ("model", "pretrained")):
+        for group, name in PATHS:
             value = config[group].get(name)
             if value and Path(value).exists():
                 config[group][name] = str(Path(value).resolve())
@@ -229,6 +239,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a configuration (a mapping of options)")
     return content
+
+
+def _classes(named: dict[str, str]) -> dict[str, type]:
+    """The classes of all roles; a data module of something else than images has no transforms."""
+    classes = {role: _import(role, path) for role, path in named.items() if role != "transforms"}
+    if "transforms" in inspect.signature(classes["data"]).parameters:
+        classes["transforms"] = _import("transforms", named["transforms"])
+    elif named["transforms"] != DEFAULT_CLASSES["transforms"]:
+        raise InputError(f"use.transforms: {classes['data'].__name__} takes no transforms; leave it out")
+    return classes
 
 
 def _import(role: str, path: str) -> type:

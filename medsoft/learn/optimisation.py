@@ -37,6 +37,27 @@ def parameter_groups(
     return groups
 
 
+def aggregator_groups(aggregator: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for the optimiser: no weight decay on vectors and on the class token.
+
+    Args:
+        aggregator: any module.
+        lr: learning rate of all of it.
+        weight_decay: of matrices.
+
+    Returns:
+        Groups with ``params``, ``lr`` and ``weight_decay``.
+    """
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in aggregator.named_parameters():
+        (matrices if parameter.ndim > 1 and name != "cls_token" else others).append(parameter)
+    return [
+        {"params": matrices, "lr": lr, "weight_decay": weight_decay},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
+    ]
+
+
 class WarmupCosine(torch.optim.lr_scheduler.LambdaLR):
     """Linear warm-up, then half a cosine down to a fraction of the learning rate; stepped once an optimiser step.
 

@@ -41,7 +41,7 @@ def fit(argv: Sequence[str]) -> int:
     monitor, _ = monitored(config.monitor, data.task.kind)
     trainer = build_trainer(config, training_callbacks(config, run, data.task.kind), logs=run)
     data.load(["train", "val", "test"])
-    check_monitored(monitor, data.part("val"), data.batch_size, config.trainer.limit_val_batches)
+    check_monitored(monitor, data.part("val"), data.eval_batch_size, config.trainer.limit_val_batches)
 
     resumed = stopped is not None
     if not resumed:

@@ -17,8 +17,17 @@ class Purpose(IntEnum):
     LESIONS = 4
     ARTEFACTS = 5
     OPTICS = 6
+    SLIDE_LABEL = 7
+    SLIDE_TISSUE = 8
+    SLIDE_REGIONS = 9
+    SLIDE_STAIN = 10
+    SLIDE_ARTEFACTS = 11
+    SLIDE_CELLS = 12
 
 
-def stream(seed: int, purpose: Purpose, number: int) -> np.random.Generator:
-    """The random numbers of one purpose for the photograph, patient or pair of patients with this number."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, number)))
+def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
+    """The random numbers of one purpose for the photograph, slide, patient or group of patients with this number.
+
+    Further numbers name a part of it: the row and the column of a block, and what is drawn there.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *numbers)))

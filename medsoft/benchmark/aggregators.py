@@ -1,0 +1,113 @@
+"""``medsoft benchmark aggregators``: time and memory of slide aggregators as bags grow."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from medsoft.benchmark.measure import Contender, Forecast, measure
+from medsoft.benchmark.options import choices, conditions_from, cpu_threads, numbers
+from medsoft.benchmark.report import Report
+from medsoft.errors import InputError, check_range
+from medsoft.layers.attention import ATTENTION
+from medsoft.models.aggregators import build_aggregator
+
+POOLING = ("mean", "max", "abmil")
+NAMES = (*ATTENTION, *POOLING)
+"""What can be measured: the transformer with each attention, and what pools without attention between tiles."""
+
+
+class OverData(nn.Module):
+    """An aggregator whose input is data: training then needs no gradient of the features, nor memory for it."""
+
+    def __init__(self, name: str, features: int, dim: int, num_heads: int, depth: int) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"dim": dim}
+        if name not in POOLING:
+            options |= {"attention": name, "num_heads": num_heads, "depth": depth}
+        self.aggregator = build_aggregator(name if name in POOLING else "transformer", features, 2, **options)
+
+    def forward(self, x_BNF: Tensor) -> Tensor:
+        """Logits (B, 2)."""
+        logits_BC: Tensor = self.aggregator(x_BNF.detach())
+        return logits_BC
+
+
+def aggregators(
+    tiles: str = "16000,64000",
+    features: int = 1024,
+    dim: int = 512,
+    num_heads: int = 8,
+    depth: int = 2,
+    names: str = "seqnorm,softmax,sima,abmil,mean",
+    batch: int = 1,
+    dtype: str = "float32",
+    device: str = "auto",
+    threads: int = 0,
+    rounds: int = 7,
+    max_seconds: float = 60.0,
+    sample_seconds: float = 0.05,
+    seed: int = 0,
+    out: str = "benchmark",
+) -> int:
+    """Measure time and peak memory of slide aggregators, each once in every round.
+
+    Writes aggregators.csv (a row a case), aggregators.json (versions, machine, options) and aggregators.png.
+
+    Args:
+        tiles: Tiles in a bag, with commas between.
+        features: Features of a tile.
+        dim: Width of the aggregators.
+        num_heads: Attention heads of the transformers.
+        depth: Attention layers of the transformers.
+        names: Which to measure, with commas between: the attention of a transformer, or mean, max, abmil.
+        batch: Bags in a batch.
+        dtype: float32, float64, bfloat16 or float16, of features and weights.
+        device: auto, cpu or cuda.
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        rounds: Each case is timed once a round; 7 or more.
+        max_seconds: A call that is predicted to take longer, from the last smaller bag, is left out.
+        sample_seconds: Calls are repeated until a sample lasts as long.
+        seed: Of weights, features and the order within rounds.
+        out: Folder of the files.
+
+    Returns:
+        0, or 3 where a case failed.
+
+    Raises:
+        InputError: an option is out of range or names nothing.
+    """
+    options = dict(locals())
+    lengths = numbers("--tiles", tiles)
+    for name, value in (("features", features), ("dim", dim), ("num_heads", num_heads), ("depth", depth)):
+        check_range(f"--{name}", value, 1)
+    check_range("--batch", batch, 1)
+    if dim % num_heads:
+        raise InputError(f"--dim {dim} is not divisible by --num_heads {num_heads}")
+    contenders = [
+        Contender({"name": name}, partial(OverData, name, features, dim, num_heads, depth))
+        for name in choices("--names", names, NAMES)
+    ]
+    conditions = conditions_from(device, dtype, rounds, max_seconds, sample_seconds, seed)
+    with cpu_threads(threads):
+        report = Report("aggregators", Path(out), options)
+        facts = f"{features} features, D = {dim}, depth {depth}, batch {batch}, {dtype}, {conditions.device}"
+        forecast = Forecast()
+        for length in lengths:
+            size = {"tiles": length, "features": features, "width": dim, "depth": depth, "batch": batch}
+            rows = measure(contenders, size, (batch, length, features), conditions, forecast)
+            _add_ratio(rows)
+            report.add(rows, f"{length:,} tiles, {facts}")
+        report.draw("aggregators.png", "tiles", "tiles of a bag", "Slide aggregators", facts, only={})
+    return report.finish()
+
+
+def _add_ratio(rows: list[dict[str, Any]]) -> None:
+    """Time over softmax's in the same pass, where that was measured."""
+    softmax = {row["pass"]: row["median_ms"] for row in rows if row["name"] == "softmax"}
+    for row in rows:
+        reference = softmax.get(row["pass"])
+        row["to_softmax"] = row["median_ms"] / reference if row["median_ms"] and reference else None

@@ -1,0 +1,1 @@
+"""Bags of encoded tiles: feature files of medsoft and of other tools."""

@@ -1,0 +1,136 @@
+"""What is known of a bag's features besides the numbers: which slide, which tiles, which encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """What a feature file says of itself; sizes of tiles follow from the settings and are stored besides.
+
+    Attributes:
+        slide: name of the slide's file.
+        quick_hash: of the slide's file (``medsoft.data.hashing.quick_hash``).
+        size_px0: (width, height) of level 0.
+        mpp: µm per level-0 pixel.
+        mpp_origin: where ``mpp`` comes from.
+        tile_settings: how the tiles were made, as ``TileSettings.as_dict()``: ``mpp``, ``tile_px``, ``overlap_px`` …
+        encoder: name of the encoder.
+        encoder_sha256: of its file of weights; "" for random weights.
+        encoder_init: "weights", or "random" for an encoder that was never trained.
+        encoder_settings: what else decides the features: architecture, normalisation, input size, pooling …; plain
+            values, ready for JSON.
+        precision: in which the encoder ran, such as "float32" or "bfloat16"; recorded, not compared.
+    """
+
+    slide: str
+    quick_hash: str
+    size_px0: tuple[int, int]
+    mpp: float
+    mpp_origin: str
+    tile_settings: Mapping[str, Any]
+    encoder: str
+    encoder_sha256: str
+    encoder_init: str = "weights"
+    encoder_settings: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = ""
+
+    @property
+    def tile_px(self) -> int:
+        """Side of a tile in pixels of the resolution at which it was read."""
+        return int(self.tile_settings["tile_px"])
+
+    @property
+    def overlap_px(self) -> int:
+        """How far neighbours overlap, in pixels of the resolution at which they were read."""
+        return int(self.tile_settings["overlap_px"])
+
+    @property
+    def tile_um(self) -> float:
+        """Side of a tile in µm."""
+        return self.tile_px * float(self.tile_settings["mpp"])
+
+    @property
+    def tile_px0(self) -> float:
+        """Side of a tile in level-0 pixels, not rounded."""
+        return self.tile_um / self.mpp
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """What bags must have in common to be used together."""
+        return EncoderIdentity(
+            "medsoft",
+            self.encoder,
+            self.encoder_sha256 if self.encoder_init == "weights" else f"{self.encoder_init} weights",
+            canonical(self.encoder_settings),
+            canonical(self.tile_settings),
+        )
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """Which encoder saw which tiles: features are comparable where all of this is equal.
+
+    Plain text throughout, so that it can be stored (``dataclasses.asdict``) and compared years later. What a file of
+    another tool does not say is "".
+
+    Attributes:
+        origin: "medsoft", "trident", "clam" or "stamp". Another tool reads and scales tiles in its own way.
+        encoder: name of the encoder.
+        weights: SHA-256 of its weights, or "random weights".
+        settings: architecture, normalisation, input size, pooling …, as JSON with sorted keys.
+        tiles: size and resolution of tiles and how tissue was found, as JSON with sorted keys.
+    """
+
+    origin: str
+    encoder: str = ""
+    weights: str = ""
+    settings: str = ""
+    tiles: str = ""
+
+    def __str__(self) -> str:
+        weights = self.weights if self.weights.endswith(" weights") else f"weights {self.weights[:12] or 'not known'}"
+        return f"{self.encoder or 'encoder not known'}, {weights}, tiles {self.tiles or 'not known'} ({self.origin})"
+
+    def differences(self, other: EncoderIdentity) -> list[str]:
+        """What ``other`` has otherwise, one entry a fact: "encoder 'uni', not 'resnet18'"."""
+        mine, theirs = _flat(self), _flat(other)
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return [f"{name} {_shown(theirs.get(name))}, not {_shown(mine.get(name))}" for name in names]
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """JSON with sorted keys: equal text for equal values, 1 and 1.0 among them."""
+    return json.dumps(_plain(values), sort_keys=True, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _flat(identity: EncoderIdentity) -> dict[str, Any]:
+    """Each fact under a name of its own, those within JSON too: ``tiles.tissue.method``."""
+    flat: dict[str, Any] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{name}.{key}", inner)
+        else:
+            flat[name] = value
+
+    for name, value in asdict(identity).items():
+        add(name, json.loads(value) if name in ("settings", "tiles") and value else value)
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "not known" if value in (None, "") else repr(value)

@@ -1,0 +1,40 @@
+"""A slide table and a table of patients, joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from medsoft.data.source import load_source, require_columns, text
+from medsoft.errors import InputError
+
+
+def join_clinical(slides: pd.DataFrame, clinical: str | Path, patient: str | None) -> pd.DataFrame:
+    """Add to each slide's row the columns that the table of patients has and the slide table has not.
+
+    Args:
+        slides: the slide table, one row a slide.
+        clinical: CSV or Parquet with one row a patient.
+        patient: column that both tables name the patient by.
+
+    Returns:
+        The rows of ``slides``; a patient without a row in ``clinical`` gets empty values, which the check of the
+        labels then reports.
+
+    Raises:
+        InputError: no patient column, or a patient with two rows.
+    """
+    if patient is None:
+        raise InputError("data.clinical: name the column that joins it to the slides with data.patient")
+    patients = load_source(clinical)
+    require_columns(clinical, patients.columns, {"patient": [patient]})
+    if patient not in slides:  # said, with the nearest name, where the slide table is read
+        return slides
+    keys = text(patients[patient])
+    if twice := sorted(set(keys[keys.duplicated() & (keys != "")])):
+        some = ", ".join(twice[:10]) + (", ..." if len(twice) > 10 else "")
+        raise InputError(f"{clinical}: one row a patient is needed; these have more: {some}")
+    new = patients[[column for column in patients.columns if column not in slides.columns]].set_index(keys)
+    own = text(slides[patient])
+    return slides.join(new[new.index != ""].reindex(own).set_axis(slides.index))

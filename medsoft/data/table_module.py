@@ -1,0 +1,169 @@
+"""What the data modules of images and of bags have in common: the parts of a sample table, and their loaders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from medsoft.data.sampling import EpochBatchSampler
+from medsoft.data.split import apply_split_file, complete_splits
+from medsoft.data.table import SampleTable
+from medsoft.errors import InputError, check_range
+from medsoft.task import Task
+
+Stage = Literal["fit", "validate", "test", "predict"]
+SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": ""}
+
+SampleDataset = TypeVar("SampleDataset", bound=Dataset[dict[str, Tensor]])
+
+
+class TableDataModule(LightningDataModule, Generic[SampleDataset]):
+    """Parts of a sample table, shuffled in training and in the table's order otherwise.
+
+    A subclass reads its table, hands it to ``_take``, and fills ``_parts`` in ``load``.
+
+    Args:
+        batch_size: samples a step.
+        num_workers: processes that load samples; None leaves the choice to the subclass.
+        balanced_sampling: draw training samples so that classes come equally often.
+        stage: what the table is for. Only fit makes a split.
+        seed: of split, order and augmentation.
+    """
+
+    samples: SampleTable
+
+    def __init__(
+        self, batch_size: int, num_workers: int | None, balanced_sampling: bool, stage: Stage, seed: int
+    ) -> None:
+        super().__init__()
+        check_range("data.batch_size", batch_size, 1)
+        check_range("data.num_workers", num_workers or 0, 0)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.balanced_sampling = balanced_sampling
+        self.stage, self.seed = stage, seed
+        self._start = (0, 0)
+        self._parts: dict[str, tuple[SampleTable, SampleDataset]] = {}
+
+    def _take(self, samples: SampleTable, splits_from: str | None, val_fraction: float, test_fraction: float) -> None:
+        """Accept the table that was read, with the splits that the stage needs."""
+        if samples.task is None:
+            raise InputError(f"{samples.source}: has no labels; name the question with data.task and data.classes")
+        self.samples = samples
+        self.notes = list(samples.notes)
+        self.errors = samples.dropped
+        if splits_from:
+            self.samples = apply_split_file(self.samples, Path(splits_from))
+        if self.stage == "fit":
+            self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, self.seed)
+            self.notes.append(f"{splits_from}: {done}" if splits_from else done)
+            if "val" not in self.samples.splits:
+                raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
+            if self.balanced_sampling and self.task.kind == "multilabel":
+                raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
+        elif not self.samples.has_split:
+            self.samples = self.samples.with_split(SPLIT_OF_STAGE[self.stage])
+
+    @abstractmethod
+    def load(self, splits: list[str]) -> None:
+        """Make these parts ready, so that what cannot be read is known before work starts."""
+
+    @abstractmethod
+    def thumbnail(self, id: str) -> np.ndarray | None:
+        """A picture of a loaded sample, (H, W, C) uint8; None where there is none."""
+
+    @abstractmethod
+    def _default_workers(self) -> int:
+        """Processes that load samples where the user has not said how many."""
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """What every picture must say of the data, such as that it is phantoms; "" for nothing."""
+
+    @property
+    def task(self) -> Task:
+        """The question, with the classes' names in order."""
+        assert self.samples.task is not None
+        return self.samples.task
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """As ``count_classes``, of the training part (else of all rows)."""
+        train = self.samples.subset("train") if self.stage == "fit" else self.samples
+        return count_classes(self.task, train.targets)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Samples a batch in ``split_dataloader``."""
+        return self.batch_size
+
+    @property
+    def loaded_splits(self) -> list[str]:
+        """Names of the parts that are loaded and not empty."""
+        return list(self._parts)
+
+    def part(self, split: str) -> SampleTable:
+        """A loaded part, its rows in the order of its loader."""
+        return self._parts[split][0]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented; see ``medsoft.data.sampling``."""
+        part, dataset = self._parts["train"]
+        weights = None
+        if self.balanced_sampling:
+            weights = 1 / count_classes(self.task, part.targets)[part.targets]
+        return DataLoader(dataset, batch_sampler=self._order(part, dataset, weights), **self._loader_options())
+
+    def _order(self, part: SampleTable, dataset: SampleDataset, weights: np.ndarray | None) -> EpochBatchSampler:
+        return EpochBatchSampler(len(part), self.batch_size, self.seed, weights, self._start)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where a resumed run goes on: the epoch, and the batch within it. Saved with every checkpoint."""
+        assert self.trainer is not None
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        learnt = int(progress.processed)
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
+        at_end = learnt >= self.trainer.num_training_batches
+        return {"epoch": int(epochs.processed), "batch": 0 if at_end else learnt}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Lightning would begin the epoch's batches anew after a checkpoint in its middle."""
+        self._start = (state_dict["epoch"], state_dict["batch"])
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation part, in the table's order."""
+        return self.split_dataloader("val")
+
+    def split_dataloader(self, split: str) -> DataLoader[Any]:
+        """A part as it is, in the table's order."""
+        return DataLoader(self._parts[split][1], batch_size=self.eval_batch_size, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        workers = self._default_workers() if self.num_workers is None else self.num_workers
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _one_thread,
+        }
+
+
+def _one_thread(worker: int) -> None:
+    """One thread a worker process: OpenCV would take every core in each of them."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def count_classes(task: Task, targets: np.ndarray) -> np.ndarray:
+    """(C,) samples a class; for multilabel (L, 2) negatives and positives a label, missing ones left out."""
+    if task.kind == "multilabel":
+        return np.stack([(targets == 0).sum(axis=0), (targets == 1).sum(axis=0)], axis=1)
+    return np.bincount(targets[targets >= 0], minlength=len(task.classes))

@@ -1,0 +1,199 @@
+"""Tile encoders: from a name and a file of weights to a function from tiles to features.
+
+A name is that of a recipe (``medsoft/slides/recipes.yaml``), the folder or checkpoint of a medsoft run, or a model of
+timm, of which the user must say what the weights were trained with.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import timm
+import timm.layers
+import torch
+from torch import nn
+
+import medsoft.models  # noqa: F401 (registers our backbones with timm)
+from medsoft.data.transforms.base import IMAGENET_MEAN, IMAGENET_STD
+from medsoft.deploy.ctranspath import ConvStem
+from medsoft.deploy.encoder import Encoder, Precision, choose_device, choose_precision
+from medsoft.deploy.encoder_weights import checked_sha256, load_encoder_weights
+from medsoft.deploy.run_encoder import find_run, load_run
+from medsoft.errors import InputError
+from medsoft.slides.recipes import Recipe, find_recipe, recipes
+
+Init = Literal["weights", "random"]
+SEED = 0
+"""Of random weights."""
+LAYERS = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "ConvStem": ConvStem}
+"""Layers that recipes name."""
+NOT_ARGUMENTS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of ``timm.create_model`` that fetch weights."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user says of weights that have no recipe; None or empty: nothing.
+
+    Attributes:
+        mean: one value a channel, for values from 0 to 1.
+        std: one value a channel.
+        input_px: side of the square that the model takes.
+        arguments: keyword arguments of ``timm.create_model``.
+    """
+
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    input_px: int | None = None
+    arguments: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Stated:
+        """What must be stated to build the encoder of ``Encoder.settings`` again."""
+        red, green, blue = settings["mean"]
+        std_red, std_green, std_blue = settings["std"]
+        return cls((red, green, blue), (std_red, std_green, std_blue), settings["input_px"], settings["arguments"])
+
+
+def build_encoder(
+    name: str,
+    weights: Path | None = None,
+    init: Init = "weights",
+    sha256: str | None = None,
+    *,
+    stated: Stated | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Encoder:
+    """Build a tile encoder.
+
+    Args:
+        name: a recipe, a medsoft run (its folder, or a checkpoint in it), or a timm model.
+        weights: local file, .safetensors or a state dict; not for a run, nor where the recipe's weights come with an
+            installed package.
+        init: ``random`` takes seeded random weights instead, which a feature file then says.
+        sha256: what the file's SHA-256 must be; None: anything.
+        stated: mean, deviation, input size and arguments of a timm model that has no recipe.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: ``auto`` (float16 on a GPU, else float32), ``32``, ``16`` or ``bf16``.
+
+    Raises:
+        InputError: the encoder cannot be built as asked, or what is asked is not said completely.
+    """
+    stated = stated or Stated()
+    if init not in get_args(Init):
+        raise InputError(f"--encoder-init {init}: one of {', '.join(get_args(Init))}")
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    run = None if find_recipe(name) else find_run(name)
+    if run is not None:
+        if weights is not None or init == "random" or stated != Stated():
+            raise InputError(f"--encoder {name} is a run, which has all that is needed: leave out what else is said")
+        digest = checked_sha256(run.checkpoint, sha256)
+        recipe, transforms = run.recipe()
+        model = create_model(recipe)
+        load_run(model, run.checkpoint)
+        return Encoder(model, recipe, digest, device=where, precision=dtype, transforms=transforms)
+
+    recipe = _recipe(name, stated, init)
+    if init == "random":
+        if weights is not None or sha256:
+            raise InputError("--encoder-init random takes no weights: leave out --weights and --weights-sha256")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            model = create_model(recipe)
+        return Encoder(model, recipe, "", seed=SEED, device=where, precision=dtype)
+    if weights is None and not recipe.weights:
+        where_from = f" (see {recipe.source})" if recipe.source else ""
+        raise InputError(
+            f"--encoder {name} needs its weights: --weights FILE{where_from}. Nothing is downloaded. "
+            "To try things out without: --encoder-init random"
+        )
+    model = create_model(recipe)
+    digest = load_encoder_weights(model, recipe, weights, sha256)
+    return Encoder(model, recipe, digest, device=where, precision=dtype)
+
+
+def create_model(recipe: Recipe) -> nn.Module:
+    """The recipe's model without a head, with fresh weights.
+
+    Raises:
+        InputError: timm has no such model, or it does not take the arguments.
+    """
+    arguments = {
+        key: LAYERS[value] if key in ("mlp_layer", "embed_layer") and value in LAYERS else value
+        for key, value in recipe.arguments.items()
+    }
+    settings = {"num_classes": 0, "in_chans": 3} | arguments
+    try:
+        try:
+            model = timm.create_model(recipe.architecture, img_size=recipe.input_px, **settings)
+        except TypeError:  # convolutional networks take any size and no such argument
+            model = timm.create_model(recipe.architecture, **settings)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"--encoder {recipe.architecture} cannot be built for {recipe.input_px} px with {arguments}: {error}"
+        ) from None
+    network: nn.Module = model
+    return network
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is neither a recipe's nor a run's, so that the user must say what the weights need."""
+    return find_recipe(name) is None and find_run(name) is None
+
+
+def parse_three(option: str, text: str) -> tuple[float, float, float]:
+    """One value a channel, with commas between: ``0.5,0.5,0.5``.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        red, green, blue = (float(word) for word in text.strip("[]() ").split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: give three numbers with commas between, for red, green and blue") from None
+    return red, green, blue
+
+
+def _recipe(name: str, stated: Stated, init: str) -> Recipe:
+    """The recipe of this name, or one from what is stated of a timm model."""
+    recipe = find_recipe(name)
+    if recipe is not None:
+        for option, said, own in (
+            ("--mean", stated.mean, recipe.mean),
+            ("--std", stated.std, recipe.std),
+            ("--input-px", stated.input_px, recipe.input_px),
+            ("--encoder-args", stated.arguments, recipe.arguments),
+        ):
+            if said is not None and said != own:
+                raise InputError(f"{option} {said}: the recipe {recipe.name} says {own}; leave the option out")
+        return recipe
+    if not timm.is_model(name):
+        near = [
+            *difflib.get_close_matches(name.lower(), recipes(), n=2),
+            *difflib.get_close_matches(name, timm.list_models(), n=2, cutoff=0.8),
+        ]
+        raise InputError(
+            f"--encoder {name}: no recipe ({', '.join(recipes())}), no run of medsoft and no model of timm"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+    if init == "weights" and (stated.mean is None or stated.std is None):
+        raise InputError(
+            f"--encoder {name} has no recipe, and timm's preprocessing for it need not be that of your weights: say "
+            "what they were trained with, --mean R,G,B --std R,G,B (for values from 0 to 1) and --input-px. "
+            f"Recipes: {', '.join(recipes())}. Without weights: --encoder-init random"
+        )
+    if stated.input_px is None:
+        raise InputError(f"--encoder {name} has no recipe: say the size of its input, --input-px or --tile")
+    mean, std = stated.mean or IMAGENET_MEAN, stated.std or IMAGENET_STD
+    if min(std) <= 0:
+        raise InputError(f"--std {std} must be above 0")
+    arguments = dict(stated.arguments or {})
+    if refused := sorted(arguments.keys() & NOT_ARGUMENTS):
+        raise InputError(f"--encoder-args: {refused[0]} is none of the model's own; weights come with --weights")
+    return Recipe(name, name, mean, std, stated.input_px, stated.input_px, pooling="model", arguments=arguments)

@@ -1,0 +1,129 @@
+"""From features to probabilities and heatmaps, slide by slide; one that fails is recorded, and the rest goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from medsoft.data.bags.bag_file import Bag, BagError, open_bag
+from medsoft.deploy.bag_answers import Question, default_question, question_about
+from medsoft.deploy.slide_features import features_of, holds_features
+from medsoft.deploy.slide_model import SlideModel
+from medsoft.slides.errors import SlideError
+from medsoft.slides.folder import Outcome, SlidesFolder
+from medsoft.slides.heatmap import Pixels, thumbnail_of
+from medsoft.slides.heatmap_files import is_made, write_heatmap
+from medsoft.slides.progress import SlidesProgress
+from medsoft.slides.sources import SlideSource
+from medsoft.slides.tile_slides import open_source
+from medsoft.task import Task
+
+NOTE_PHANTOM = "Phantom slides, no patients."
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Which heatmaps are drawn.
+
+    Attributes:
+        questions: by folder within ``heatmaps/``; empty: one a slide, of the positive or the predicted class.
+    """
+
+    questions: Mapping[str, Question]
+
+    @classmethod
+    def of(cls, task: Task, classes: str | Sequence[str] | None) -> Maps:
+        """The maps of the named classes.
+
+        Raises:
+            InputError: the model does not know a class.
+        """
+        names = [classes] if isinstance(classes, str) else list(classes or [])
+        return cls({folder_name(name): question_about(task, name) for name in names})
+
+
+def answer_slides(
+    sources: Sequence[SlideSource],
+    outcomes: Mapping[str, Outcome],
+    model: SlideModel,
+    folder: SlidesFolder,
+    maps: Maps | None,
+    progress: SlidesProgress,
+) -> dict[str, np.ndarray]:
+    """Predict slides and draw their heatmaps.
+
+    Args:
+        sources: the slides.
+        outcomes: what became of each so far, by id; those that failed or have no tissue are passed over.
+        model: the trained classifier.
+        folder: where the features lie and everything goes.
+        maps: what to draw; None: nothing.
+        progress: told as it goes on.
+
+    Returns:
+        Probabilities (C,) by id, of the slides that have some.
+
+    Raises:
+        OSError: the folder cannot be written; what was finished is kept.
+    """
+    probabilities: dict[str, np.ndarray] = {}
+    for source in sources:
+        outcome, p_C = outcomes[source.id], None
+        if outcome.status == "no tissue":
+            outcome = replace(outcome, status="failed", stage="tile", reason=f"{outcome.reason}: nothing to predict")
+        elif outcome.status != "failed":
+            outcome, p_C = _answer(source, replace(outcome, status="predicted"), model, folder, maps)
+        folder.record(source, outcome)
+        if p_C is not None:
+            probabilities[source.id] = p_C
+        progress.done(source, outcome)
+    return probabilities
+
+
+def _answer(
+    source: SlideSource, outcome: Outcome, model: SlideModel, folder: SlidesFolder, maps: Maps | None
+) -> tuple[Outcome, np.ndarray | None]:
+    p_C = None
+    try:
+        with open_bag(features_of(source, folder)) as bag:
+            outcome = replace(outcome, tiles=bag.num_tiles, unreadable=int(np.count_nonzero(~bag.good_N)))
+            p_C = model.probabilities(bag)
+            if maps is not None and bag.facts is None:
+                missing = "no heatmap, as the feature file does not say the slide's size"
+                return replace(outcome, warnings="; ".join(filter(None, (outcome.warnings, missing)))), p_C
+            if maps is not None:
+                _draw(source, bag, model, p_C, folder, maps)
+    except (BagError, SlideError) as error:
+        stage = "predict" if p_C is None else "heatmap"
+        return replace(outcome, status="failed", stage=stage, reason=error.reason), p_C
+    return outcome, p_C
+
+
+def _draw(source: SlideSource, bag: Bag, model: SlideModel, p_C: np.ndarray, folder: SlidesFolder, maps: Maps) -> None:
+    """Draw the maps of a slide that are not there yet."""
+    questions = maps.questions or {"": default_question(model.task, p_C)}
+    thumbnail: Pixels | None = None
+    for name, question in questions.items():
+        place = partial(_place, folder, f"{name}/{source.id}" if name else source.id)
+        made_from = model.made_from(bag.path, question, "nothing" if holds_features(source) else "slide")
+        if is_made(place, made_from):
+            continue
+        heatmap = model.heatmap(bag, source.id, question, p_C)
+        if thumbnail is None and not holds_features(source):
+            with open_source(source) as slide:
+                thumbnail = thumbnail_of(slide, heatmap)
+        write_heatmap(heatmap, thumbnail, place, made_from, NOTE_PHANTOM if source.row.get("phantom") else "")
+
+
+def _place(folder: SlidesFolder, name: str, suffix: str) -> Path:
+    return folder.heatmap(name, suffix)
+
+
+def folder_name(class_name: str) -> str:
+    """A class's name as that of a folder."""
+    return re.sub(r"[/\\\0]|^\.", "_", class_name)

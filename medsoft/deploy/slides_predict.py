@@ -1,0 +1,182 @@
+"""The verbs ``slides predict`` and ``slides heatmap``: from slides to probabilities, and what each tile adds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from medsoft.errors import InputError, check_range
+from medsoft.parsing import call
+from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.progress import SlidesProgress, slides_progress
+from medsoft.slides.sources import find_slides
+
+Precision = Literal["auto", "32", "16", "bf16"]
+Labels = str | int | list[str | int]
+MOST_WORKERS = 8
+
+
+def predict(argv: Sequence[str]) -> int:
+    """From slides to probabilities and heatmaps."""
+    code: int = call(predict_slides, argv, "slides predict", positional="slides", several=True)
+    return code
+
+
+def heatmap(argv: Sequence[str]) -> int:
+    """Heatmaps alone, of slides that are encoded."""
+    code: int = call(draw_heatmaps, argv, "slides heatmap", positional="slides", several=True)
+    return code
+
+
+def predict_slides(
+    slides: list[str],
+    checkpoint: str,
+    out: str,
+    encoder: str | None = None,
+    weights: str | None = None,
+    heatmap: bool = True,
+    classes: str | list[str] | None = None,
+    mpp: float | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    slide_mpp: float | None = None,
+    root: str | None = None,
+    path: str = "path",
+    id: str | None = None,
+    slide_mpp_column: str = "mpp",
+    patient: str = "patient",
+    exam: str = "exam",
+    split: str = "split",
+    label: str | None = None,
+    positive: Labels | None = None,
+    on_error: Literal["error", "skip"] = "error",
+    batch: int = 64,
+    workers: int | None = None,
+    max_unreadable: float = 0.01,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> int:
+    """Predict slides with a trained slide classifier: tissue, tiles, features, probabilities and heatmaps.
+
+    Tiles and encoder are those of the training, as the checkpoint records them. What is there already is used again.
+
+    Args:
+        slides: Files, folders or globs; one table (.csv, .parquet) with one row a slide; or feature files.
+        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
+        out: The folder for predictions.csv, slides.csv, tiles/, features/, heatmaps/ and errors.csv.
+        encoder: Name of the encoder, to check against the checkpoint's; the run's folder if medsoft trained it.
+        weights: Local file with the encoder's weights; its SHA-256 must be the one of the training.
+        heatmap: Draw heatmaps.
+        classes: Draw heatmaps of this class, or these, into heatmaps/CLASS; else of the positive or predicted one.
+        mpp: Resolution of the tiles in µm per pixel, to check against the checkpoint's.
+        tile: Side of the tiles in pixels, to check against the checkpoint's.
+        overlap: Overlap of the tiles in pixels, to check against the checkpoint's.
+        slide_mpp: Resolution of the slides' finest level in µm per pixel, in place of what the files say.
+        root: Folder that relative paths of a table start from; the table's own folder if not given.
+        path: Column of the table with the files.
+        id: Column of the table with unique names; made from the files' names if not given.
+        slide_mpp_column: Column of the table with the resolution of each slide's finest level, if it is there.
+        patient: Column of the table with the patient, carried into the predictions, if it is there.
+        exam: Column of the table that groups slides, carried into the predictions, if it is there.
+        split: Column of the table with the split, carried into the predictions, if it is there.
+        label: Column of the table with the true class, to score the predictions; slides without one are only predicted.
+        positive: Values of the label that make the positive class, where they are no names of classes.
+        on_error: skip goes on without slides of the table whose files are missing, and lists them in errors.csv.
+        batch: Tiles that are encoded together.
+        workers: Threads that read tiles; by default as many as there are processors, 8 at most.
+        max_unreadable: A slide with a larger fraction of unreadable tiles fails.
+        device: Where to compute, auto, cpu, cuda or cuda:1.
+        precision: Of the encoder; auto is 16 on a GPU, else 32.
+
+    Returns:
+        0, or 3 if slides failed.
+
+    Raises:
+        InputError: the call is wrong, or does not fit the checkpoint.
+    """
+    from medsoft.deploy.slide_answers import Maps, answer_slides
+    from medsoft.deploy.slide_features import make_features
+    from medsoft.deploy.slide_model import SlideModel
+    from medsoft.deploy.slide_table_answers import read_known, write_answers
+    from medsoft.deploy.trained_encoder import Encoding, check_tiles
+
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers
+    check_range("workers", workers, 1)
+    check_range("batch", batch, 1)
+    check_range("max_unreadable", max_unreadable, 0, 1)
+    model = SlideModel(checkpoint, device)
+    check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
+    maps = Maps.of(model.task, classes) if heatmap else None
+    if classes is not None and not heatmap:
+        raise InputError("--classes says whose heatmaps are drawn, but --heatmap false draws none")
+    sources = find_slides(
+        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
+    )  # fmt: skip
+    known = read_known(sources, model.task, {"patient": patient, "exam": exam, "split": split}, label, positive)
+    folder = SlidesFolder(out)
+    file = Path(weights) if weights else None
+    encoding = Encoding(encoder, file, batch, workers, max_unreadable, device, precision)
+    outcomes = make_features(sources, folder, model, encoding)
+    with slides_progress(len(sources), "predicting") as progress:
+        probabilities = answer_slides(sources, outcomes, model, folder, maps, progress)
+    write_answers(folder, model.task, sources, known, probabilities)
+    return _exit_code(progress, folder)
+
+
+def draw_heatmaps(
+    slides: list[str],
+    checkpoint: str,
+    out: str,
+    classes: str | list[str] | None = None,
+    slide_mpp: float | None = None,
+    root: str | None = None,
+    path: str = "path",
+    id: str | None = None,
+    slide_mpp_column: str = "mpp",
+    on_error: Literal["error", "skip"] = "error",
+    device: str = "auto",
+) -> int:
+    """Draw heatmaps of slides whose features are in the folder already.
+
+    Args:
+        slides: Files, folders or globs; one table (.csv, .parquet) with one row a slide; or feature files.
+        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
+        out: The folder in which slides encode or slides predict left features/; heatmaps/ goes there.
+        classes: The class, or several, whose maps go into heatmaps/CLASS; else the positive or the predicted one.
+        slide_mpp: Resolution of the slides' finest level in µm per pixel, in place of what the files say.
+        root: Folder that relative paths of a table start from; the table's own folder if not given.
+        path: Column of the table with the files.
+        id: Column of the table with unique names; made from the files' names if not given.
+        slide_mpp_column: Column of the table with the resolution of each slide's finest level, if it is there.
+        on_error: skip goes on without slides of the table whose files are missing, and lists them in errors.csv.
+        device: Where to compute, auto, cpu, cuda or cuda:1.
+
+    Returns:
+        0, or 3 if slides failed.
+
+    Raises:
+        InputError: the call is wrong.
+    """
+    from medsoft.deploy.slide_answers import Maps, answer_slides
+    from medsoft.deploy.slide_features import find_features
+    from medsoft.deploy.slide_model import SlideModel
+
+    model = SlideModel(checkpoint, device)
+    maps = Maps.of(model.task, classes)
+    sources = find_slides(
+        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
+    )  # fmt: skip
+    folder = SlidesFolder(out)
+    outcomes = find_features(sources, folder, model)
+    with slides_progress(len(sources), "drawing") as progress:
+        answer_slides(sources, outcomes, model, folder, maps, progress)
+    print(f"Heatmaps: {folder.path / 'heatmaps'}")
+    return _exit_code(progress, folder)
+
+
+def _exit_code(progress: SlidesProgress, folder: SlidesFolder) -> int:
+    if progress.failed:
+        print(f"{progress.failed} failed: {folder.errors_csv}")
+    return 3 if progress.failed else 0

@@ -1,0 +1,148 @@
+"""The LightningModule that answers a sample table's question: the objective, its steps, and what a checkpoint says."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from medsoft.errors import InputError, RunError, check_range
+from medsoft.evaluation.metrics import headline, score
+from medsoft.evaluation.predictions import make_predictions
+from medsoft.learn.objectives import build_objective
+from medsoft.learn.optimisation import WarmupCosine
+from medsoft.task import Spec
+
+
+class TableClassifier(LightningModule):
+    """What classifiers of images and of bags have in common; a subclass makes the network.
+
+    Args:
+        spec: what the model must know of the data.
+        lr: peak learning rate of AdamW.
+        weight_decay: weight decay of matrices and kernels.
+        warmup_epochs: epochs of linear warm-up before the cosine.
+        final_lr: last learning rate as a fraction of the peak.
+        class_weights: balanced weighs each class by the inverse of its frequency in the training part.
+        label_smoothing: share of the target that is spread over all classes; not for ordinal tasks.
+
+    Raises:
+        InputError: a number is out of its range, or label smoothing for an ordinal task.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        lr: float,
+        weight_decay: float,
+        warmup_epochs: float,
+        final_lr: float,
+        class_weights: Literal["none", "balanced"],
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        check_range("model.lr", lr, 0)
+        check_range("model.weight_decay", weight_decay, 0)
+        check_range("model.warmup_epochs", warmup_epochs, 0)
+        check_range("model.final_lr", final_lr, 0, 1)
+        check_range("model.label_smoothing", label_smoothing, 0, 1)
+        self.spec: Any = spec
+        self.lr, self.weight_decay = lr, weight_decay
+        self.warmup_epochs, self.final_lr = warmup_epochs, final_lr
+        weights = balanced_weights(spec) if class_weights == "balanced" else None
+        try:
+            self.objective = build_objective(spec.task, weights, label_smoothing)
+        except ValueError as error:
+            raise InputError(f"model: {error}") from None
+        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @abstractmethod
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K) of a batch, float32."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for AdamW, with ``params``, ``lr`` and ``weight_decay``."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the network, beside the task: plain numbers and text."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = self.objective.loss(self.logits(batch), batch["target"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits = self.logits(batch)
+        loss = self.objective.loss(logits, batch["target"])
+        self.log("val_loss", loss, batch_size=len(batch["target"]), prog_bar=True)
+        self._outputs.append((self.objective.probabilities(logits), batch["target"], batch["index"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the headline metrics, computed just as they will be from the predictions table.
+
+        Raises:
+            RunError: the training has diverged.
+        """
+        p, target, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
+        self._outputs.clear()
+        if not np.isfinite(p).all():
+            raise RunError(
+                f"the training has diverged in epoch {self.current_epoch + 1}: the model's answers are no numbers. "
+                "Lower model.lr, clip gradients with trainer.gradient_clip_val, or set trainer.precision to 32-true. "
+                "Checkpoints of the epochs before are kept"
+            )
+        frame = make_predictions(self.spec.task, index.astype(str).tolist(), p, target)
+        for name, value in headline(score(frame, self.spec.task)).items():
+            if value is not None:
+                self.log(f"val_{name}", value)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """(index of the sample in its data set (B,), probabilities (B, C))."""
+        return batch["index"], self.objective.probabilities(self.logits(batch))
+
+    def configure_optimizers(self) -> Any:
+        # Fused is faster, but unscales gradients by itself in mixed precision, where they then could not be clipped.
+        fused = None if "mixed" in str(self.trainer.precision) else True
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=fused)
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        warmup = min(total - 1, round(total * self.warmup_epochs / epochs))
+        schedule = WarmupCosine(optimizer, warmup, total, self.final_lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record what the weights answer, so that they are never asked another question."""
+        checkpoint["medsoft"] = {"task": asdict(self.spec.task), **self.facts()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were trained for another task.
+
+        Raises:
+            InputError: other task or classes than the configuration's.
+        """
+        trained = checkpoint.get("medsoft", {}).get("task")
+        asked = asdict(self.spec.task)
+        if trained is None or (trained["kind"], list(trained["classes"])) != (asked["kind"], list(asked["classes"])):
+            raise InputError(
+                f"the checkpoint answers {_describe(trained)}; the configuration and table ask for {_describe(asked)}. "
+                "Use the configuration that was saved with the run."
+            )
+
+
+def balanced_weights(spec: Spec) -> Tensor:
+    """Inverse class frequencies with mean 1 over the samples; for multilabel negatives over positives, a label."""
+    counts = torch.as_tensor(spec.class_counts, dtype=torch.float32)
+    if spec.task.kind == "multilabel":
+        return counts[:, 0] / counts[:, 1].clamp(min=1)
+    return counts.sum() / (len(counts) * counts.clamp(min=1))
+
+
+def _describe(task: dict[str, Any] | None) -> str:
+    return "no task that medsoft knows" if task is None else f"{task['kind']} ({', '.join(task['classes'])})"

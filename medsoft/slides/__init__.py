@@ -1,0 +1,1 @@
+"""Whole slides: reading, tissue, tiles, heatmaps. Knows no model."""

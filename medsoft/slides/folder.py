@@ -1,0 +1,180 @@
+"""Names of everything below ``--out``, and the account of every slide: ``slides.csv`` and ``errors.csv``."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from medsoft.data.bags.partial import partial_file, remove_partial_files
+from medsoft.slides.sources import SlideSource
+
+ERROR_COLUMNS = ("id", "path", "stage", "reason")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide: its row of ``slides.csv``. None is an empty field: not known, or not reached.
+
+    Attributes:
+        status: "tiled", "encoded", "predicted", "no tissue" or "failed".
+        stage: where it failed: "open", "tile", "encode", "predict", …
+        reason: why it failed, in one line.
+        warnings: what the user should look at, in one line.
+        tiles: number of tiles.
+        unreadable: how many of them could not be read; not known before they are encoded.
+        mpp: µm per level-0 pixel.
+        mpp_origin: where ``mpp`` comes from.
+        tissue_mm2: area of tissue.
+        seconds: time that the slide took.
+    """
+
+    status: str
+    stage: str = ""
+    reason: str = ""
+    warnings: str = ""
+    tiles: int | None = None
+    unreadable: int | None = None
+    mpp: float | None = None
+    mpp_origin: str = ""
+    tissue_mm2: float | None = None
+    seconds: float | None = None
+
+
+COLUMNS = ("id", "path", *(one.name for one in fields(Outcome)))
+
+
+class SlidesFolder:
+    """A folder of results. Several runs may write into it at once: each file appears whole, and no row is lost.
+
+    Attributes:
+        path: the folder.
+        slides_csv: one row a slide, whatever became of it.
+        errors_csv: the slides that failed; not there when none did.
+        predictions_csv: probabilities, one row a slide or patient.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.path = Path(out)
+        self.slides_csv = self.path / "slides.csv"
+        self.errors_csv = self.path / "errors.csv"
+        self.predictions_csv = self.path / "predictions.csv"
+        self._lock = threading.Lock()
+
+    def tiles(self, id: str) -> Path:
+        """Where a slide's tiles lie."""
+        return self.path / "tiles" / f"{id}.h5"
+
+    def overview(self, id: str) -> Path:
+        """Picture of a slide with tissue and tiles."""
+        return self.path / "overviews" / f"{id}.jpg"
+
+    def features(self, id: str) -> Path:
+        """Features of a slide's tiles."""
+        return self.path / "features" / f"{id}.h5"
+
+    def heatmap(self, id: str, suffix: str) -> Path:
+        """Heatmap of a slide: ``.png``, ``.tif`` or ``.geojson``."""
+        return self.path / "heatmaps" / f"{id}{suffix}"
+
+    def tidy(self) -> None:
+        """Remove what killed runs left half-written."""
+        for folder in (self.path, self.tiles("any").parent, self.overview("any").parent):
+            remove_partial_files(folder)
+
+    def record(self, source: SlideSource, outcome: Outcome) -> None:
+        """Put one slide's row into ``slides.csv`` in place of an older one, and write ``errors.csv`` anew.
+
+        Columns of the user's table come last, so that ``slides.csv`` knows patient and label too.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        values = {"id": source.id, "path": str(source.path), **asdict(outcome)}
+        row = {name: _text(value) for name, value in values.items()}
+        row |= {name: value for name, value in source.row.items() if name not in row}
+        with self._lock, self._alone():
+            rows = {**self.rows(), source.id: row}
+            _write(self.slides_csv, rows)
+            failed = {id: row for id, row in rows.items() if row["status"] == "failed"}
+            if failed:
+                _write(self.errors_csv, failed, ERROR_COLUMNS)
+            else:
+                self.errors_csv.unlink(missing_ok=True)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """What became of the slides so far, by id; {} before the first."""
+        return {id: _outcome(row) for id, row in self.rows().items()}
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        """The rows of ``slides.csv`` as text, by id; {} before the first."""
+        if not self.slides_csv.is_file():
+            return {}
+        with self.slides_csv.open(newline="", encoding="utf-8") as file:
+            return {row["id"]: row for row in csv.DictReader(file) if row.get("id")}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other runs from writing the tables meanwhile; file systems without locks go on without."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that appears whole or not at all, whichever runs write it at once.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    with partial_file(path) as file:
+        rest = memoryview(content)
+        while rest:  # an unbuffered file may take a part
+            rest = rest[file.write(rest) :]
+
+
+def _outcome(row: Mapping[str, str]) -> Outcome:
+    def number(name: str) -> float | None:
+        return float(row[name]) if row.get(name) else None
+
+    def count(name: str) -> int | None:
+        return int(row[name]) if row.get(name) else None
+
+    return Outcome(
+        status=row.get("status", ""),
+        stage=row.get("stage", ""),
+        reason=row.get("reason", ""),
+        warnings=row.get("warnings", ""),
+        tiles=count("tiles"),
+        unreadable=count("unreadable"),
+        mpp=number("mpp"),
+        mpp_origin=row.get("mpp_origin", ""),
+        tissue_mm2=number("tissue_mm2"),
+        seconds=number("seconds"),
+    )
+
+
+def _write(path: Path, rows: Mapping[str, Mapping[str, str]], columns: tuple[str, ...] = ()) -> None:
+    names = columns or tuple(dict.fromkeys([*COLUMNS, *(name for row in rows.values() for name in row)]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows.values())
+    write_whole(path, text.getvalue().encode())
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,135 @@
+"""A heatmap: what each tile of a slide adds to a logit, as numbers and as a picture over the slide.
+
+Colours are symmetric about 0, white at 0, red for tiles that raise the logit, blue for those that lower it. The scale
+ends at the 99th percentile of the absolute shares, so that one odd tile does not make all others pale.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from medsoft.files import replacing
+
+if TYPE_CHECKING:
+    from medsoft.slides.slide import Slide
+
+Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
+
+LONG_SIDE_PX = 2048
+"""Longer side of a map, whatever the slide's size: a tile is a few pixels even of the largest slides."""
+
+COLOURS = "RdBu_r"
+OPACITY = 0.65
+CLIPPED_PERCENT = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """The shares of a slide's tiles in the logit of one class.
+
+    Attributes:
+        id: of the slide.
+        name: of the class.
+        size_px0: (width, height) of the slide's level 0.
+        mpp: µm per level-0 pixel.
+        coords_N2_px0: top-left corners (x, y) of the tiles that have a share.
+        tile_px0: side of a tile in level-0 pixels.
+        shares_N: of the tiles, in logits.
+        logit: what the parts and the shares add up to.
+        parts: of the logit that belong to no tile, by name: bias, residual, class token.
+        probability: of the class.
+    """
+
+    id: str
+    name: str
+    size_px0: tuple[int, int]
+    mpp: float
+    coords_N2_px0: npt.NDArray[np.int64]
+    tile_px0: float
+    shares_N: npt.NDArray[np.float64]
+    logit: float
+    probability: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """Share at the ends of the colour scale."""
+        sizes = np.abs(self.shares_N)
+        limit = float(np.percentile(sizes, 100 - CLIPPED_PERCENT, method="higher")) if len(sizes) else 0.0
+        return limit or float(sizes.max(initial=0.0)) or 1.0
+
+    @property
+    def map_mpp(self) -> float:
+        """Resolution of the map in µm per pixel; not finer than the slide."""
+        return self.mpp * max(1.0, max(self.size_px0) / LONG_SIDE_PX)
+
+
+def map_size(heatmap: Heatmap) -> tuple[int, int]:
+    """(width, height) of the map, that of ``slide.overview`` at the map's resolution."""
+    width, height = (max(1, math.floor(side * heatmap.mpp / heatmap.map_mpp + 0.5)) for side in heatmap.size_px0)
+    return width, height
+
+
+def paint(heatmap: Heatmap, width: int, height: int) -> Values:
+    """The shares on a picture of the whole slide: (height, width) float32, NaN where no tile lies.
+
+    Where tiles overlap, a pixel has the mean of their shares.
+    """
+    scale = np.array([width, height]) / heatmap.size_px0
+    low_N2 = np.round(heatmap.coords_N2_px0 * scale).astype(np.int64)
+    # A grid that rounds places to whole pixels can leave gaps of one between neighbours: they are covered.
+    high_N2 = np.round((heatmap.coords_N2_px0 + np.ceil(heatmap.tile_px0)) * scale).astype(np.int64)
+    high_N2 = np.maximum(high_N2, low_N2 + 1)
+    total_HW = np.zeros((height, width), dtype=np.float32)
+    count_HW = np.zeros((height, width), dtype=np.int32)
+    for (x0, y0), (x1, y1), share in zip(low_N2.clip(0), high_N2.clip(0), heatmap.shares_N, strict=True):
+        total_HW[y0:y1, x0:x1] += share
+        count_HW[y0:y1, x0:x1] += 1
+    with np.errstate(invalid="ignore"):
+        total_HW /= count_HW
+    return total_HW
+
+
+def overlay(values_HW: Values, limit: float, thumbnail: Pixels | None) -> Pixels:
+    """The map over the slide in pale grey, (H, W, 3): over white where there is no thumbnail."""
+    from matplotlib import colormaps
+
+    grey_HW = np.full(values_HW.shape, 255, dtype=np.uint8)
+    if thumbnail is not None:
+        import cv2
+
+        cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY, dst=grey_HW)
+    picture = np.repeat(grey_HW[..., None], 3, axis=2)
+    there_HW = ~np.isnan(values_HW)
+    table_K3 = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].astype(np.float32)
+    index_M = np.round((values_HW[there_HW] / limit).clip(-1, 1) * 127.5 + 127.5).astype(np.uint8)
+    under_M1 = grey_HW[there_HW].astype(np.float32)[:, None]
+    picture[there_HW] = np.round(OPACITY * table_K3[index_M] + (1 - OPACITY) * under_M1).astype(np.uint8)
+    return picture
+
+
+def thumbnail_of(slide: Slide, heatmap: Heatmap) -> Pixels:
+    """The whole slide at the map's resolution (H, W, 3).
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
+    picture: Pixels = slide.overview(heatmap.map_mpp)
+    return picture
+
+
+def write_shares(path: Path, heatmap: Heatmap) -> None:
+    """Write the numbers behind a map: a CSV with ``x_px0, y_px0, share``, one row a tile."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["x_px0", "y_px0", "share"])
+        for (x, y), share in zip(heatmap.coords_N2_px0.tolist(), heatmap.shares_N.tolist(), strict=True):
+            writer.writerow([x, y, f"{share:.9g}"])

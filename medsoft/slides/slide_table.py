@@ -1,0 +1,92 @@
+"""Slides named by a table, one row a slide, checked before work starts."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from medsoft.data import checks
+from medsoft.data.problems import Problem, TableError
+from medsoft.data.source import load_source, require_columns, text
+from medsoft.errors import InputError
+from medsoft.slides.sources import LONGEST_ID, SlideSource, is_too_long, make_ids
+
+
+def read_slide_table(
+    table: str | Path,
+    slide_mpp: float | None = None,
+    *,
+    root: str | Path | None = None,
+    path: str = "path",
+    id: str | None = None,
+    slide_mpp_column: str = "mpp",
+    on_error: Literal["error", "skip"] = "error",
+) -> list[SlideSource]:
+    """Read a table of slides; arguments and errors as for ``medsoft.slides.sources.find_slides``."""
+    table = Path(table)
+    source = load_source(table)
+    mpp_column = None if slide_mpp_column == "mpp" and "mpp" not in source else slide_mpp_column
+    wanted = {"path": path, "id": id, "slide_mpp_column": mpp_column}
+    require_columns(table, source.columns, {option: [name] for option, name in wanted.items() if name is not None})
+    base = Path(os.path.abspath(root or table.parent))  # noqa: PTH100 (resolve() would follow links to other names)
+    if not base.is_dir():
+        raise InputError(f"{base}: the root of the paths is not a folder")
+    rows = pd.DataFrame({str(name): text(source[name]) for name in source.columns})
+    paths = rows[path].map(lambda value: os.path.normpath(base / value) if value else "")
+    files, _ = checks.check_files(paths, base)
+    # Contents are not compared, as terabytes would be read; two rows of one file are one mistake.
+    problems = [*files, *_twice(paths)]
+    if on_error == "skip":
+        problems = [problem for problem in problems if problem.kind not in ("missing file", "empty file")]
+    mpp = _resolutions(rows[mpp_column], problems) if mpp_column else [None] * len(rows)
+    ids = rows[id] if id is not None else None
+    if ids is None and not problems:
+        ids = pd.Series(make_ids([Path(file) for file in paths]))
+    if ids is not None:
+        problems += checks.check_ids(ids)
+        problems += [
+            Problem("id too long", (row,), repr(name), f"files are named after it: {LONGEST_ID} bytes at most", False)
+            for row, name in enumerate(ids, start=1)
+            if is_too_long(name)
+        ]
+    if problems or ids is None:
+        raise TableError(str(table), problems)
+    return [
+        SlideSource(
+            id=name,
+            path=Path(file),
+            mpp=slide_mpp if stated is None else stated,
+            mpp_origin="table" if stated is not None else "option" if slide_mpp is not None else "",
+            row={str(column): str(value) for column, value in row.items()},
+        )
+        for name, file, stated, row in zip(ids, paths, mpp, rows.to_dict("records"), strict=True)
+    ]
+
+
+def _twice(paths: pd.Series) -> list[Problem]:
+    first: dict[str, int] = {}
+    problems = []
+    for row, path in enumerate(paths, start=1):
+        if path and first.setdefault(path, row) != row:
+            message = f"{path}: the same file as row {first[path]}"
+            problems.append(Problem("duplicate", (row,), message, "keep one row of each slide", False))
+    return problems
+
+
+def _resolutions(column: pd.Series, problems: list[Problem]) -> list[float | None]:
+    """The column's numbers, None where it is empty; adds what is no resolution to ``problems``."""
+    values: list[float | None] = []
+    for row, word in enumerate(column, start=1):
+        try:
+            value = float(word) if word else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not 0 < value < math.inf:
+            advice = "give µm per pixel of the slide's finest level, or leave it empty where the file says it"
+            problems.append(Problem("not a resolution", (row,), repr(word), advice, False))
+        values.append(value)
+    return values
