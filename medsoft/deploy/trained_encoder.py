@@ -1,4 +1,4 @@
-"""The encoder and the tiles of a trained slide classifier: built again as the checkpoint says, anything else refused."""
+"""Encoder and tiles of a trained slide classifier: built again as the checkpoint says, anything else is refused."""
 
 from __future__ import annotations
 
