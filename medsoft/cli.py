@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "draw what each tile adds to a class of a trained model",
     ),
     "slides export": ("medsoft.data.verbs_bags:export", "write feature files in the layout of another tool"),
+    "evaluate": ("medsoft.evaluation.verbs:evaluate", "metrics with intervals, thresholds and calibration"),
+    "compare": ("medsoft.evaluation.verbs:compare", "differences between models on the same samples, with intervals"),
     "weights convert": ("medsoft.deploy.weights:convert", "turn a softmax vision transformer into one without softmax"),
     "benchmark attention": ("medsoft.benchmark.verbs:attention", "time and memory of attention mechanisms as N grows"),
     "benchmark backbones": ("medsoft.benchmark.verbs:backbones", "time and memory of backbones as images grow"),

@@ -4,11 +4,13 @@
     python scripts/conversion.py run ../shared/data runs/conversion
     python scripts/conversion.py table runs/conversion
 
-For each of three seeds a small softmax ViT is trained on the IDC tiles, converted to seqnorm and to sima with 32 images
-of the training part, and trained for two epochs more; beside it one of each mechanism starts afresh and gets the same
-two epochs. A seed draws weights and split (by patient); all runs of a seed share the split, so that no test patient has
-been seen by the softmax model. Learning rates were fixed before the first run: 1e-3 afresh (that of all recipes), 3e-4
-from trained weights.
+For each of three seeds a small softmax ViT is trained on the IDC tiles and converted to seqnorm and to sima with 32
+images of the training part. A linear probe (the backbone frozen, two epochs for a new head) says what the features are
+worth right after the conversion, beside those of the softmax model and of random weights. Then the converted models are
+trained for two epochs more; one of each mechanism starts afresh and gets the same two epochs. A seed draws weights and
+split (by patient); all runs of a seed share the split, so that no test patient has been seen by the softmax model.
+Learning rates were fixed before the first run: 1e-3 afresh (that of all recipes), 3e-4 from trained weights. The probes
+(1e-2) were added when the first seed had been trained.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ def run(data: Path, out: Path) -> None:
         fit(data, source, seed, "softmax", PRETRAINING_EPOCHS)
         images = folder / "calibration.csv"
         write_training_images(data, source / "split.csv", images)
+        split = f"--data.splits_from={source / 'split.csv'}"
+        probe = [split, "--model.freeze=true", "--model.lr=1e-2", "--model.warmup_epochs=0"]
+        trained = f"--model.pretrained={source / 'checkpoints/best.ckpt'}"
+        fit(data, folder / "softmax-probe", seed, "softmax", BRIEF_EPOCHS, *probe, trained)
         for mechanism in ("seqnorm", "sima"):
             weights = folder / f"{mechanism}.safetensors"
             if not weights.is_file():
@@ -66,10 +72,21 @@ def run(data: Path, out: Path) -> None:
                     f"--weights={source / 'checkpoints/best.ckpt'}", f"--to={mechanism}", f"--images={images}",
                     f"--out={weights}",
                 )  # fmt: skip
-            brief = ["--model.warmup_epochs=0.5", f"--data.splits_from={source / 'split.csv'}"]
+            converted = f"--model.pretrained={weights}"
+            fit(data, folder / f"{mechanism}-probe-random", seed, mechanism, BRIEF_EPOCHS, *probe)
+            fit(data, folder / f"{mechanism}-probe-converted", seed, mechanism, BRIEF_EPOCHS, *probe, converted)
+            brief = [split, "--model.warmup_epochs=0.5"]
             fit(data, folder / f"{mechanism}-afresh", seed, mechanism, BRIEF_EPOCHS, *brief)
-            converted = [f"--model.pretrained={weights}", "--model.lr=3e-4"]
-            fit(data, folder / f"{mechanism}-converted", seed, mechanism, BRIEF_EPOCHS, *brief, *converted)
+            fit(
+                data,
+                folder / f"{mechanism}-converted",
+                seed,
+                mechanism,
+                BRIEF_EPOCHS,
+                *brief,
+                converted,
+                "--model.lr=3e-4",
+            )
 
 
 def write_training_images(data: Path, split: Path, out: Path) -> None:
@@ -85,7 +102,8 @@ def write_training_images(data: Path, split: Path, out: Path) -> None:
 
 def table(out: Path) -> None:
     """Print test AUROC, mean over the seeds and range."""
-    names = ["softmax", *(f"{m}-{start}" for m in ("seqnorm", "sima") for start in ("afresh", "converted"))]
+    kinds = ("probe-random", "probe-converted", "afresh", "converted")
+    names = ["softmax", "softmax-probe", *(f"{m}-{kind}" for m in ("seqnorm", "sima") for kind in kinds)]
     for name in names:
         files = [out / f"seed-{seed}" / name / "metrics.json" for seed in SEEDS]
         values = [json.loads(file.read_text())["test"]["overall"]["auroc"] for file in files if file.is_file()]

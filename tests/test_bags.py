@@ -87,6 +87,8 @@ def test_the_model_is_told_what_the_features_are(slides):
         ("TCGA-01.5d2f-77", "TCGA-01.5d2f-77.h5"),
         ("a.h5", "a.h5"),
         ("x/a.svs", "x-a.h5"),
+        ("x/a.svs", "x-a.svs.h5"),
+        ("/data/x/a.svs", "x-a.h5"),
         ("a.svs", "a.pt"),
         ("Größe 1.svs", "Größe 1.h5"),
     ],

@@ -37,6 +37,8 @@ usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a ver
   slides predict         from slides to probabilities and heatmaps in one go
   slides heatmap         draw what each tile adds to a class of a trained model
   slides export          write feature files in the layout of another tool
+  evaluate               metrics with intervals, thresholds and calibration
+  compare                differences between models on the same samples, with intervals
   weights convert        turn a softmax vision transformer into one without softmax
   benchmark attention    time and memory of attention mechanisms as N grows
   benchmark backbones    time and memory of backbones as images grow

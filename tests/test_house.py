@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "models": {"medsoft.models", "medsoft.layers", "medsoft.ops"},
     "data": {"medsoft.data", "medsoft.parsing"},
     "slides": {"medsoft.slides", "medsoft.data", "medsoft.evaluation", "medsoft.parsing"},
-    "evaluation": {"medsoft.evaluation"},
+    "evaluation": {"medsoft.evaluation", "medsoft.parsing"},
     "deploy": {
         "medsoft.deploy",
         "medsoft.models",

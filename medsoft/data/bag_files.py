@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,8 @@ class BagFiles:
         if not self.by_name:
             return os.path.normpath(self.folder / value) if value else ""
         names = _names(value, id)
-        return str(self.folder / next((name for name in names if (self.folder / name).is_file()), names[-1]))
+        found = next((name for name in names if (self.folder / name).is_file()), None)
+        return str(self.folder / (found or f"{id or Path(value).stem}{SUFFIXES[0]}"))
 
     def check(self, frame: pd.DataFrame) -> list[Problem]:
         """Files that are missing, damaged, empty or there twice, and features that do not belong together."""
@@ -199,17 +199,12 @@ def _names(value: str, id: str) -> list[str]:
     Tools write ``<slide>.h5``, with or without the slide's own suffix; slides of the same name in several folders get
     longer names (``<folder>-<slide>.h5``).
     """
-    path = Path(value)
     if value.endswith(SUFFIXES):
         return [value]
-    parts = [part for part in path.parts if part != path.anchor]
-    longer = ["-".join(parts[i:]) for i in range(len(parts) - 1)]
-    stems: Iterable[str] = [
-        *([id] if id else []),
-        *(Path(name).stem for name in longer),
-        *([path.name, path.stem] if value else []),
-    ]
-    return [stem + suffix for stem in dict.fromkeys(stems) for suffix in reversed(SUFFIXES)]
+    parts = Path(value).parts
+    names = ["-".join(parts[i:]).lstrip("/") for i in range(len(parts))]  # the longest first
+    stems = [*([id] if id else []), *(stem for name in names for stem in (name, Path(name).stem))]
+    return [stem + suffix for stem in dict.fromkeys(stems) for suffix in SUFFIXES]
 
 
 def _patients(frame: pd.DataFrame, target_of: dict[int, tuple[Any, ...]]) -> list[Problem]:

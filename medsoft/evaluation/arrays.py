@@ -23,12 +23,14 @@ class OneAgainstRest:
         truth: (n,) whether the row has it.
         p: (n,) its predicted probability.
         predicted: (n,) whether the predicted class is this one.
+        rows: (n,) positions in the table.
     """
 
     name: str
     truth: npt.NDArray[np.bool_]
     p: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.intp]
 
 
 def probabilities(frame: pd.DataFrame, task: Task) -> npt.NDArray[np.float64]:
@@ -78,5 +80,5 @@ def one_against_rest(frame: pd.DataFrame, task: Task) -> list[OneAgainstRest]:
             known, truth, says = target[:, index] >= 0, target[:, index] == 1, answer[:, index] == 1
         else:
             known, truth, says = target >= 0, target == index, answer == index
-        questions.append(OneAgainstRest(name, truth[known], p_NC[known, index], says[known]))
+        questions.append(OneAgainstRest(name, truth[known], p_NC[known, index], says[known], np.flatnonzero(known)))
     return questions

@@ -136,7 +136,7 @@ def _target_columns(task: Task, targets: npt.ArrayLike | None, n: int) -> dict[s
 
 
 def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
-    text = _read_text(path, name)
+    text, lines_N = read_rows(path, name)
     task, problems = _find_task(text)
     if task is None:
         raise InputError(_listed(name, problems))
@@ -144,8 +144,9 @@ def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
     frame["task"] = task.kind
     for column in task.target_columns:
         if column in text and task.kind == "multilabel":
-            wrong = text[~text[column].isin(list(_BINARY_TARGETS))]
-            problems += [f"{column} is {value!r}: 0, 1 or empty is allowed" for value in wrong[column].unique()]
+            for value in text.loc[~text[column].isin(list(_BINARY_TARGETS)), column].unique():
+                at = np.flatnonzero(text[column] == value)
+                problems.append(f"{column} is {value!r}: 0, 1 or empty is allowed; {_rows(text, at, lines_N)}")
             frame[column] = text[column].map(_BINARY_TARGETS).astype("Int8")
         elif column in text:
             frame[column] = text[column]
@@ -154,16 +155,24 @@ def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
     for column in text.columns.difference(frame.columns, sort=False):
         frame[column] = text[column]
     # A missing id column is one problem, not one a row.
-    problems += _value_problems(frame if "id" in text else frame.drop(columns="id"), task)
+    problems += _value_problems(frame if "id" in text else frame.drop(columns="id"), task, lines_N)
     _raise(name, problems)
     return frame, task
 
 
-def _read_text(path: Path, name: str) -> pd.DataFrame:
-    """Every cell as the text that it is: pandas' own reader would turn a class named NA into a missing one."""
+def read_rows(path: Path, name: str) -> tuple[pd.DataFrame, npt.NDArray[np.intp]]:
+    """Every cell as the text that it is, and the line of the file on which each row ends.
+
+    pandas' own reader would turn a class named NA into a missing one.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, strict=True) if line]
+            reader = csv.reader(file, strict=True)
+            lines, numbers = [], []
+            for line in reader:
+                if line:
+                    lines.append(line)
+                    numbers.append(reader.line_num)
     except OSError as error:
         raise InputError(f"{name}: cannot read the predictions table: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -173,12 +182,12 @@ def _read_text(path: Path, name: str) -> pd.DataFrame:
     header, *rows = lines
     problems = [f"column {column!r} is there twice" for column in dict.fromkeys(header) if header.count(column) > 1]
     problems += [
-        f"row {number} has {len(row)} cells, the header has {len(header)}"
+        f"row {number} has {len(row)} cells, the header has {len(header)} (line {numbers[number]})"
         for number, row in enumerate(rows, start=1)
         if len(row) != len(header)
     ]
     _raise(name, problems)
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    return pd.DataFrame(rows, columns=header, dtype=str), np.array(numbers[1:], dtype=np.intp)
 
 
 def _find_task(text: pd.DataFrame) -> tuple[Task | None, list[str]]:
@@ -215,13 +224,13 @@ def _number(cell: str) -> float:
         return float("nan")
 
 
-def _value_problems(frame: pd.DataFrame, task: Task) -> list[str]:
-    """What is wrong with the values of the columns that are there."""
+def _value_problems(frame: pd.DataFrame, task: Task, lines_N: npt.NDArray[np.intp] | None = None) -> list[str]:
+    """What is wrong with the values of the columns that are there; ``lines_N`` says where a file has the rows."""
     problems = []
 
     def forbid(bad_N: npt.ArrayLike, what: str) -> None:
         if np.any(bad_N):
-            problems.append(f"{what} in {_rows(frame, np.flatnonzero(bad_N))}")
+            problems.append(f"{what} in {_rows(frame, np.flatnonzero(bad_N), lines_N)}")
 
     if "id" in frame:
         forbid(frame["id"] == "", "no id")
@@ -247,11 +256,15 @@ def _value_problems(frame: pd.DataFrame, task: Task) -> list[str]:
     return problems
 
 
-def _rows(frame: pd.DataFrame, positions: npt.NDArray[np.intp], show: int = 5) -> str:
+def _rows(
+    frame: pd.DataFrame, positions: npt.NDArray[np.intp], lines_N: npt.NDArray[np.intp] | None, show: int = 5
+) -> str:
     names = [f" ({name!r})" for name in frame["id"]] if "id" in frame else [""] * len(frame)
     shown = [f"{at + 1}{names[at]}" for at in positions[:show]]
     more = f" and {len(positions) - show} more" if len(positions) > show else ""
-    return f"row{'s' if len(positions) > 1 else ''} {', '.join(shown)}{more}"
+    plural = "s" if len(positions) > 1 else ""
+    lines = "" if lines_N is None else f"; line{plural} {', '.join(str(lines_N[at]) for at in positions[:show])}"
+    return f"row{plural} {', '.join(shown)}{more}{lines}{' …' if lines and more else ''}"
 
 
 def _listed(name: str, problems: list[str]) -> str:

@@ -26,8 +26,14 @@ Values = npt.NDArray[np.float32]
 LONG_SIDE_PX = 2048
 """Longer side of a map, whatever the slide's size: a tile is a few pixels even of the largest slides."""
 
-COLOURS = "RdBu_r"
+COLOURS = "RdBu_r"  # of Matplotlib
+
 OPACITY = 0.65
+"""Of the map over the slide."""
+
+CONTRAST = 0.6
+"""Of the slide in grey under the map."""
+
 CLIPPED_PERCENT = 1.0
 
 
@@ -107,6 +113,8 @@ def overlay(values_HW: Values, limit: float, thumbnail: Pixels | None) -> Pixels
         import cv2
 
         cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY, dst=grey_HW)
+        # Paler, or dark tissue would make all colours dark, unlike those of the colour bar.
+        grey_HW = cv2.convertScaleAbs(grey_HW, alpha=CONTRAST, beta=255 * (1 - CONTRAST)).astype(np.uint8, copy=False)
     picture = np.repeat(grey_HW[..., None], 3, axis=2)
     there_HW = ~np.isnan(values_HW)
     table_K3 = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].astype(np.float32)

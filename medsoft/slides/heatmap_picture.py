@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from medsoft.evaluation.pictures.style import INK, caption, new_figure, save, shortened, styled
+from medsoft.evaluation.pictures.style import DPI, INK, caption, new_figure, save, shortened, styled
 from medsoft.slides.heatmap import COLOURS, OPACITY, Heatmap, Pixels
 from medsoft.slides.polygons import Polygon
 
@@ -93,7 +94,11 @@ def scale_bar_mm(width_mm: float) -> float:
 
 def _panel(axes: Axes, pixels: Pixels, heatmap: Heatmap) -> None:
     height, width = pixels.shape[:2]
-    axes.imshow(pixels)
+    shrunk = PANEL_INCHES * DPI / max(height, width)
+    if shrunk < 1:  # Matplotlib's own reduction takes many times the memory
+        size = (max(1, round(width * shrunk)), max(1, round(height * shrunk)))
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    axes.imshow(pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     axes.spines[:].set(visible=True, color="#CCCCCC", linewidth=0.5)

@@ -1,0 +1,130 @@
+"""From a predictions table to everything that is reported of it: ``evaluate_table``.
+
+One fold is one model, and is evaluated by itself. Within it every split is read at every level (row, exam, patient).
+Thresholds and recalibration are chosen on one split and then locked; on that split they are not reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from medsoft.evaluation.arrays import has_target, one_against_rest
+from medsoft.evaluation.levels import at_level, levels_of
+from medsoft.evaluation.locked import Chosen, Locked
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.recalibration import fit_recalibration
+from medsoft.evaluation.score_part import score_part, score_regression
+from medsoft.evaluation.settings import Plan, Settings, plan
+from medsoft.evaluation.thresholds import choose
+from medsoft.task import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is reported of one model, or of the folds of one procedure.
+
+    Attributes:
+        task: None for regression.
+        settings: how it was done.
+        parts: in the order of the table.
+        locked: thresholds and recalibration; None for regression.
+        notes: on the whole.
+    """
+
+    task: Task | None
+    settings: Settings
+    parts: list[Part]
+    locked: Locked | None
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluate_table(
+    frame: pd.DataFrame,
+    task: Task | None,
+    settings: Settings | None = None,
+    groups: pd.DataFrame | None = None,
+    locked: Locked | None = None,
+) -> Evaluation:
+    """Evaluate a predictions table.
+
+    Args:
+        frame: as read or made by ``medsoft.evaluation.predictions``, or by ``read_regression``.
+        task: its task; None for regression.
+        settings: options.
+        groups: (N, columns) of text, in the order of the table, for subgroups.
+        locked: thresholds and recalibration chosen before; nothing is chosen then.
+
+    Raises:
+        InputError: something is to be chosen that cannot be, or would be chosen on what is reported.
+    """
+    settings = settings or Settings()
+    frame = frame.reset_index(drop=True)
+    groups = None if groups is None else groups.reset_index(drop=True)
+    levels = settings.levels or tuple(levels_of(frame))
+    intended = Plan((), "none", None)
+    if task is not None and locked is None:
+        intended = plan(frame, task, settings)
+    parts: list[Part] = []
+    all_chosen: list[Chosen] = []
+    notes = list(intended.notes)
+    for fold, of_fold in frame.groupby("fold", sort=False):
+        for name in levels:
+            if task is None:
+                chosen = None
+            elif locked is not None:
+                chosen = locked.find(str(fold), name)
+            else:
+                chosen = _choose(of_fold, task, str(fold), name, intended)
+            if chosen is not None and locked is None:
+                all_chosen.append(chosen)
+                notes += _not_recalibrated(chosen, intended)
+            for split, rows in of_fold.groupby("split", sort=False):
+                own = intended.choose_on is not None and split == intended.choose_on
+                shown = None if groups is None or name != "row" else groups.loc[rows.index]
+                level = at_level(rows.reset_index(drop=True), task, name)
+                if task is None:
+                    part = score_regression(level, settings, shown)
+                else:
+                    assert chosen is not None
+                    part = score_part(level, task, settings, chosen, own, shown)
+                part.notes.extend(_shared_patients(of_fold, str(split), intended.choose_on))
+                parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
+    if task is not None and locked is None:
+        locked = Locked(task, tuple(all_chosen))
+    return Evaluation(task, settings, parts, locked, notes)
+
+
+def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan) -> Chosen:
+    rows = of_fold[of_fold["split"] == intended.choose_on] if intended.choose_on is not None else of_fold.iloc[:0]
+    known = at_level(rows.reset_index(drop=True), task, level).frame if len(rows) else rows
+    known = known[has_target(known, task)] if len(known) else known
+    points = []
+    for rule in intended.rules:
+        points += [choose(question, rule) for question in one_against_rest(known, task)]
+    recalibration = None
+    if intended.choose_on is not None and len(known):
+        recalibration = fit_recalibration(known, task, intended.recalibrate)
+    return Chosen(fold, level, intended.choose_on or "", len(known), tuple(points), recalibration)
+
+
+def _not_recalibrated(chosen: Chosen, intended: Plan) -> list[str]:
+    if intended.recalibrate == "none" or chosen.recalibration is not None:
+        return []
+    fold = f" of fold {chosen.fold!r}" if chosen.fold else ""
+    return [f"not recalibrated by {chosen.level}: the {chosen.n} rows of {chosen.split!r}{fold} are all of one class"]
+
+
+def _shared_patients(of_fold: pd.DataFrame, split: str, choose_on: str | None) -> list[str]:
+    if choose_on is None or split == choose_on:
+        return []
+    named = of_fold[of_fold["patient"] != ""]
+    here = set(named.loc[named["split"] == split, "patient"])
+    shared = here & set(named.loc[named["split"] == choose_on, "patient"])
+    if not shared:
+        return []
+    return [
+        f"WARNING: {len(shared)} of {len(here)} patients are in {choose_on!r} too, where thresholds were chosen, "
+        f"such as {sorted(shared)[0]!r}"
+    ]

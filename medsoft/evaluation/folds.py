@@ -1,0 +1,81 @@
+"""A metric as the mean over folds, with draws of patients that run through all folds.
+
+In a cross-validation every patient is in one fold, and the draws are made within the folds. Where patients are in
+several (repeats, or seeds with a test part each), a drawn patient counts in all of his folds alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from medsoft.evaluation.arrays import targets
+from medsoft.evaluation.bootstrap import make_units, patients_of, resample
+from medsoft.evaluation.measures import Asked, measures, wanted_key
+from medsoft.evaluation.pairing import Model
+from medsoft.evaluation.scorecard import scorecard
+from medsoft.evaluation.settings import Settings
+from medsoft.task import Task
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def mean_over_folds(
+    models: Sequence[Model], task: Task | None, asked: Asked, settings: Settings
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Each model's mean over its folds' own values of a metric.
+
+    Args:
+        models: one or several, with the same samples in the same order, all with a target; the column ``fold`` says
+            which model of a cross-validation predicted a row.
+        task: theirs; None for regression.
+        asked: the metric.
+        settings: of the bootstrap.
+
+    Returns:
+        By the model's name: the draws (B,), the same ones for all models, and the value as it is (1,). NaN where a fold
+        has none.
+
+    Raises:
+        InputError: the task has no such metric.
+    """
+    key = wanted_key(asked, task)
+    first = models[0].frame
+    patients = patients_of(first)
+    units = make_units(patients, _strata(first, task, patients) if settings.stratify else None)
+    folds = {fold: np.flatnonzero(first["fold"] == fold) for fold in dict.fromkeys(first["fold"])}
+    parts = {
+        (model.name, fold): measures(
+            model.frame.iloc[rows].reset_index(drop=True), task, patients[rows], model.points_of(fold)
+        )
+        for model in models
+        for fold, rows in folds.items()
+    }
+
+    def statistic(weights_BU: FloatArray) -> dict[str, FloatArray]:
+        undefined = np.full(len(weights_BU), np.nan)
+        return {
+            model.name: np.mean(
+                [scorecard(parts[model.name, fold], weights_BU).get(key, undefined) for fold in folds], axis=0
+            )
+            for model in models
+        }
+
+    return resample(units, statistic, settings.draws, settings.seed), statistic(units.ones)
+
+
+def _strata(frame: pd.DataFrame, task: Task | None, patients: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
+    """Class by fold where each patient is in one fold (a cross-validation), else the class alone."""
+    if task is None or task.kind == "multilabel":
+        return None
+    label: npt.NDArray[np.intp] = targets(frame, task)
+    fold, _ = pd.factorize(frame["fold"])
+    of_patient = np.zeros(int(patients.max()) + 1, dtype=np.intp)
+    of_patient[patients] = fold
+    if not np.array_equal(of_patient[patients], fold):
+        return label
+    by_fold: npt.NDArray[np.intp] = label + fold.astype(np.intp) * len(task.classes)
+    return by_fold

@@ -1,0 +1,92 @@
+"""What is reported of one fold, split and level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from medsoft.evaluation.calibration import Calibration
+from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.subgroups import GroupEstimate
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve with a pointwise bootstrap band; ``low`` and ``high`` are empty where the draws give none."""
+
+    x: FloatArray
+    y: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Plain values."""
+        return {name: np.asarray(getattr(self, name)).tolist() for name in ("x", "y", "low", "high")}
+
+
+@dataclass(frozen=True)
+class ClassCurves:
+    """Curves of one class or label against the rest: ROC, net benefit as predicted and recalibrated (or None)."""
+
+    roc: Curve
+    net_benefit: Curve
+    net_benefit_recalibrated: Curve | None
+    prevalence: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One fold, split and level.
+
+    Attributes:
+        fold: name; "" without folds.
+        split: name; "all" for a table without splits.
+        level: row, exam or patient.
+        n: samples with a target, all of what follows.
+        n_missing: samples without.
+        n_mixed: exams or patients (multilabel: their targets) whose rows disagree; counted in ``n_missing`` too.
+        n_patients: None where the table names none.
+        n_per_class: samples of each class; for multilabel, that have the label. Empty for regression.
+        clustered: whether a patient has several samples here.
+        bootstrap: what was drawn, in words.
+        estimates: all metrics.
+        calibration: by class or label, as predicted ("") and recalibrated.
+        top_label_error: calibration error of the predicted class's probability, likewise; for several classes.
+        curves: by class or label.
+        groups: subgroups; by row only.
+        frame: the samples with a target, as a predictions table.
+        recalibrated: the same with recalibrated probabilities, or None.
+        notes: what to know before reading.
+    """
+
+    fold: str
+    split: str
+    level: str
+    n: int
+    n_missing: int
+    n_mixed: int
+    n_patients: int | None
+    n_per_class: dict[str, int]
+    clustered: bool
+    bootstrap: str
+    estimates: list[Estimate]
+    calibration: dict[str, dict[str, Calibration]]
+    top_label_error: dict[str, float]
+    curves: dict[str, ClassCurves]
+    groups: list[GroupEstimate]
+    frame: pd.DataFrame
+    recalibrated: pd.DataFrame | None
+    notes: list[str]
+
+    def find(self, metric: str, **about: Any) -> Estimate | None:
+        """The first estimate of a metric with these attributes, such as ``class_name="yes"``."""
+        for found in self.estimates:
+            if found.metric == metric and all(getattr(found, name) == value for name, value in about.items()):
+                return found
+        return None

@@ -1,0 +1,165 @@
+"""What ``medsoft evaluate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from medsoft.errors import InputError
+from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.evaluate import Evaluation, evaluate_table
+from medsoft.evaluation.locked import read_locked
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.settings import Settings
+from medsoft.evaluation.subgroups import group_columns
+from medsoft.evaluation.tables import Predictions, join_samples, read_parts, read_samples
+from medsoft.evaluation.writing import write_evaluation
+
+
+def evaluate(
+    predictions: list[str],
+    out: str,
+    table: str | None = None,
+    id: str | None = None,
+    subgroups: str | list[str] | None = None,
+    bands: dict[str, list[float]] | None = None,
+    by: str | list[str] | None = None,
+    thresholds: str | float | list[str | float] | None = None,
+    choose_on: str = "val",
+    optimistic: bool = False,
+    recalibrate: str | None = None,
+    locked: str | None = None,
+    prevalences: float | str | list[float] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    stratify: bool = True,
+    pictures: bool = True,
+) -> int:
+    """Metrics with intervals, thresholds, calibration and subgroups of one model's predictions.
+
+    Args:
+        predictions: Tables as medsoft writes them, or with id, target and p_<class>; several where val and test, or
+            folds, lie in files of their own.
+        out: Folder for evaluation.json, tables and pictures; created.
+        table: Sample table (CSV or Parquet) with further columns, such as sex, age, site or scanner.
+        id: Its column with the ids, or with files whose names without suffix are the ids; id if not given.
+        subgroups: Columns to group by, with commas between; if not given, all of the sample table with 2 to 8 values.
+        bands: Limits for columns of numbers, such as {age: [50, 65]} for < 50, 50 to < 65 and >= 65.
+        by: row, exam or patient, or several with commas between; if not given, those that differ.
+        thresholds: Rules with commas between: a number, youden, sensitivity:0.95, specificity:0.9, cost:5 (a miss costs
+            five false alarms). If not given, 0.5, and youden where there are rows to choose on.
+        choose_on: Split whose rows choose thresholds and fit the recalibration.
+        optimistic: Allow to choose on the split that is reported. Every such value is then marked as OPTIMISTIC.
+        recalibrate: temperature, isotonic or none; temperature if not given and where there are rows to fit on.
+        locked: locked.json of an earlier evaluation, whose thresholds and recalibration are then used.
+        prevalences: For further PPV and NPV, with commas between, such as 0.01,0.05.
+        draws: Of the bootstrap over patients.
+        seed: Of the bootstrap.
+        confidence: Of all intervals.
+        stratify: Draw patients within the classes. False for a consecutive series, whose mix of classes came by chance.
+        pictures: Draw ROC curves with bands, reliability diagrams, decision curves and forest plots.
+
+    Raises:
+        InputError: the tables or options are wrong.
+    """
+    given = read_parts(predictions)
+    rules = None if thresholds is None else tuple(words(thresholds))
+    settings = Settings(
+        draws=draws,
+        seed=seed,
+        confidence=confidence,
+        stratify=stratify,
+        rules=rules,
+        choose_on=choose_on,
+        optimistic=optimistic,
+        recalibrate=recalibrate,
+        prevalences=_numbers(prevalences),
+        levels=None if by is None else tuple(words(by)),
+    )
+    chosen_before = None
+    if locked is not None:
+        if rules is not None or recalibrate is not None:
+            raise InputError("--locked brings thresholds and recalibration: leave out --thresholds and --recalibrate")
+        if given.task is None:
+            raise InputError("--locked is for classes: a regression has no thresholds")
+        chosen_before = read_locked(locked, given.task)
+    if given.task is None and (rules is not None or recalibrate is not None or settings.prevalences):
+        raise InputError(
+            "thresholds, recalibration and prevalences are for classes: these predictions are a regression"
+        )
+    groups = None
+    notes: list[str] = []
+    if table is not None:
+        samples = join_samples(given.frame, read_samples(table), id, table)
+        columns = None if subgroups is None else words(subgroups)
+        groups, notes = group_columns(samples, given.frame, given.task, columns, bands or {})
+        unknown = int((samples == "").all(axis=1).sum())
+        notes += [f"{unknown} of {len(samples)} samples are not in {table}"] if unknown else []
+    elif subgroups is not None or bands is not None or id is not None:
+        raise InputError("subgroups need the sample table: name it with --table")
+    result = evaluate_table(given.frame, given.task, settings, groups, chosen_before)
+    result.notes.extend(notes)
+    if chosen_before is not None:
+        result.notes.append(f"thresholds and recalibration as locked in {locked}")
+    written = write_evaluation(result, out, given.inputs, pictures)
+    _print(result, given, Path(out), len(written))
+    return 0
+
+
+def words(values: str | float | Sequence[str | float]) -> list[str]:
+    """Words with commas between, or a list of them."""
+    listed = values.split(",") if isinstance(values, str) else [values] if isinstance(values, int | float) else values
+    return [str(word).strip() for word in listed if str(word).strip()]
+
+
+def _numbers(values: float | str | list[float] | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words(values)) if values is not None else ()
+    except ValueError as error:
+        raise InputError(f"--prevalences: {error}") from error
+
+
+def _print(result: Evaluation, given: Predictions, out: Path, n_written: int) -> None:
+    console = Console(highlight=False)
+    for part in result.parts:
+        console.print(_summary(part))
+        for note in part.notes:
+            console.print(f"  {note}", soft_wrap=True, markup=False)
+    for note in result.notes:
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+    console.print(f"Wrote {out / 'evaluation.json'} and {n_written - 1} other files", soft_wrap=True, markup=False)
+
+
+def _summary(part: Part) -> Table:
+    name = f"{part.split}{f', fold {part.fold}' if part.fold else ''}, by {part.level}"
+    people = "" if part.n_patients is None or part.level == "patient" else f", {part.n_patients} patients"
+    table = Table("metric", "value", "interval", "method", title=f"{name} (n={part.n}{people})")
+    several = sum(estimate.metric == "auroc" and bool(estimate.class_name) for estimate in part.estimates) > 1
+    for estimate in part.estimates:
+        if not _is_shown(estimate, several):
+            continue
+        value = "undefined" if estimate.value is None else f"{estimate.value:.3f}"
+        interval = "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+        table.add_row(_name(estimate), value, interval, estimate.method or estimate.note)
+    return table
+
+
+_SHOWN = {"auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"}
+_SHOWN |= {"brier", "mae", "bias", "r2", "concordance"}
+
+
+def _is_shown(estimate: Estimate, several: bool) -> bool:
+    """The terminal shows the main metrics; of several classes only averages, and each one's AUROC."""
+    if estimate.metric not in _SHOWN or estimate.prevalence is not None or estimate.probabilities:
+        return False
+    return estimate.metric == "auroc" or not (several and (estimate.class_name or estimate.average == "micro"))
+
+
+def _name(estimate: Estimate) -> str:
+    of = [part for part in (estimate.class_name, estimate.average) if part]
+    at = f" at {estimate.rule}" if estimate.rule else ""
+    return f"{estimate.metric.replace('_', ' ')}{f' ({of[0]})' if of else ''}{at}"

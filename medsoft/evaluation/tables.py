@@ -1,0 +1,146 @@
+"""The tables that a call names: parts of one model's predictions, and columns of the sample table beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from medsoft.errors import InputError
+from medsoft.evaluation.predictions import read_predictions
+from medsoft.evaluation.regression import read_regression
+from medsoft.task import Task
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One model's predictions.
+
+    Attributes:
+        frame: the rows of all files.
+        task: None for regression.
+        inputs: of each file its name, SHA-256 and number of rows.
+    """
+
+    frame: pd.DataFrame
+    task: Task | None
+    inputs: tuple[dict[str, Any], ...]
+
+
+def read_parts(paths: Sequence[str | Path]) -> Predictions:
+    """Read the files that hold one model's predictions between them: val and test apart, or the folds.
+
+    Raises:
+        InputError: a file is no valid predictions table, the files ask different questions, or a sample is there
+            twice in its split and fold.
+    """
+    if not paths:
+        raise InputError("no predictions: name one or several tables, such as runs/eyes/predictions.csv")
+    frames, tasks, inputs = [], [], []
+    for path in map(Path, paths):
+        frame, task = read_either(path)
+        frames.append(frame)
+        tasks.append(task)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        inputs.append({"file": str(path), "sha256": digest, "rows": len(frame)})
+    for given, task in zip(paths, tasks, strict=True):
+        if task != tasks[0]:
+            raise InputError(
+                f"{given}: {_asked(task)}, but {paths[0]}: {_asked(tasks[0])}; one call evaluates one model "
+                "(medsoft compare takes several)"
+            )
+    frame = pd.concat(frames, ignore_index=True)
+    again = frame.duplicated(["id", "split", "fold"])
+    if again.any():
+        first = frame[again].iloc[0]
+        files = np.repeat([str(path) for path in paths], [len(part) for part in frames])
+        both = sorted(set(files[(frame[["id", "split", "fold"]] == first[["id", "split", "fold"]]).all(axis=1)]))
+        raise InputError(
+            f"{int(again.sum())} samples are there twice in their split and fold, such as {first['id']!r} in "
+            f"{' and '.join(both)}; one call evaluates one model (medsoft compare takes several)"
+        )
+    return Predictions(frame, tasks[0], tuple(inputs))
+
+
+def read_either(path: str | Path) -> tuple[pd.DataFrame, Task | None]:
+    """Read a predictions table of any task; the task of regression is None.
+
+    Raises:
+        InputError: the file cannot be read or is no valid predictions table; all problems are listed.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        header = []  # the reader below says what is wrong
+    if "prediction" in header and not any(name.startswith("p_") for name in header):
+        return read_regression(path), None
+    return read_predictions(path)
+
+
+def _asked(task: Task | None) -> str:
+    return "regression" if task is None else f"{task.kind} with the classes {', '.join(task.classes)}"
+
+
+def read_samples(path: str | Path) -> pd.DataFrame:
+    """A sample table as text, "" where empty.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(path)
+            return frame.astype(object).where(frame.notna(), "").astype(str)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: cannot read the sample table: {error}") from error
+
+
+def join_samples(frame: pd.DataFrame, samples: pd.DataFrame, column: str | None, name: str) -> pd.DataFrame:
+    """The sample table's columns for each row of the predictions, (N, ...) of text; "" where it has no such sample.
+
+    Args:
+        frame: predictions.
+        samples: as read by ``read_samples``.
+        column: which of its columns names the sample, by its id or by a file whose name without suffix is the id;
+            by default ``id``.
+        name: of the table, for messages.
+
+    Raises:
+        InputError: the column does not exist or names samples twice, or no sample is found.
+    """
+    if column is None and "id" not in samples:
+        likely = [str(other) for other in samples if _keys(samples[other]).isin(set(frame["id"])).any()]
+        advice = f"; {' and '.join(likely)} would do: --id {likely[0]}" if likely else ""
+        raise InputError(f"{name}: there is no column id; name the one that holds the ids with --id{advice}")
+    column = column or "id"
+    if column not in samples:
+        raise InputError(f"{name}: there is no column {column!r}; there are {', '.join(map(str, samples))}")
+    wanted = set(frame["id"])
+    key = samples[column] if samples[column].isin(wanted).any() else _keys(samples[column])
+    found = key.isin(wanted)
+    if not found.any():
+        raise InputError(
+            f"{name}: no value of {column!r} is an id of the predictions ({frame['id'].iloc[0]!r} …); --id names "
+            "another column"
+        )
+    twice = found & key.duplicated(keep=False)
+    if twice.any():
+        lines: npt.NDArray[np.intp] = np.flatnonzero(twice)[:5] + 2
+        raise InputError(f"{name}: {column!r} names samples twice, in lines {', '.join(map(str, lines))}")
+    used = samples[found].set_axis(key[found], axis=0)
+    return used.reindex(frame["id"]).fillna("").reset_index(drop=True)
+
+
+def _keys(values: pd.Series) -> pd.Series:
+    """Names of files without folder and suffix."""
+    return values.map(lambda value: Path(value).stem)
