@@ -57,15 +57,13 @@ USAGE = "usage: medsoft VERB [options]    (medsoft VERB --help lists the options
 
 def help_text() -> str:
     """What ``medsoft --help`` prints."""
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {line}" for verb, (_, line) in VERBS.items()]
     return "\n".join(
         [
             "medsoft: train, evaluate and run compute-efficient transformers on medical images.",
             "",
             USAGE,
             "",
-            *lines,
+            *_lines(list(VERBS)),
             "",
             "First steps:  medsoft data phantom fundus --out phantoms",
             "              medsoft fit --config fundus --data.table phantoms/labels.csv --data.positive lesions",
@@ -92,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"medsoft {__version__}")
         return 0
+    if words[1:] in (["-h"], ["--help"], ["help"]) and (group := _group(words[0])):
+        print("\n".join([f"usage: medsoft {words[0]} VERB [options]", "", *_lines(group)]))
+        return 0
     verb = next((name for name in (" ".join(words[:2]), words[0]) if name in VERBS), None)
     if verb is None:
         return _fail(_unknown(words))
@@ -114,11 +115,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(result or 0)
 
 
+def _lines(verbs: list[str]) -> list[str]:
+    width = max(map(len, verbs))
+    return [f"  {verb:<{width}}  {VERBS[verb][1]}" for verb in verbs]
+
+
+def _group(word: str) -> list[str]:
+    return [verb for verb in VERBS if verb.startswith(f"{word} ")]
+
+
 def _unknown(words: list[str]) -> str:
     import difflib
 
-    group = [name for name in VERBS if name.startswith(f"{words[0]} ")]
-    if group:
+    if group := _group(words[0]):
         return f"medsoft {words[0]} does: {', '.join(name.split()[1] for name in group)}. {USAGE}"
     near = difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1) or difflib.get_close_matches(words[0], VERBS, n=1)
     return f"no verb {words[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f". {USAGE}")

@@ -109,6 +109,12 @@ def test_an_unknown_verb_of_a_group_gets_the_group(medsoft):
         assert "medsoft data does: check, split, show, phantom" in err
 
 
+def test_help_of_a_group_lists_its_verbs(medsoft):
+    code, out, _ = medsoft("slides", "--help")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines()[2:]] == ["tile", "encode", "predict", "heatmap", "export"]
+
+
 def options_listed(text: str) -> dict[str, str]:
     """Options of a help text to all that is said of them, without line breaks."""
     found = {}
