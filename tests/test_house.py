@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "learn": {"medsoft.learn", "medsoft.models", "medsoft.data", "medsoft.evaluation", "medsoft.parsing"},
 }
 HEAVY = {"torch", "torchvision", "lightning", "timm", "monai", "albumentations", "openslide", "matplotlib", "sklearn"}
+HEAVY |= {"pydicom", "nibabel"}
 LIGHT = {  # module -> what it may import when it is imported; the standard library always
     "medsoft": set(),
     "medsoft.cli": set(),

@@ -19,7 +19,7 @@ from medsoft.data.decode import ReadError, decode
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "ReadError", "check_images", "locate", "npz_shapes", "read_image"]
+__all__ = ["MAX_PIXELS", "MIN_SIDE", "ReadError", "check_images", "locate", "npz_array", "npz_shapes", "read_image"]
 
 MAX_PIXELS = 89_478_485
 """Largest picture by default: 256 MiB as 8-bit RGB, where Pillow begins to warn of decompression bombs."""
@@ -147,23 +147,25 @@ _npz_lock = threading.Lock()
 
 
 def _read_npz(file: str, key: str, index: int, check_size: Callable[[int, int], None]) -> np.ndarray:
-    with _npz_lock:  # so that threads do not read the same array at once, each for itself
-        shape = _npz_shapes_cached(file).get(key)
-        if not shape:
-            raise ReadError(f"there is no array {key!r} in the file: {', '.join(_npz_shapes_cached(file))}")
-        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-            raise ReadError(
-                f"the array {key!r} has shape {shape}: pictures are (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
-            )
-        if index >= shape[0]:
-            raise ReadError(f"the array {key!r} has {shape[0]} pictures")
-        check_size(shape[2], shape[1])
-        array = _npz_array(file, key)
-    image: np.ndarray = array[index]
+    shape = _npz_shapes_cached(file).get(key)
+    if not shape:
+        raise ReadError(f"there is no array {key!r} in the file: {', '.join(_npz_shapes_cached(file))}")
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise ReadError(f"the array {key!r} has shape {shape}: pictures are (N, H, W), (N, H, W, 1) or (N, H, W, 3)")
+    if index >= shape[0]:
+        raise ReadError(f"the array {key!r} has {shape[0]} pictures")
+    check_size(shape[2], shape[1])
+    image: np.ndarray = npz_array(file, key)[index]
     return image
 
 
 _npz_shapes_cached = lru_cache(maxsize=8)(npz_shapes)
+
+
+def npz_array(file: str, key: str) -> np.ndarray:
+    """An array of an ``.npz`` file, which stays in memory once read; not to be written to."""
+    with _npz_lock:  # so that threads do not read the same array at once, each for itself
+        return _npz_array(file, key)
 
 
 @lru_cache(maxsize=8)

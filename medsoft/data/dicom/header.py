@@ -1,0 +1,140 @@
+"""Open DICOM files quietly, and read their elements: what is said of a bad one never quotes a value.
+
+pydicom's warnings and messages may hold names and dates. Here they are switched off, or replaced by a sentence that
+names the element alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pydicom
+from pydicom import config, uid
+from pydicom.dataset import Dataset
+
+from medsoft.data.decode import ReadError
+from medsoft.data.dicom import codecs
+
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").propagate = False
+warnings.filterwarnings("ignore", module=r"(pydicom|medsoft\.data\.dicom)\b")
+config.settings.reading_validation_mode = config.IGNORE
+codecs.register()
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_FIRST_ELEMENT = re.compile(rb"[\x02\x08]\x00[\x00-\x18]\x00(..\x00\x00|[A-Z]{2})", re.DOTALL)
+_NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
+_NO_PICTURES = {
+    uid.RTDoseStorage: "is a radiotherapy dose, not an image",
+    uid.VLWholeSlideMicroscopyImageStorage: "is a level of a whole slide: read slides with medsoft slides",
+    uid.MediaStorageDirectoryStorage: "is a DICOMDIR, the contents of a medium: give it to medsoft data index",
+}
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with these 132 bytes is DICOM; old files without preamble begin with group 2 or 8."""
+    return head[128:132] == b"DICM" or _FIRST_ELEMENT.match(head) is not None
+
+
+def open_dicom(file: str | os.PathLike[str] | IO[bytes], *, pixels: bool = True, tags: Sequence[str] = ()) -> Dataset:
+    """Read a DICOM file.
+
+    Args:
+        file: its path, or its bytes.
+        pixels: False for the header alone.
+        tags: keywords of the elements to read; all if empty.
+
+    Raises:
+        ReadError: it is no DICOM file, or damaged; the message holds no value of an element.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(file, str | os.PathLike):
+        with Path(file).open("rb") as stream:
+            return open_dicom(stream, pixels=pixels, tags=tags)
+    head = file.read(132)
+    file.seek(0)
+    if not head:
+        raise ReadError("is empty (0 bytes)")
+    if not is_dicom(head):
+        raise ReadError("is not a DICOM file")
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=list(tags) or None)
+    except Exception as error:  # hostile bytes raise anything
+        raise ReadError(f"is a damaged DICOM file ({type(error).__name__})") from None
+
+
+def check_picture(dataset: Dataset, *, pixels: bool = True) -> None:
+    """Check that a file holds a picture that can be decoded.
+
+    Args:
+        dataset: its header, or all of it.
+        pixels: whether the pixel data was read and must be there.
+
+    Raises:
+        ReadError: another kind of object (a report, an ECG, a dose), no pixel data, or a header that lacks what
+            decoding needs.
+    """
+    kind = uid.UID(word(dataset, "SOPClassUID") or word(dataset.file_meta, "MediaStorageSOPClassUID"))
+    if kind in _NO_PICTURES:
+        raise ReadError(_NO_PICTURES[kind])
+    has_pixels = any(keyword in dataset for keyword in PIXELS)
+    if not has_pixels and not word(dataset, "Rows") and "Image" not in kind.name:
+        name = f" ({kind.name})" if kind.name != kind else ""  # pydicom knows the standard's names
+        raise ReadError(f"is a DICOM object without a picture{name}")
+    if pixels and not has_pixels:
+        raise ReadError("holds no pixel data: it is cut short, or its header was saved alone")
+    if lacking := [keyword for keyword in _NEEDED if not word(dataset, keyword)]:
+        raise ReadError(f"is a DICOM file whose header lacks {', '.join(lacking)}")
+    if pixels and not word(dataset.file_meta, "TransferSyntaxUID"):
+        raise ReadError("is a DICOM file that does not say how its pixels are stored (TransferSyntaxUID)")
+
+
+def word(dataset: Dataset, keyword: str) -> str:
+    """An element as text, "" where it is absent or empty; of several values the first."""
+    value = _value(dataset, keyword)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if len(value) else None
+    return "" if value is None else str(value).strip()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """An element as a number, None where it is absent or empty; of several values the first."""
+    values = numbers(dataset, keyword)
+    return values[0] if values else None
+
+
+def numbers(dataset: Dataset, keyword: str, n: int | None = None) -> tuple[float, ...] | None:
+    """An element as numbers, None where it is absent or empty.
+
+    Raises:
+        ReadError: it holds no numbers, or not ``n`` of them.
+    """
+    value = _value(dataset, keyword)
+    if value is None or value == "" or (not isinstance(value, str | int | float) and not len(value)):
+        return None
+    values = [value] if isinstance(value, str | int | float) else list(value)
+    try:
+        found = tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise ReadError(f"has an invalid value of {keyword}") from None
+    if n is not None and len(found) != n:
+        raise ReadError(f"has {len(found)} values of {keyword} in place of {n}")
+    return found
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence, none where it is absent."""
+    return list(_value(dataset, keyword) or [])
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    try:
+        return dataset.get(keyword)
+    except Exception:  # pydicom converts values when they are asked for
+        raise ReadError(f"has an invalid value of {keyword}") from None

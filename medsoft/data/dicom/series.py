@@ -1,0 +1,151 @@
+"""Which files make a series: of a folder, or of a DICOMDIR."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from medsoft.data.decode import ReadError
+from medsoft.data.dicom.frames import TAGS, Instance, read_frames
+from medsoft.data.dicom.header import check_picture, is_dicom, items, open_dicom, word
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+"""A file with such a name that is not DICOM is damaged; of other names, it is a file that just lies there."""
+
+SERIES_NAME = re.compile(r"[0-9.]+")
+SHOWN = 5
+
+
+def dicom_files(place: Path) -> list[Path]:
+    """The DICOM files of a folder and those below it, or those that a DICOMDIR lists (there or not), sorted by name.
+
+    A DICOMDIR in a folder is left out: what it lists is found there by itself.
+
+    Raises:
+        ReadError: the file is no DICOMDIR.
+    """
+    if not place.is_dir():
+        return listed_files(place)
+    found = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
+    return sorted(path for path in found if path.name.upper() != "DICOMDIR" and _may_be_dicom(path))
+
+
+def listed_files(dicomdir: Path) -> list[Path]:
+    """The files that the records of a DICOMDIR name (PS3.3, F.3).
+
+    Raises:
+        ReadError: it is no DICOMDIR, is damaged, or lists nothing.
+    """
+    dataset = open_dicom(dicomdir)
+    names = []
+    for record in items(dataset, "DirectoryRecordSequence"):
+        try:
+            parts = record.get("ReferencedFileID")
+        except Exception:  # pydicom converts values when they are asked for
+            raise ReadError("is a DICOMDIR that is damaged") from None
+        if parts:
+            names.append([parts] if isinstance(parts, str) else [str(part) for part in parts])
+    if not names:
+        raise ReadError("is a DICOM file that lists no files: give a DICOMDIR, or the folder of the files")
+    return sorted({_on_this_disk(dicomdir.parent, parts) for parts in names})
+
+
+def read_instances(
+    paths: Iterable[Path], progress: Callable[[], object] | None = None
+) -> tuple[list[Instance], list[tuple[Path, str]], list[tuple[Path, str]]]:
+    """Read the headers of files.
+
+    Args:
+        paths: the files.
+        progress: called after each, for a progress bar.
+
+    Returns:
+        What was read; the files that cannot be, with reasons; and the objects that are no pictures (reports, ECGs),
+        with what they are.
+    """
+    read, failed, others = [], [], []
+    for path in paths:
+        try:
+            header = open_dicom(path, pixels=False, tags=TAGS)
+            try:
+                check_picture(header, pixels=False)
+            except ReadError as error:
+                others.append((path, error.reason))
+                continue
+            read.append(Instance(path, header, read_frames(header, path)))
+        except ReadError as error:
+            failed.append((path, error.reason))
+        except OSError as error:
+            failed.append((path, f"cannot be opened: {error.strerror}"))
+        finally:
+            if progress:
+                progress()
+    return read, failed, others
+
+
+def choose(instances: Sequence[Instance], series: str | None) -> list[Instance]:
+    """The files of one series.
+
+    Args:
+        instances: of a folder.
+        series: a SeriesInstanceUID, its beginning, or a SeriesNumber; None where there is one series only.
+
+    Raises:
+        ReadError: it is not clear which series is meant, a file is there twice, or the sizes differ.
+    """
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.series, []).append(instance)
+    if series is not None:
+        groups = {uid: group for uid, group in groups.items() if _is_named(group[0], series)}
+        if not groups:
+            raise ReadError(f"holds no series {series}")
+    if len(groups) > 1:
+        listed = "; ".join(_described(group) for group in list(groups.values())[:SHOWN])
+        more = f"; and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+        raise ReadError(
+            f"holds {len(groups)} series ({listed}{more}): name one behind the path with # and its number or the "
+            "beginning of its SeriesInstanceUID, as in FOLDER#3, or let medsoft data index make the table"
+        )
+    (chosen,) = groups.values()
+    names = Counter(word(instance.header, "SOPInstanceUID") for instance in chosen)
+    if twice := sum(1 for name, n in names.items() if n > 1 and name):
+        raise ReadError(f"holds {twice} of its {len(names)} images twice (the same SOPInstanceUID): delete the copies")
+    sizes = Counter(instance.size for instance in chosen)
+    if len(sizes) > 1:
+        listed = ", ".join(f"{n} of {height} x {width}" for (height, width), n in sizes.most_common())
+        raise ReadError(f"holds slices of different sizes ({listed}; a localiser among them?): keep those of one size")
+    return chosen
+
+
+def _is_named(instance: Instance, series: str) -> bool:
+    number = word(instance.header, "SeriesNumber")
+    return series == number or instance.series == series or ("." in series and instance.series.startswith(series))
+
+
+def _described(group: list[Instance]) -> str:
+    header = group[0].header
+    height, width = group[0].size
+    frames = sum(len(instance.frames) for instance in group)
+    number = word(header, "SeriesNumber") or "without a number"
+    return f"series {number}, {word(header, 'Modality') or 'no modality'}, {frames} of {height} x {width}"
+
+
+def _may_be_dicom(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
+
+
+def _on_this_disk(folder: Path, parts: list[str]) -> Path:
+    """The listed file; media copied by other systems have names in small letters, or a version behind."""
+    path = folder.joinpath(*parts)
+    lower = folder.joinpath(*(part.lower() for part in parts))
+    return lower if lower.exists() and not path.exists() else path

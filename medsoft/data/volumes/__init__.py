@@ -1,0 +1,1 @@
+"""Volumes: one contract for DICOM series, NIfTI, NRRD and arrays."""

@@ -1,0 +1,105 @@
+"""Read one volume, whatever its format, or say in one sentence why not."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from medsoft.data.decode import ReadError
+from medsoft.data.read import locate, npz_array, npz_shapes
+from medsoft.data.volumes.volume import MAX_VOXELS, Time, Volume, check_size, check_values
+
+__all__ = ["MAX_VOXELS", "ReadError", "Time", "Volume", "locate_series", "read_volume"]
+
+NIFTI = (".nii", ".nii.gz")
+NRRD = (".nrrd", ".nhdr")
+
+
+def read_volume(path: str | os.PathLike[str], *, time: Time = "refuse", max_voxels: int = MAX_VOXELS) -> Volume:
+    """Read a volume.
+
+    Args:
+        path: a folder with the files of a DICOM series, one DICOM file, NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), or
+            ``file.npz#key/index`` for one volume of an array (N, X, Y, Z), whose spacing is not known. Of a folder
+            (or a DICOMDIR) with several series, ``FOLDER#3`` or ``FOLDER#1.2.840`` is the series of that number, or
+            of a SeriesInstanceUID that begins so.
+        time: what becomes of several time points (a 4D file, or a series with several images a place): "refuse"; or
+            channels of "phases", of "subtractions" (each later one minus the first), or of "both".
+        max_voxels: larger volumes are refused before they are decoded.
+
+    Returns:
+        The volume in its own axes, with an affine to RAS+; nothing is resampled.
+
+    Raises:
+        ReadError: the file is missing, damaged, cut short, no volume, or too large; its slices do not make one
+            even grid; it holds NaN, or time points that were not announced. The message holds no value of an
+            identifying element.
+    """
+    name = os.fspath(path)
+    try:
+        return _read(name, time, max_voxels)
+    except ReadError as error:
+        raise ReadError(error.reason, name) from None
+    except MemoryError:
+        raise ReadError("does not fit into memory", name) from None
+    except OSError as error:
+        raise ReadError(f"cannot be opened: {error.strerror or type(error).__name__}", name) from None
+
+
+def locate_series(path: str) -> tuple[str, str | None]:
+    """Split ``FOLDER#3`` or ``FOLDER#1.2.840.1`` into the folder (or DICOMDIR) and the series; others are whole."""
+    from medsoft.data.dicom.series import SERIES_NAME
+
+    place, _, series = path.rpartition("#")
+    if place and SERIES_NAME.fullmatch(series) and not Path(path).exists():
+        return place, series
+    return path, None
+
+
+def _read(name: str, time: Time, max_voxels: int) -> Volume:
+    file, key, index = locate(name)
+    if key:
+        return _read_npz(file, key, index, max_voxels)
+    lower = name.lower()
+    if lower.endswith(NIFTI):
+        from medsoft.data.volumes.nifti import read_nifti
+
+        return read_nifti(name, time=time, max_voxels=max_voxels)
+    if lower.endswith(NRRD):
+        from medsoft.data.volumes.nrrd import read_nrrd
+
+        return read_nrrd(name, time=time, max_voxels=max_voxels)
+    from medsoft.data.volumes.dicom_volume import read_dicom_volume
+
+    place, series = locate_series(name)
+    if not Path(place).is_dir():
+        with Path(place).open("rb") as stream:
+            _check_dicom(stream.read(132))
+    return read_dicom_volume(Path(place), series, time=time, max_voxels=max_voxels)
+
+
+def _check_dicom(head: bytes) -> None:
+    from medsoft.data.dicom.header import is_dicom
+
+    if not head:
+        raise ReadError("is empty (0 bytes)")
+    if not is_dicom(head):
+        raise ReadError("is not a volume of a kind read here (DICOM, .nii, .nii.gz, .nrrd, .nhdr, .npz#key/index)")
+
+
+def _read_npz(file: str, key: str, index: int, max_voxels: int) -> Volume:
+    try:
+        shape = npz_shapes(file).get(key, ())
+        if len(shape) != 4:
+            raise ReadError(f"has no array {key!r} of volumes (N, X, Y, Z)")
+        if index >= shape[0]:
+            raise ReadError(f"has {shape[0]} volumes in the array {key!r}")
+        check_size(shape[1:], max_voxels)
+        array = npz_array(file, key)[index]
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        raise ReadError(f"is a damaged .npz file ({type(error).__name__})") from None
+    return Volume(check_values(array[np.newaxis]), np.eye(4), meta={"orientation": "unknown", "spacing": "unknown"})
