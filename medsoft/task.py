@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
+TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression"]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 
 
@@ -19,9 +19,9 @@ class Task:
     """A question with named answers.
 
     Attributes:
-        kind: ``binary``, ``multiclass``, ``ordinal`` (classes in rising order) or ``multilabel``.
+        kind: ``binary``, ``multiclass``, ``ordinal`` (classes in rising order), ``multilabel`` or ``regression``.
         classes: names of the classes in order; for ``binary`` (negative, positive);
-            for ``multilabel`` the names of the label columns.
+            for ``multilabel`` the names of the label columns; for ``regression`` none.
     """
 
     kind: TaskKind
@@ -32,12 +32,16 @@ class Task:
             raise ValueError(f"unknown task {self.kind!r}: one of {', '.join(TASK_KINDS)}")
         if self.kind == "binary" and len(self.classes) != 2:
             raise ValueError(f"a binary task has 2 classes, not {len(self.classes)}")
+        if self.kind == "regression" and self.classes:
+            raise ValueError(f"a regression has no classes, not {', '.join(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"class names are not unique: {', '.join(self.classes)}")
 
     @property
     def p_columns(self) -> list[str]:
-        """Columns of predicted probabilities in the predictions table, in class order."""
+        """Columns of answers in the predictions table: probabilities in class order, or the predicted number."""
+        if self.kind == "regression":
+            return ["prediction"]
         return [f"p_{name}" for name in self.classes]
 
     @property
@@ -55,12 +59,15 @@ class Spec:
 
     Args:
         task: the question and its classes.
-        class_counts: (C,) training samples a class; for multilabel (L, 2): negatives and positives a label.
+        class_counts: (C,) training samples a class; for multilabel (L, 2): negatives and positives a label; empty for
+            a regression.
+        target_scale: mean and standard deviation of a regression's training targets, in their unit; else None.
     """
 
-    def __init__(self, task: Task, class_counts: np.ndarray) -> None:
+    def __init__(self, task: Task, class_counts: np.ndarray, target_scale: tuple[float, float] | None = None) -> None:
         self.task = task
         self.class_counts = class_counts
+        self.target_scale = target_scale
 
 
 class DataSpec(Spec):
@@ -69,12 +76,20 @@ class DataSpec(Spec):
     Args:
         task: the question and its classes.
         channels: image channels.
-        image_size: (height, width) in px that the model sees.
+        image_size: (height, width) in px that the model sees; (x, y, z) in voxels of volumes.
         class_counts: as for ``Spec``.
+        target_scale: as for ``Spec``.
     """
 
-    def __init__(self, task: Task, channels: int, image_size: tuple[int, int], class_counts: np.ndarray) -> None:
-        super().__init__(task, class_counts)
+    def __init__(
+        self,
+        task: Task,
+        channels: int,
+        image_size: tuple[int, ...],
+        class_counts: np.ndarray,
+        target_scale: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(task, class_counts, target_scale)
         self.channels = channels
         self.image_size = image_size
 
@@ -90,6 +105,7 @@ class BagSpec(Spec):
         identity: which encoder saw which tiles, as text: bags are comparable where all of it is equal.
         slides: how the slides became features (encoder, resolution, tile and tissue settings), plain numbers and
             text; None where the feature files do not say it.
+        target_scale: as for ``Spec``.
     """
 
     def __init__(
@@ -100,8 +116,9 @@ class BagSpec(Spec):
         has_places: bool,
         identity: dict[str, str],
         slides: dict[str, Any] | None,
+        target_scale: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(task, class_counts)
+        super().__init__(task, class_counts, target_scale)
         self.num_features = num_features
         self.has_places = has_places
         self.identity = identity

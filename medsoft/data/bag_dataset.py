@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from medsoft.data.bag_files import read_good
 from medsoft.data.bags.bag_file import BagError, open_bag
-from medsoft.data.sampling import SampleKey, sample_seed
+from medsoft.data.sampling import SampleKey, for_torch, sample_seed
 from medsoft.errors import RunError
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -83,7 +83,7 @@ class BagDataset(Dataset[dict[str, Tensor]]):
         in_memory: bool,
     ) -> None:
         self.files, self.augmentation = files, augmentation
-        self.targets = np.array(targets)  # a copy: those of a data frame are read-only, which torch warns of
+        self.targets = for_torch(targets)
         self.seed, self.with_places = seed, with_places
         self.cache: list[Arrays] | None = None
         if in_memory:

@@ -29,7 +29,7 @@ class BagDataModule(TableDataModule[BagDataset]):
         root: folder that relative paths start from where path names feature files; else the table's own folder.
         path: column with the slide file, its name, or the feature file.
         label: column with the label, or several, separated by commas, for multilabel.
-        task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
+        task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: label values that make the positive class of a binary question, such as 2,3,4.
         classes: names of the classes in order (a list, or with commas between); other labels are an error.
         patient: column with the patient; the split keeps each patient in one part.
@@ -135,7 +135,15 @@ class BagDataModule(TableDataModule[BagDataset]):
         """What the model must know of the bags; class counts are those of the training part (else of all rows)."""
         summary = next(iter(self._summaries.values()))
         identity = asdict(summary.identity)
-        return BagSpec(self.task, self.class_counts, summary.num_features, self._have_places, identity, summary.slides)
+        return BagSpec(
+            self.task,
+            self.class_counts,
+            summary.num_features,
+            self._have_places,
+            identity,
+            summary.slides,
+            self.target_scale,
+        )
 
     @property
     def note(self) -> str:

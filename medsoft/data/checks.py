@@ -126,6 +126,8 @@ def check_duplicates(paths: Sequence[str], sizes: dict[str, int], targets: Seque
 def check_classes(targets: pd.DataFrame, splits: pd.Series, task: Task) -> list[Problem]:
     """Check that every class occurs: in train and in val where there are such rows, else in the table.
 
+    A regression has no classes; its targets in train must differ.
+
     Args:
         targets: ``task.target_columns``.
         splits: of the same rows; "" where there are none.
@@ -136,6 +138,12 @@ def check_classes(targets: pd.DataFrame, splits: pd.Series, task: Task) -> list[
     parts = {part: splits == part for part in ("train", "val") if (splits == part).any()}
     if (splits == "").all():
         parts = {"the table": splits == ""}
+    if task.kind == "regression":
+        train = targets.loc[parts.get("train", splits == splits), "target"]
+        if train.nunique() == 1:
+            advice = "add rows with other values, or split otherwise"
+            problems.append(Problem("constant label", (), f"every label in train is {train.max():g}", advice, False))
+        return problems
     for part, rows in parts.items():
         for name, column in zip(task.classes, task.target_columns * len(task.classes), strict=False):
             wanted: object = 1.0 if task.kind == "multilabel" else name

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsoft.data.read import read_image
-from medsoft.data.sampling import SampleKey, sample_seed
+from medsoft.data.sampling import SampleKey, for_torch, sample_seed
 from medsoft.data.transforms.base import Transforms
 
 
@@ -37,7 +37,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         cache: np.ndarray | None = None,
     ) -> None:
         self.paths, self.transforms = paths, transforms
-        self.targets = np.array(targets)  # a copy: those of a data frame are read-only, which torch warns of
+        self.targets = for_torch(targets)
         self.seed, self.max_pixels, self.cache = seed, max_pixels, cache
 
     def __len__(self) -> int:

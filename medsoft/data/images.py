@@ -28,7 +28,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         root: folder that image paths are relative to; the table's own folder if not given.
         path: column with the image paths.
         label: column with the label, or several, separated by commas, for multilabel.
-        task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
+        task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: label values that make the positive class of a binary question, such as 2,3,4.
         classes: names of the classes in order (a list, or with commas between); other labels are an error.
         patient: column with the patient; the split keeps each patient in one part.
@@ -110,7 +110,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
     @property
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
-        return DataSpec(self.task, self.transforms.channels, self.transforms.size, self.class_counts)
+        return DataSpec(self.task, self.transforms.channels, self.transforms.size, self.class_counts, self.target_scale)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.

@@ -29,7 +29,7 @@ class Targets:
     Attributes:
         task: the question.
         columns: ``task.target_columns``, indexed like the table: names of classes, "" where there is none; for
-            multilabel 0.0, 1.0 and NaN.
+            multilabel 0.0, 1.0 and NaN; for regression numbers and NaN.
         problems: labels that are missing or no answer to the question.
         notes: sentences on what was decided.
     """
@@ -68,6 +68,8 @@ def read_labels(
     if task is not None and task not in TASK_KINDS:
         raise InputError(f"there is no task {task!r}: the tasks are {', '.join(TASK_KINDS)}")
     texts = labels.apply(text).map(lambda value: "" if value in MISSING else value)
+    if task == "regression":
+        return _read_quantity(texts, words(positive), words(classes), required)
     if len(labels.columns) > 1 or task == "multilabel":
         return _read_multilabel(texts, task, words(positive), words(classes))
     values: pd.Series = texts.iloc[:, 0]
@@ -98,7 +100,7 @@ def read_labels(
 
 
 def _is_number(value: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+(\.\d*)?", value) is not None
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value) is not None
 
 
 def _plain_number(value: str) -> str:
@@ -116,8 +118,8 @@ def _kind_beyond_doubt(column: str, seen: list[str], numeric: bool, positive: li
     if numeric:
         raise InputError(
             f"{column} holds numbers ({_some(seen)}), which does not say what is asked. State the task (fit: "
-            "--data.task): ordinal (grades), multiclass (codes without an order), or binary, with positive (fit: "
-            "--data.positive) for the values that count as positive"
+            "--data.task): regression (a quantity), ordinal (grades), multiclass (codes without an order), or binary, "
+            "with positive (fit: --data.positive) for the values that count as positive"
         )
     if len(classes or seen) != 2:
         return "multiclass"
@@ -177,6 +179,25 @@ def _label_problems(values: pd.Series, meaning: dict[str, str], required: bool) 
         elif value and value not in meaning:
             problems.append(Problem("unknown label", (row,), repr(value), unknown))
     return problems
+
+
+def _read_quantity(values: pd.DataFrame, positive: list[str], classes: list[str], required: bool) -> Targets:
+    if len(values.columns) != 1:
+        raise InputError(f"a regression has one label column, not {len(values.columns)}: {_some(list(values))}")
+    if positive or classes:
+        raise InputError("positive and classes belong to classes, not to a regression: leave them out")
+    column = values.iloc[:, 0]
+    problems = []
+    for row, value in enumerate(column, start=1):
+        if not value and required:
+            problems.append(Problem("missing label", (row,), "the label is empty", "fill it in or delete the row"))
+        elif value and not _is_number(value):
+            advice = "a regression needs numbers with a decimal point and without a unit"
+            problems.append(Problem("unknown label", (row,), f"{value!r} is no number", advice))
+    numbers = column.map(lambda value: float(value) if _is_number(value) else np.nan).astype(np.float64)
+    if required and numbers.notna().any() and numbers.nunique() == 1:
+        raise InputError(f"the label column {column.name!r} has one value only ({numbers.max():g}): nothing to predict")
+    return Targets(Task("regression", ()), pd.DataFrame({"target": numbers}), problems)
 
 
 def _read_multilabel(values: pd.DataFrame, task: str | None, positive: list[str], classes: list[str]) -> Targets:

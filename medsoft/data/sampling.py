@@ -25,6 +25,11 @@ def sample_seed(seed: int, key: SampleKey) -> int:
     return int(np.random.SeedSequence((seed, key.epoch, key.sample)).generate_state(1)[0])
 
 
+def for_torch(targets: np.ndarray) -> np.ndarray:
+    """A copy of targets (those of a data frame are read-only, which torch warns of); numbers as float32."""
+    return np.array(targets, np.float32 if targets.dtype.kind == "f" else np.int64)
+
+
 class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches of near-equal size; no sample is dropped and no batch is a rest of one.
 

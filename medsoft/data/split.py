@@ -33,7 +33,8 @@ def split_holdout(
     ``fractions`` names first before the others.
 
     Args:
-        targets: (N,) class indices; or (N, L) of 0, 1 and NaN, stratified by the rarest label that a row has.
+        targets: (N,) class indices; or (N, L) of 0, 1 and NaN, stratified by the rarest label that a row has; or (N,)
+            of float for a regression, stratified by fifths of their range of ranks.
         groups: (N,) what stays together: the patient, or a key of its own for each row.
         fractions: part to its share of the rows; they sum to 1, and a share of 0 means no such part.
         seed: another seed gives another split.
@@ -167,8 +168,13 @@ def _counts(samples: SampleTable) -> str:
 
 
 def _strata(targets: np.ndarray) -> np.ndarray:
-    """(N,) of int: the class; for multilabel 1 + the rarest label that is present, 0 for none."""
+    """(N,) of int: the class; of numbers the fifth; for multilabel 1 + the rarest label that is present, 0 for none."""
     targets = np.asarray(targets)
+    if targets.ndim == 1 and targets.dtype.kind == "f":
+        known = ~np.isnan(targets)
+        limits = np.quantile(targets[known], [0.2, 0.4, 0.6, 0.8]) if known.any() else np.zeros(0)
+        fifths = 1 + np.searchsorted(np.unique(limits), targets, side="right")
+        return np.where(known, fifths, 0)
     if targets.ndim == 1:
         return targets
     present = targets == 1

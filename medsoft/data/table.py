@@ -39,7 +39,8 @@ class SampleTable:
         source: the file that the table was read from.
         frame: one row a sample: ``id`` (unique, no path), ``path`` (absolute), ``row`` (in the source, from 1),
             ``patient``, ``exam``, ``site`` and ``split`` ("" where unknown), then the target columns of ``task``
-            (names of classes, "" where unknown; for multilabel 1.0, 0.0 or NaN), then the columns of the source
+            (names of classes, "" where unknown; for multilabel 1.0, 0.0 or NaN; for regression a number or NaN),
+            then the columns of the source
             whose names are not taken.
         task: the question, or None without labels.
         notes: sentences for the log on what was decided while reading.
@@ -65,7 +66,9 @@ class SampleTable:
 
     @property
     def targets(self) -> np.ndarray:
-        """Class indices (N,) int64, -1 where unknown; for multilabel (N, L) float32, NaN where unknown.
+        """Class indices (N,) int64, -1 where unknown.
+
+        For multilabel (N, L) float32, for regression (N,) float64, NaN where unknown.
 
         Raises:
             ValueError: the table has no labels.
@@ -75,6 +78,8 @@ class SampleTable:
         columns = self.frame[self.task.target_columns]
         if self.task.kind == "multilabel":
             return columns.to_numpy(dtype=np.float32)
+        if self.task.kind == "regression":
+            return columns["target"].to_numpy(dtype=np.float64)
         index = {name: i for i, name in enumerate(self.task.classes)}
         return columns["target"].map(index).fillna(-1).to_numpy(dtype=np.int64)
 
@@ -148,7 +153,7 @@ def read_table(
         root: folder that relative paths start from; by default the table's folder.
         path: column with the picture files.
         label: label column, or several (a list, or with commas between) for a multilabel task; None for no labels.
-        task: binary, multiclass, multilabel or ordinal; may be left out where the labels leave no doubt.
+        task: binary, multiclass, multilabel, ordinal or regression; may be left out where the labels leave no doubt.
         positive: label values that make the positive class of a binary task.
         classes: names of the classes in order (binary: negative, positive; ordinal: lowest first). Other labels
             are then a problem. With ``positive`` they name its two groups.
@@ -262,7 +267,8 @@ def _read_targets(
     labels = source.reindex(columns=columns, fill_value="")
     empty = all((text(labels[name]) == "").all() for name in columns)
     if not required and empty:
-        stated = bool(words(classes)) or (task == "binary" and positive is not None) or task == "multilabel"
+        stated = bool(words(classes)) or (task == "binary" and positive is not None)
+        stated = stated or task in ("multilabel", "regression")
         if not columns or task is None or not stated:
             return None
     try:

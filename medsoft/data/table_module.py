@@ -67,6 +67,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
                 raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
             if self.balanced_sampling and self.task.kind == "multilabel":
                 raise InputError("data.balanced_sampling: not for multilabel tasks; use model.class_weights")
+            if self.balanced_sampling and self.task.kind == "regression":
+                raise InputError("data.balanced_sampling: a regression has no classes to balance; leave it out")
         elif not self.samples.has_split:
             self.samples = self.samples.with_split(SPLIT_OF_STAGE[self.stage])
 
@@ -98,6 +100,17 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         """As ``count_classes``, of the training part (else of all rows)."""
         train = self.samples.subset("train") if self.stage == "fit" else self.samples
         return count_classes(self.task, train.targets)
+
+    @property
+    def target_scale(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of a regression's training targets; None for classes, and outside of fit.
+
+        A trained model brings its own.
+        """
+        if self.task.kind != "regression" or self.stage != "fit":
+            return None
+        targets = self.samples.subset("train").targets
+        return float(targets.mean()), float(targets.std())
 
     @property
     def eval_batch_size(self) -> int:
@@ -163,7 +176,12 @@ def _one_thread(worker: int) -> None:
 
 
 def count_classes(task: Task, targets: np.ndarray) -> np.ndarray:
-    """(C,) samples a class; for multilabel (L, 2) negatives and positives a label, missing ones left out."""
+    """(C,) samples a class, none for a regression; for multilabel (L, 2) negatives and positives a label.
+
+    Missing ones are left out.
+    """
+    if task.kind == "regression":
+        return np.zeros(0, np.int64)
     if task.kind == "multilabel":
         return np.stack([(targets == 0).sum(axis=0), (targets == 1).sum(axis=0)], axis=1)
     return np.bincount(targets[targets >= 0], minlength=len(task.classes))

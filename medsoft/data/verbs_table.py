@@ -46,7 +46,7 @@ def check(
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the picture files.
         label: Label column, or several with commas between for a multilabel task.
-        task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
+        task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: Label values that make the positive class of a binary task, such as 2,3,4.
         classes: Names of the classes in order; other labels are a problem.
         patient: Column that says whose picture it is.
@@ -102,7 +102,7 @@ def split(
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the picture files.
         label: Label column, or several with commas between for a multilabel task.
-        task: binary, multiclass, multilabel or ordinal; needed where labels are numbers.
+        task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: Label values that make the positive class of a binary task, such as 2,3,4.
         classes: Names of the classes in order; other labels are a problem.
         patient: Column that says whose picture it is; a patient stays in one part.
@@ -157,15 +157,19 @@ def split(
 def _print_counts(samples: SampleTable, console: Console) -> None:
     frame, task = samples.frame, samples.task
     assert task is not None  # labels were required
-    if task.kind == "multilabel":
+    console.print(f"{samples.source}: {len(frame)} samples, {task.kind}", soft_wrap=True)
+    classes: dict[str, pd.Series] = {}
+    if task.kind == "regression":
+        console.print(_quantities(samples))
+    elif task.kind == "multilabel":
         targets = frame[task.target_columns]
         classes = {name: targets[column] == 1 for name, column in zip(task.classes, targets, strict=True)}
         classes["(no label known)"] = targets.isna().all(axis=1)
     else:
         classes = {name: frame["target"] == name for name in task.classes}
         classes["(no valid label)"] = frame["target"] == ""
-    console.print(f"{samples.source}: {len(frame)} samples, {task.kind}", soft_wrap=True)
-    console.print(_by_split("class", classes, samples))
+    if classes:
+        console.print(_by_split("class", classes, samples))
     if frame["site"].any():
         sites = frame["site"].value_counts()
         shown = {name or "(none)": frame["site"] == name for name in sites.index[:MOST_SITES]}
@@ -175,6 +179,18 @@ def _print_counts(samples: SampleTable, console: Console) -> None:
     if frame["patient"].any():
         each = frame["patient"].value_counts()
         console.print(f"{len(each)} patients, {each.min()} to {each.max()} samples each (median {each.median():g})")
+
+
+def _quantities(samples: SampleTable) -> Table:
+    """What a regression is about, by split."""
+    counts = Table("label", "samples", "without", "mean", "SD", "lowest", "median", "highest")
+    for name in [*samples.splits, "all"]:
+        rows = samples.frame["split"] == name if name != "all" else pd.Series(True, index=samples.frame.index)
+        values = samples.frame.loc[rows, "target"]
+        known = values.dropna()
+        facts = (known.mean(), known.std(ddof=0), known.min(), known.median(), known.max())
+        counts.add_row(name, str(len(known)), str(len(values) - len(known)), *(f"{fact:.6g}" for fact in facts))
+    return counts
 
 
 def _by_split(title: str, kinds: dict[str, pd.Series], samples: SampleTable) -> Table:

@@ -41,11 +41,15 @@ class Question:
 
 
 def question_about(task: Task, name: str) -> Question:
-    """The question of a class.
+    """The question of a class; a regression has one, ``prediction``, whose logit is in standard deviations.
 
     Raises:
         InputError: no such class; or the lowest grade, which has no logit.
     """
+    if task.kind == "regression":
+        if name != "prediction":
+            raise InputError(f"--classes {name}: a regression has no classes; leave it out")
+        return Question(name, {0: 1.0})
     if name not in task.classes:
         raise InputError(f"--classes {name}: the model knows {', '.join(task.classes)}")
     index = task.classes.index(name)
@@ -63,6 +67,8 @@ def question_about(task: Task, name: str) -> Question:
 
 def default_question(task: Task, probabilities_C: np.ndarray) -> Question:
     """The positive class of a binary task, else the most probable class, or the step to the most probable grade."""
+    if task.kind == "regression":
+        return question_about(task, "prediction")
     index = 1 if task.kind == "binary" else int(probabilities_C.argmax())
     return question_about(task, task.classes[max(index, 1) if task.kind == "ordinal" else index])
 

@@ -106,6 +106,8 @@ class SlideModel:
             probability=float(1 / (1 + np.exp(-answer.logit))),
             parts=answer.parts,
         )
+        if self.task.kind == "regression":
+            return replace(found, probability=None)
         if question.sigmoid:
             return found
         return replace(found, probability=float(probabilities_C[self.task.classes.index(question.name)]))

@@ -63,6 +63,8 @@ def read_known(
     if found.problems:
         rows = [f"  row {', '.join(map(str, problem.rows))}: {problem.message}" for problem in found.problems]
         raise InputError("\n".join([f"labels that the model does not know; {found.problems[0].advice}", *rows]))
+    if task.kind == "regression":
+        return Known(about, found.columns["target"].to_numpy(dtype=np.float64))
     if task.kind == "multilabel":
         return Known(about, found.columns.to_numpy(dtype=np.float64))
     index = {name: index for index, name in enumerate(task.classes)}

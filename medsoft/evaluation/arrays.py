@@ -63,6 +63,8 @@ def predicted(frame: pd.DataFrame, task: Task) -> npt.NDArray[np.intp]:
 
 def has_target(frame: pd.DataFrame, task: Task) -> npt.NDArray[np.bool_]:
     """(N,) whether the row's target is known; for multilabel, that of any label."""
+    if task.kind == "regression":
+        return frame["target"].notna().to_numpy(dtype=bool)
     known: npt.NDArray[np.bool_] = targets(frame, task) >= 0
     if task.kind == "multilabel":
         known = np.any(known, axis=1)

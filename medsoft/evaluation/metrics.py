@@ -12,6 +12,8 @@ Definitions where the field has several:
 - Log loss: natural logarithm, of probabilities divided by their sum (the table allows 1e-3 off); where the true class
   has p = 0, that of the smallest float64 step (36.04).
 
+Metrics of a regression are defined in ``medsoft.evaluation.regression``.
+
 What the data cannot answer (the AUROC of a class that no row has) is None with a sentence in ``notes``, never a number.
 """
 
@@ -45,10 +47,12 @@ from medsoft.evaluation.arrays import (
     probabilities,
     targets,
 )
+from medsoft.evaluation.regression import Measured
 from medsoft.files import replacing
 from medsoft.task import Task
 
 Values = dict[str, float | None]
+REGRESSION_HEADLINE = ("mae", "rmse", "r2", "concordance")
 HEADLINE = ("auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss")
 _PER_CLASS = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
 _PER_LABEL = (*_PER_CLASS, "accuracy", "balanced_accuracy", "brier", "log_loss")
@@ -85,6 +89,8 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
 
     Rows without a target are left out and counted; the splits of the table are not told apart (see ``score_splits``).
     """
+    if task.kind == "regression":
+        return _score_regression(frame)
     known_N = has_target(frame, task)
     scored = frame[known_N]
     # The table was checked when it was made; sklearn's own checks would take half the time.
@@ -129,7 +135,7 @@ def score_splits(frame: pd.DataFrame, task: Task) -> dict[str, Scores]:
 def headline(scores: Scores) -> dict[str, float | None]:
     """The few values for a log or for choosing a checkpoint: macro means where a metric is asked of each class."""
     values = scores["macro"] | scores["overall"]
-    return {name: values[name] for name in HEADLINE if name in values}
+    return {name: values[name] for name in (*HEADLINE, *REGRESSION_HEADLINE) if name in values}
 
 
 def write_metrics(results: Mapping[str, Any], path: Path | str) -> None:
@@ -142,6 +148,30 @@ def write_metrics(results: Mapping[str, Any], path: Path | str) -> None:
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(Path(path)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _score_regression(frame: pd.DataFrame) -> Scores:
+    known = frame[frame["target"].notna()]
+    n = len(known)
+    found = Measured(known, np.arange(n))(np.ones((1, n)))
+    overall: Values = {key.metric: None if np.isnan(value[0]) else float(value[0]) for key, value in found.items()}
+    undefined = ", ".join(name for name, value in overall.items() if value is None)
+    notes = []
+    if not n:
+        notes.append("No row has a target: every metric is undefined.")
+    elif undefined:
+        notes.append(f"{'There is a single target' if n == 1 else 'All targets are equal'}; undefined: {undefined}.")
+    return Scores(
+        task="regression",
+        n=n,
+        n_missing=len(frame) - n,
+        n_per_class={},
+        threshold=None,
+        overall=overall,
+        macro={},
+        per_class={},
+        notes=notes,
+    )
 
 
 def _counts(question: OneAgainstRest) -> Values:

@@ -3,10 +3,11 @@
 Columns, in this order:
 
     id, patient, exam, split, fold    text; all but ``id`` may be empty
-    task                              binary, multiclass, ordinal or multilabel; the same in every row
-    target                            name of the true class; empty where it is unknown
+    task                              binary, multiclass, ordinal, multilabel or regression; the same in every row
+    target                            name of the true class, of a regression the number; empty where it is unknown
     target_<label>, ...               instead of ``target`` for multilabel: 0, 1 or empty
     p_<class>, ...                    probabilities in class order; for all but multilabel they sum to 1
+    prediction                        instead of probabilities for regression: the predicted number
     ...                               extra columns
 
 For ``binary`` the last ``p_`` column is the positive class. Tables of other tools need only ``id``, the targets and
@@ -52,8 +53,9 @@ def make_predictions(
     Args:
         task: the question; names and orders the columns.
         ids: (N,) names of the samples, unique within a split and fold.
-        probabilities: (N, C) in the order of ``task.classes``, in [0, 1].
-        targets: (N,) indices into ``task.classes``; for multilabel (N, C) of 0 and 1. Negative or NaN: unknown.
+        probabilities: (N, C) in the order of ``task.classes``, in [0, 1]; for regression the predicted numbers (N, 1).
+        targets: (N,) indices into ``task.classes``; for multilabel (N, C) of 0 and 1. Negative or NaN: unknown. For
+            regression (N,) numbers, of which NaN alone is unknown.
         patient: one for each sample, or one for all; likewise ``exam``, ``split`` and ``fold``.
         exam: what is read together (two eyes, several views).
         split: train, val, test, or any other name.
@@ -65,7 +67,7 @@ def make_predictions(
         ValueError: the shapes do not fit, or an extra column has the name of another.
     """
     p_NC = np.asarray(probabilities, dtype=np.float64)
-    shape = (len(ids), len(task.classes))
+    shape = (len(ids), len(task.p_columns))
     if p_NC.shape != shape:
         raise ValueError(f"probabilities have shape {p_NC.shape}; {shape[0]} ids and {shape[1]} classes need {shape}")
     about = {"id": ids, "patient": patient, "exam": exam, "split": split, "fold": fold}
@@ -74,7 +76,7 @@ def make_predictions(
     columns |= _target_columns(task, targets, len(ids))
     columns |= dict(zip(task.p_columns, p_NC.T, strict=True))
     for name, values in (extra or {}).items():
-        if name in columns or name.startswith(("p_", "target_")):
+        if name in columns or name == "prediction" or name.startswith(("p_", "target_")):
             raise ValueError(f"an extra column cannot be called {name!r}: that name has a meaning in the table")
         columns[name] = values
     frame = pd.DataFrame(columns)
@@ -93,7 +95,12 @@ def write_predictions(frame: pd.DataFrame, path: Path | str) -> None:
     """
     with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-        _parse(temporary, name=str(path))
+        if "prediction" in frame:
+            from medsoft.evaluation.regression import read_regression
+
+            read_regression(temporary, name=str(path))
+        else:
+            _parse(temporary, name=str(path))
 
 
 def read_predictions(path: Path | str) -> tuple[pd.DataFrame, Task]:
@@ -120,6 +127,11 @@ def _text(values: Sequence[Any] | str | int | None, n: int, name: str) -> list[s
 
 
 def _target_columns(task: Task, targets: npt.ArrayLike | None, n: int) -> dict[str, Any]:
+    if task.kind == "regression":
+        numbers = np.full(n, np.nan) if targets is None else np.asarray(targets, dtype=np.float64)
+        if numbers.shape != (n,):
+            raise ValueError(f"targets have shape {numbers.shape}, not {(n,)}")
+        return {"target": numbers}
     shape = (n, len(task.classes)) if task.kind == "multilabel" else (n,)
     values = np.full(shape, np.nan) if targets is None else np.array(targets, dtype=np.float64)
     if values.shape != shape:
@@ -203,8 +215,9 @@ def _find_task(text: pd.DataFrame) -> tuple[Task | None, list[str]]:
         return None, [*problems, f"column 'task' is not the same in all rows: {', '.join(text['task'].unique())}"]
     else:
         kind = text["task"].iloc[0]
-    if kind not in TASK_KINDS:
-        return None, [*problems, f"column 'task' is {kind!r}: allowed are {', '.join(TASK_KINDS)}"]
+    kinds = [name for name in TASK_KINDS if name != "regression"]
+    if kind not in kinds:
+        return None, [*problems, f"column 'task' is {kind!r}: with probabilities {', '.join(kinds)} are allowed"]
     try:
         task = Task(cast(TaskKind, kind), tuple(classes))
     except ValueError as error:
@@ -244,6 +257,9 @@ def _value_problems(frame: pd.DataFrame, task: Task, lines_N: npt.NDArray[np.int
     if "" in task.classes:
         problems.append("a class without a name (column 'p_'): it could not be told from a missing target")
     p_NC = frame[task.p_columns].to_numpy(dtype=np.float64)
+    if task.kind == "regression":
+        forbid(~np.isfinite(p_NC[:, 0]), "prediction is not a finite number")
+        return problems
     for column, p_N in zip(task.p_columns, p_NC.T, strict=True):
         forbid(np.isnan(p_N), f"{column} is empty or not a number")
         forbid((p_N < 0) | (p_N > 1), f"{column} is outside [0, 1]")

@@ -23,8 +23,12 @@ from medsoft.evaluation.scorecard import Key, Values
 FloatArray = npt.NDArray[np.float64]
 
 
-def read_regression(path: Path | str) -> pd.DataFrame:
+def read_regression(path: Path | str, name: str | None = None) -> pd.DataFrame:
     """Read and check a predictions table of a regression.
+
+    Args:
+        path: the file.
+        name: what messages call it; its path if not given.
 
     Returns:
         ``id``, ``patient``, ``exam``, ``split``, ``fold`` as text, ``target`` (NaN where unknown) and ``prediction``
@@ -33,8 +37,10 @@ def read_regression(path: Path | str) -> pd.DataFrame:
     Raises:
         InputError: the file cannot be read or is no valid table; all problems are listed with their lines.
     """
-    text, lines_N = read_rows(Path(path), str(path))
-    problems = [f"column {name!r} is missing" for name in ("id", "target", "prediction") if name not in text]
+    name = name or str(path)
+    text, lines_N = read_rows(Path(path), name)
+    wanted = ("id", "target", "prediction")
+    problems = [f"column {column!r} is missing" for column in wanted if column not in text]
     frame = pd.DataFrame({column: text.get(column, "") for column in ABOUT_COLUMNS}, index=text.index)
     wrong: dict[str, npt.NDArray[np.bool_]] = {}
     for column in ("target", "prediction"):
@@ -54,7 +60,7 @@ def read_regression(path: Path | str) -> pd.DataFrame:
             problems.append(f"{what} in {int(bad_N.sum())} row{'s' if bad_N.sum() > 1 else ''}: line {lines}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError(f"{path}: {count} in the predictions table:" + "".join(f"\n  - {line}" for line in problems))
+        raise InputError(f"{name}: {count} in the predictions table:" + "".join(f"\n  - {line}" for line in problems))
     extra = [column for column in text.columns if column not in frame and column != "task"]
     return frame.join(text[extra])
 

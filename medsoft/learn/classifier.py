@@ -34,6 +34,7 @@ class Classifier(TableClassifier):
         final_lr: last learning rate as a fraction of the peak.
         class_weights: balanced weighs each class by the inverse of its frequency in the training part.
         label_smoothing: share of the target that is spread over all classes; not for ordinal tasks.
+        regression_loss: of a regression: huber (squares up to one standard deviation, then linear), or mse.
     """
 
     def __init__(
@@ -51,10 +52,13 @@ class Classifier(TableClassifier):
         final_lr: float = 0.01,
         class_weights: Literal["none", "balanced"] = "none",
         label_smoothing: float = 0.0,
+        regression_loss: Literal["huber", "mse"] = "huber",
     ) -> None:
         check_range("model.dropout", dropout, 0, 1)
         check_range("model.layer_decay", layer_decay, 0, 1)
-        super().__init__(spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing)
+        super().__init__(
+            spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing, regression_loss
+        )
         self.backbone_name = backbone
         self.freeze_backbone = freeze
         self.layer_decay = layer_decay

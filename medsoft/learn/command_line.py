@@ -140,7 +140,10 @@ class CommandLine(LightningCLI):
             add(name, kind, default, text if self.verb == "fit" else SUPPRESS)
 
         add_for_fit(
-            "monitor", str, "auto", "Validation metric that chooses the checkpoint; auto: auroc, ordinal: kappa."
+            "monitor",
+            str,
+            "auto",
+            "Validation metric that chooses the checkpoint; auto: auroc, ordinal: kappa, regression: mae.",
         )
         add_for_fit("patience", int | None, None, "Stop after so many epochs without a better metric; else not at all.")
         add_for_fit("ema_decay", float | None, None, "Average the weights with this decay a step, such as 0.999.")
@@ -177,7 +180,8 @@ class CommandLine(LightningCLI):
         """
         config = self.resolved()
         task = self.datamodule.task
-        config["data"] |= {"splits_from": str(split.resolve()), "task": task.kind, "classes": list(task.classes)}
+        asked = {"task": task.kind, "classes": list(task.classes) or None}
+        config["data"] |= {"splits_from": str(split.resolve())} | asked
         return config
 
 

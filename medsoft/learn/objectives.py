@@ -4,13 +4,15 @@ binary, multiclass   softmax over the classes, cross-entropy
 ordinal              CORN: K − 1 conditional logits P(y > k | y > k − 1); their running product is P(y > k),
                      which falls with k by construction (Shi, Cao and Raschka 2021, arXiv 2111.08851, section 3)
 multilabel           a sigmoid a label, binary cross-entropy over the labels that are there
+regression           one number, in standard deviations from the mean of the training targets; Huber's loss or squares
 
-The functions take ``logits`` (B, K) in float32 and targets (B,) int64, or (B, L) float with NaN for a missing label.
+The functions take ``logits`` (B, K) in float32 and targets (B,) int64, or (B, L) float with NaN for a missing label, or
+(B,) float in the unit of a regression.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,7 @@ class Objective(Protocol):
         """Mean loss over the batch, a scalar."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, C) in the order of the task's classes."""
+        """(B, C) in the order of the task's classes; of a regression the predicted numbers (B, 1), in their unit."""
 
 
 class CrossEntropy:
@@ -109,13 +111,56 @@ class MaskedBinaryCrossEntropy:
         return logits.sigmoid()
 
 
-def build_objective(task: Task, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Objective:
+class Quantity:
+    """A number, learnt in standard deviations from the mean of the training targets.
+
+    Args:
+        scale: mean and standard deviation of the training targets, in their unit; None until a checkpoint brings them.
+        loss: ``huber``: squares up to one standard deviation, and absolute errors beyond (P. J. Huber, Annals of
+            Mathematical Statistics 35, 1964), so that single wrong labels count less; or ``mse``.
+    """
+
+    outputs = 1
+
+    def __init__(self, scale: tuple[float, float] | None, loss: Literal["huber", "mse"] = "huber") -> None:
+        self.scale = scale
+        self.kind = loss
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        mean, sd = self._known_scale()
+        # In float64: years or millilitres may be large beside their spread.
+        standardised = ((target.double() - mean) / sd).to(logits.dtype)
+        losses = F.huber_loss if self.kind == "huber" else F.mse_loss
+        return losses(logits[:, 0], standardised)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        mean, sd = self._known_scale()
+        return (logits.double() * sd + mean).to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _known_scale(self) -> tuple[float, float]:
+        if self.scale is None:
+            raise RuntimeError("a regression's scale comes from the training part or from its checkpoint")
+        return self.scale
+
+
+def build_objective(
+    task: Task,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    target_scale: tuple[float, float] | None = None,
+    regression_loss: Literal["huber", "mse"] = "huber",
+) -> Objective:
     """The objective of a task.
 
     Raises:
-        ValueError: label smoothing for an ordinal task, where it has no meaning.
+        ValueError: label smoothing for an ordinal task or a regression, where it has no meaning, or class weights for a
+            regression.
     """
     count = len(task.classes)
+    if task.kind == "regression":
+        if label_smoothing or class_weights is not None:
+            raise ValueError("label_smoothing and class_weights are for classes: leave them out of a regression")
+        return Quantity(target_scale, regression_loss)
     if task.kind == "multilabel":
         return MaskedBinaryCrossEntropy(count, class_weights, label_smoothing)
     if task.kind == "ordinal":

@@ -47,7 +47,7 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
 
     Args:
         trainer: decides device and precision.
-        model: its ``predict_step`` gives (indices, probabilities).
+        model: its ``predict_step`` gives (indices, probabilities); of a regression (indices, numbers (B, 1)).
         data: splits are loaded already.
         splits: names, in the order of the table.
     """
@@ -62,7 +62,7 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
             make_predictions(
                 data.task,
                 part.frame["id"].tolist(),
-                _exactly_one(probabilities) if data.task.kind != "multilabel" else probabilities,
+                probabilities if data.task.kind in ("multilabel", "regression") else _exactly_one(probabilities),
                 part.targets,
                 patient=part.frame["patient"].tolist(),
                 exam=part.frame["exam"].tolist(),

@@ -33,6 +33,7 @@ class SlideClassifier(TableClassifier):
         final_lr: last learning rate as a fraction of the peak.
         class_weights: balanced weighs each class by the inverse of its frequency in the training part.
         label_smoothing: share of the target that is spread over all classes; not for ordinal tasks.
+        regression_loss: of a regression: huber (squares up to one standard deviation, then linear), or mse.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class SlideClassifier(TableClassifier):
         final_lr: float = 0.01,
         class_weights: Literal["none", "balanced"] = "none",
         label_smoothing: float = 0.0,
+        regression_loss: Literal["huber", "mse"] = "huber",
     ) -> None:
-        super().__init__(spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing)
+        super().__init__(
+            spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing, regression_loss
+        )
         self.aggregator_name, self.aggregator_options = aggregator, dict(aggregator_args or {})
         self.aggregator = _build(aggregator, spec.num_features, self.objective.outputs, self.aggregator_options)
         if self.aggregator_options.get("coordinates") and not spec.has_places:
@@ -150,7 +154,8 @@ def load_slide_classifier(checkpoint: Path) -> LoadedSlideClassifier:
     about = known["aggregator"]
     # What only a training asks for is left at nothing: counts of classes, and places, which predictions bring along.
     nothing = np.zeros(len(task.classes), np.int64)
-    spec = BagSpec(task, nothing, about["num_features"], True, known["features"], known["slides"])
+    scale = known.get("target_scale")
+    spec = BagSpec(task, nothing, about["num_features"], True, known["features"], known["slides"], scale)
     model = SlideClassifier(spec, about["name"], about["options"])
     try:
         model.load_state_dict(state["state_dict"])

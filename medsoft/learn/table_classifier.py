@@ -14,7 +14,7 @@ from torch import Tensor
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
-from medsoft.learn.objectives import build_objective
+from medsoft.learn.objectives import Quantity, build_objective
 from medsoft.learn.optimisation import WarmupCosine
 from medsoft.task import Spec
 
@@ -30,9 +30,10 @@ class TableClassifier(LightningModule):
         final_lr: last learning rate as a fraction of the peak.
         class_weights: balanced weighs each class by the inverse of its frequency in the training part.
         label_smoothing: share of the target that is spread over all classes; not for ordinal tasks.
+        regression_loss: of a regression: huber, or mse for squares everywhere.
 
     Raises:
-        InputError: a number is out of its range, or label smoothing for an ordinal task.
+        InputError: a number is out of its range, or an option has no meaning for the task.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TableClassifier(LightningModule):
         final_lr: float,
         class_weights: Literal["none", "balanced"],
         label_smoothing: float,
+        regression_loss: Literal["huber", "mse"] = "huber",
     ) -> None:
         super().__init__()
         check_range("model.lr", lr, 0)
@@ -56,7 +58,7 @@ class TableClassifier(LightningModule):
         self.warmup_epochs, self.final_lr = warmup_epochs, final_lr
         weights = balanced_weights(spec) if class_weights == "balanced" else None
         try:
-            self.objective = build_objective(spec.task, weights, label_smoothing)
+            self.objective = build_objective(spec.task, weights, label_smoothing, spec.target_scale, regression_loss)
         except ValueError as error:
             raise InputError(f"model: {error}") from None
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -104,7 +106,7 @@ class TableClassifier(LightningModule):
                 self.log(f"val_{name}", value)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """(index of the sample in its data set (B,), probabilities (B, C))."""
+        """(index of the sample in its data set (B,), probabilities (B, C) or predicted numbers (B, 1))."""
         return batch["index"], self.objective.probabilities(self.logits(batch))
 
     def configure_optimizers(self) -> Any:
@@ -120,6 +122,8 @@ class TableClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record what the weights answer, so that they are never asked another question."""
         checkpoint["medsoft"] = {"task": asdict(self.spec.task), **self.facts()}
+        if isinstance(self.objective, Quantity):
+            checkpoint["medsoft"]["target_scale"] = self.objective.scale
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that were trained for another task.
@@ -134,10 +138,16 @@ class TableClassifier(LightningModule):
                 f"the checkpoint answers {_describe(trained)}; the configuration and table ask for {_describe(asked)}. "
                 "Use the configuration that was saved with the run."
             )
+        if isinstance(self.objective, Quantity):
+            mean, sd = checkpoint["medsoft"]["target_scale"]
+            self.objective.scale = (float(mean), float(sd))
 
 
 def balanced_weights(spec: Spec) -> Tensor:
-    """Inverse class frequencies with mean 1 over the samples; for multilabel negatives over positives, a label."""
+    """Inverse class frequencies with mean 1 over the samples; for multilabel negatives over positives, a label.
+
+    A regression has no classes and gets no weights, (0,).
+    """
     counts = torch.as_tensor(spec.class_counts, dtype=torch.float32)
     if spec.task.kind == "multilabel":
         return counts[:, 0] / counts[:, 1].clamp(min=1)
@@ -145,4 +155,6 @@ def balanced_weights(spec: Spec) -> Tensor:
 
 
 def _describe(task: dict[str, Any] | None) -> str:
-    return "no task that medsoft knows" if task is None else f"{task['kind']} ({', '.join(task['classes'])})"
+    if task is None:
+        return "no task that medsoft knows"
+    return task["kind"] + (f" ({', '.join(task['classes'])})" if task["classes"] else "")

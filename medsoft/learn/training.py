@@ -13,13 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from medsoft.data.table import SampleTable
 from medsoft.errors import InputError, check_range
-from medsoft.evaluation.metrics import HEADLINE, headline, score
+from medsoft.evaluation.metrics import HEADLINE, REGRESSION_HEADLINE, headline, score
 from medsoft.evaluation.predictions import make_predictions
 from medsoft.learn.callbacks import EpochLines, MetricsTable, SeedEachStep, StopGracefully
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.run_folder import RunFolder
 
-LOWER_IS_BETTER = ("loss", "brier", "log_loss")
+LOWER_IS_BETTER = ("loss", "brier", "log_loss", "mae", "rmse")
 AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
 SOME = ("max_steps", "limit_train_batches", "limit_val_batches")
 
@@ -109,8 +109,9 @@ def monitored(name: str, task_kind: str) -> tuple[str, str]:
         InputError: no validation metric of this name.
     """
     if name == "auto":
-        name = "kappa" if task_kind == "ordinal" else "auroc"
-    known = [metric for metric in (*HEADLINE, "loss") if metric != "kappa" or task_kind == "ordinal"]
+        name = {"ordinal": "kappa", "regression": "mae"}.get(task_kind, "auroc")
+    metrics = [metric for metric in HEADLINE if metric != "kappa" or task_kind == "ordinal"]
+    known = [*(REGRESSION_HEADLINE if task_kind == "regression" else metrics), "loss"]
     name = name.removeprefix("val_")
     if name not in known:
         raise InputError(f"--monitor {name}: no metric of a {task_kind} task; one of {', '.join(known)}")
@@ -133,7 +134,8 @@ def check_monitored(monitor: str, part: SampleTable, batch_size: int, limit: int
     batches = -(-len(part) // batch_size)
     seen = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
     targets = part.targets[: seen * batch_size]
-    answers = np.full((len(targets), len(part.task.classes)), 1 / len(part.task.classes))
+    width = len(part.task.p_columns)
+    answers = np.full((len(targets), width), 1 / width)
     scores = score(make_predictions(part.task, part.frame["id"].tolist()[: len(targets)], answers, targets), part.task)
     name = monitor.removeprefix("val_")
     if scores["n"] == 0 or (name != "loss" and headline(scores)[name] is None):

@@ -51,7 +51,7 @@ class Heatmap:
         shares_N: of the tiles, in logits.
         logit: what the parts and the shares add up to.
         parts: of the logit that belong to no tile, by name: bias, residual, class token.
-        probability: of the class.
+        probability: of the class; None for a regression, whose logit is in standard deviations from the mean.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Heatmap:
     tile_px0: float
     shares_N: npt.NDArray[np.float64]
     logit: float
-    probability: float
+    probability: float | None
     parts: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -74,7 +74,9 @@ def figure_heatmap(
             closed = np.concatenate([ring, ring[:1]]) * scale - 0.5
             axes.plot(*closed.T, color=INK, linewidth=0.7)
     _colour_bar(figure, axes, heatmap, BAR_INCHES / (width * inches))
-    facts = f"P({shortened(heatmap.name, 40, 1)}) = {heatmap.probability:.3f} · {logit_in_words(heatmap)}"
+    facts = logit_in_words(heatmap)
+    if heatmap.probability is not None:
+        facts = f"P({shortened(heatmap.name, 40, 1)}) = {heatmap.probability:.3f} · {facts}"
     caption(figure, f"{heatmap.id}: what each tile adds to the logit of {heatmap.name}", facts, note)
     return figure
 

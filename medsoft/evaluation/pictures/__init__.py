@@ -19,9 +19,11 @@ from medsoft.evaluation.pictures.confusion import confusion_matrix, figure_confu
 from medsoft.evaluation.pictures.curves import figure_precision_recall, figure_roc_curve, precision_recall, roc_curve
 from medsoft.evaluation.pictures.learning import figure_learning_curves, learning_curves
 from medsoft.evaluation.pictures.mistakes import confident_mistakes, figure_confident_mistakes
+from medsoft.evaluation.pictures.regression import agreement_of_split
 from medsoft.task import Task
 
 __all__ = [
+    "agreement_of_split",
     "confident_mistakes",
     "confusion_matrix",
     "draw_all",
@@ -67,6 +69,9 @@ def draw_all(
         part = frame[frame["split"] == split]
         # A split's name comes from the user's table: nothing in it may lead out of the folder.
         suffix = re.sub(r"[^\w-]+", "-", f"_{split}" if split else "") + ".png"
+        if task.kind == "regression":
+            written.append(agreement_of_split(part, split, out_dir / f"agreement{suffix}", note=note))
+            continue
         written.append(roc_curve(part, task, out_dir / f"roc{suffix}", note=note))
         written.append(precision_recall(part, task, out_dir / f"precision_recall{suffix}", note=note))
         written.append(confusion_matrix(part, task, out_dir / f"confusion_matrix{suffix}", note=note))

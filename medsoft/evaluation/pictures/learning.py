@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from medsoft.errors import InputError
 from medsoft.evaluation.pictures.style import GREY, PALETTE, caption, new_figure, save, styled
 
-# Where more is better: Brier score and log loss run the other way and would confuse the panel.
+# Where more is better: Brier score, log loss and errors run the other way and would confuse the panel.
 _METRICS = {
     "val_auroc": "AUROC",
     "val_average_precision": "average precision",
@@ -20,8 +20,10 @@ _METRICS = {
     "val_accuracy": "accuracy",
     "val_f1": "F1",
     "val_kappa": "quadratic kappa",
+    "val_r2": "R²",
+    "val_concordance": "concordance",
 }
-_LOWER_IS_BETTER = ("loss", "brier")
+_LOWER_IS_BETTER = ("loss", "brier", "mae", "rmse")
 
 
 def learning_curves(metrics_csv: Path | str, out: Path | str, note: str = "", monitor: str | None = None) -> Path:
