@@ -182,8 +182,9 @@ def _label_problems(values: pd.Series, meaning: dict[str, str], required: bool) 
 
 
 def _read_quantity(values: pd.DataFrame, positive: list[str], classes: list[str], required: bool) -> Targets:
-    if len(values.columns) != 1:
-        raise InputError(f"a regression has one label column, not {len(values.columns)}: {_some(list(values))}")
+    names = list(map(str, values.columns))
+    if len(names) != 1:
+        raise InputError(f"a regression has one label column, not {len(names)}: {_some(names)}")
     if positive or classes:
         raise InputError("positive and classes belong to classes, not to a regression: leave them out")
     column = values.iloc[:, 0]

@@ -217,7 +217,7 @@ def _find_task(text: pd.DataFrame) -> tuple[Task | None, list[str]]:
         kind = text["task"].iloc[0]
     kinds = [name for name in TASK_KINDS if name != "regression"]
     if kind not in kinds:
-        return None, [*problems, f"column 'task' is {kind!r}: with probabilities {', '.join(kinds)} are allowed"]
+        return None, [*problems, f"column 'task' is {kind!r}: allowed are {', '.join(kinds)}"]
     try:
         task = Task(cast(TaskKind, kind), tuple(classes))
     except ValueError as error:

@@ -157,4 +157,4 @@ def balanced_weights(spec: Spec) -> Tensor:
 def _describe(task: dict[str, Any] | None) -> str:
     if task is None:
         return "no task that medsoft knows"
-    return task["kind"] + (f" ({', '.join(task['classes'])})" if task["classes"] else "")
+    return f"{task['kind']} ({', '.join(task['classes'])})" if task["classes"] else str(task["kind"])
