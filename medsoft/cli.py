@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("medsoft.learn.verbs:validate", "predict and score the validation part with a trained model"),
     "test": ("medsoft.learn.verbs:test", "predict and score the test part, or a whole table of its own"),
     "predict": ("medsoft.learn.verbs:predict", "predict every row of a table; labels are not needed"),
+    "crossval": ("medsoft.learn.crossval:crossval", "train and report the folds of a table, nested and by patient"),
     "data check": ("medsoft.data.verbs:check", "report all problems of a sample table, and what it holds"),
     "data split": ("medsoft.data.verbs:split", "split a sample table by patient, stratified, into parts or folds"),
     "data show": ("medsoft.learn.show:show", "draw what the model will see, before and after augmentation"),

@@ -28,6 +28,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a ver
   validate               predict and score the validation part with a trained model
   test                   predict and score the test part, or a whole table of its own
   predict                predict every row of a table; labels are not needed
+  crossval               train and report the folds of a table, nested and by patient
   data check             report all problems of a sample table, and what it holds
   data split             split a sample table by patient, stratified, into parts or folds
   data show              draw what the model will see, before and after augmentation

@@ -19,6 +19,8 @@ from medsoft.errors import InputError
 
 MOST_FOLDS = 20  # that the parts of a hold-out split are put together from
 TOLERANCE = 0.02  # accepted error of a part's share: fewer, larger folds keep the classes better in proportion
+UNUSED = "unused"
+"""What a split file calls rows that take no part, such as the test rows of the table in a cross-validation."""
 DRAWS = 50  # how often a split is drawn when a class that could be in every part is missing from one
 
 
@@ -142,6 +144,8 @@ def complete_splits(
 def apply_split_file(samples: SampleTable, path: str | Path) -> SampleTable:
     """Replace the splits of a table by those of a file with the columns id and split, such as a run's split.csv.
 
+    Rows that the file calls ``unused`` are left out.
+
     Raises:
         InputError: the file cannot be read, or says nothing of some rows.
         TableError: the file has other splits than train, val and test, or divides a patient.
@@ -154,6 +158,10 @@ def apply_split_file(samples: SampleTable, path: str | Path) -> SampleTable:
         some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         raise InputError(f"{path}: has no split for {len(absent)} rows of {samples.source}: {some}")
     splits = samples.frame["id"].map(split_of).to_numpy(dtype=object)
+    used = splits != UNUSED
+    if not used.any():
+        raise InputError(f"{path}: calls every row of {samples.source} unused")
+    samples, splits = samples.select(used), splits[used]
     problems = checks.check_splits(splits)
     if (samples.frame["patient"] != "").any():
         problems += checks.check_patients(samples.frame["patient"], list(splits))

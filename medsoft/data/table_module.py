@@ -18,8 +18,8 @@ from medsoft.data.table import SampleTable
 from medsoft.errors import InputError, check_range
 from medsoft.task import Task
 
-Stage = Literal["fit", "validate", "test", "predict"]
-SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": ""}
+Stage = Literal["fit", "validate", "test", "predict", "crossval"]
+SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
 
 SampleDataset = TypeVar("SampleDataset", bound=Dataset[dict[str, Tensor]])
 

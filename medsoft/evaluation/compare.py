@@ -103,7 +103,7 @@ def compare_models(
     """
     settings = settings or Settings()
     *models, reference = paired.models
-    drawn, point = mean_over_folds(paired.models, paired.task, asked, settings)
+    drawn, point, left_out = mean_over_folds(paired.models, paired.task, asked, settings)
     found = []
     for model in models:
         value, other = float(point[model.name][0]), float(point[reference.name][0])
@@ -114,6 +114,9 @@ def compare_models(
             continue
         apart = drawn[model.name] - drawn[reference.name]
         result = _difference(paired, model, reference, asked, value, other, apart, margin, settings.confidence)
+        if left_out:
+            without = f"undefined in {len(left_out)} of {len(paired.folds)} folds, which are left out"
+            result = replace(result, note="; ".join(filter(None, (result.note, without))))
         found.append(result)
     return _with_holm(found)
 

@@ -1,7 +1,8 @@
 """From a predictions table to everything that is reported of it: ``evaluate_table``.
 
-One fold is one model, and is evaluated by itself. Within it every split is read at every level (row, exam, patient).
-Thresholds and recalibration are chosen on one split and then locked; on that split they are not reported.
+One fold is one model, and is evaluated by itself; the mean over folds stands beside. Within a fold every split is read
+at every level (row, exam, patient). Thresholds and recalibration are chosen on one split and then locked; on that split
+they are not reported.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from medsoft.evaluation.across_folds import AcrossFolds, across_folds
 from medsoft.evaluation.arrays import has_target, one_against_rest
 from medsoft.evaluation.levels import at_level, levels_of
 from medsoft.evaluation.locked import Chosen, Locked
@@ -31,6 +33,7 @@ class Evaluation:
         parts: in the order of the table.
         locked: thresholds and recalibration; None for regression.
         notes: on the whole.
+        across: means over the folds, where there are several.
     """
 
     task: Task | None
@@ -38,6 +41,7 @@ class Evaluation:
     parts: list[Part]
     locked: Locked | None
     notes: list[str] = field(default_factory=list)
+    across: list[AcrossFolds] = field(default_factory=list)
 
 
 def evaluate_table(
@@ -93,7 +97,7 @@ def evaluate_table(
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
     if task is not None and locked is None:
         locked = Locked(task, tuple(all_chosen))
-    return Evaluation(task, settings, parts, locked, notes)
+    return Evaluation(task, settings, parts, locked, notes, across_folds(parts, task, settings, locked))
 
 
 def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan) -> Chosen:

@@ -25,8 +25,10 @@ FloatArray = npt.NDArray[np.float64]
 
 def mean_over_folds(
     models: Sequence[Model], task: Task | None, asked: Asked, settings: Settings
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray], list[str]]:
     """Each model's mean over its folds' own values of a metric.
+
+    Folds in which a model has none (such as for want of a class) are left out for all models.
 
     Args:
         models: one or several, with the same samples in the same order, all with a target; the column ``fold`` says
@@ -36,8 +38,8 @@ def mean_over_folds(
         settings: of the bootstrap.
 
     Returns:
-        By the model's name: the draws (B,), the same ones for all models, and the value as it is (1,). NaN where a fold
-        has none.
+        By the model's name: the draws (B,), the same ones for all models, NaN where a fold has no value in a draw; and
+        the value as it is (1,), NaN where no fold has one. Then the folds that were left out.
 
     Raises:
         InputError: the task has no such metric.
@@ -45,7 +47,7 @@ def mean_over_folds(
     key = wanted_key(asked, task)
     first = models[0].frame
     patients = patients_of(first)
-    units = make_units(patients, _strata(first, task, patients) if settings.stratify else None)
+    units = make_units(patients, strata_by_fold(first, task, patients) if settings.stratify else None)
     folds = {fold: np.flatnonzero(first["fold"] == fold) for fold in dict.fromkeys(first["fold"])}
     parts = {
         (model.name, fold): measures(
@@ -55,20 +57,28 @@ def mean_over_folds(
         for fold, rows in folds.items()
     }
 
-    def statistic(weights_BU: FloatArray) -> dict[str, FloatArray]:
+    def values(model: Model, fold: str, weights_BU: FloatArray) -> FloatArray:
         undefined = np.full(len(weights_BU), np.nan)
-        return {
-            model.name: np.mean(
-                [scorecard(parts[model.name, fold], weights_BU).get(key, undefined) for fold in folds], axis=0
-            )
-            for model in models
-        }
+        return scorecard(parts[model.name, fold], weights_BU).get(key, undefined)
 
-    return resample(units, statistic, settings.draws, settings.seed), statistic(units.ones)
+    as_it_is = {fold: [float(values(model, fold, units.ones)[0]) for model in models] for fold in folds}
+    defined = [fold for fold, found in as_it_is.items() if not np.isnan(found).any()]
+    kept = defined or list(folds)
+
+    def statistic(weights_BU: FloatArray) -> dict[str, FloatArray]:
+        return {model.name: np.mean([values(model, fold, weights_BU) for fold in kept], axis=0) for model in models}
+
+    drawn = resample(units, statistic, settings.draws, settings.seed)
+    return drawn, statistic(units.ones), [fold for fold in folds if fold not in kept]
 
 
-def _strata(frame: pd.DataFrame, task: Task | None, patients: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
-    """Class by fold where each patient is in one fold (a cross-validation), else the class alone."""
+def strata_by_fold(
+    frame: pd.DataFrame, task: Task | None, patients: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp] | None:
+    """(N,) strata: class by fold where each patient is in one fold (a cross-validation), else the class alone.
+
+    None for regression and multilabel, whose rows have no single class.
+    """
     if task is None or task.kind == "multilabel":
         return None
     label: npt.NDArray[np.intp] = targets(frame, task)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medsoft.errors import InputError
+from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.locked import read_locked
@@ -43,7 +44,7 @@ def evaluate(
 
     Args:
         predictions: Tables as medsoft writes them, or with id, target and p_<class>; several where val and test, or
-            folds, lie in files of their own.
+            folds, lie in files of their own; or the folder of a run or a cross-validation.
         out: Folder for evaluation.json, tables and pictures; created.
         table: Sample table (CSV or Parquet) with further columns, such as sex, age, site or scanner.
         id: Its column with the ids, or with files whose names without suffix are the ids; id if not given.
@@ -125,8 +126,15 @@ def _numbers(values: float | str | list[float] | None) -> tuple[float, ...]:
 
 def _print(result: Evaluation, given: Predictions, out: Path, n_written: int) -> None:
     console = Console(highlight=False)
+    for across in result.across:
+        console.print(across_table(across))
+        for note in across.notes:
+            console.print(f"  {note}", soft_wrap=True, markup=False)
     for part in result.parts:
-        console.print(_summary(part))
+        if result.across:  # each fold's values are in metrics.csv
+            part.notes[:] = [f"fold {part.fold}, {part.split}: {note}" for note in part.notes]
+        else:
+            console.print(_summary(part))
         for note in part.notes:
             console.print(f"  {note}", soft_wrap=True, markup=False)
     for note in result.notes:
@@ -148,18 +156,34 @@ def _summary(part: Part) -> Table:
     return table
 
 
+def across_table(across: AcrossFolds) -> Table:
+    """The main metrics over folds, for the terminal."""
+    title = f"{across.split}, {len(across.n_per_fold)} folds, by {across.level} (n={sum(across.n_per_fold.values())})"
+    table = Table("metric", "mean over folds", "interval", "sd", "folds", "pooled", title=title)
+    several = sum(estimate.metric == "auroc" and bool(estimate.class_name) for estimate in across.estimates) > 1
+    for estimate in across.estimates:
+        if not _is_shown(estimate, several):
+            continue
+        numbers = [estimate.value, estimate.sd, estimate.pooled]
+        value, sd, pooled = ("–" if number is None else f"{number:.3f}" for number in numbers)
+        interval = "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+        folds = str(estimate.n_folds) + (f" ({estimate.note})" if estimate.undefined_folds else "")
+        table.add_row(_name(estimate), value, interval, sd, folds, pooled)
+    return table
+
+
 _SHOWN = {"auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"}
 _SHOWN |= {"brier", "mae", "bias", "r2", "concordance"}
 
 
-def _is_shown(estimate: Estimate, several: bool) -> bool:
+def _is_shown(estimate: Estimate | FoldsEstimate, several: bool) -> bool:
     """The terminal shows the main metrics; of several classes only averages, and each one's AUROC."""
     if estimate.metric not in _SHOWN or estimate.prevalence is not None or estimate.probabilities:
         return False
     return estimate.metric == "auroc" or not (several and (estimate.class_name or estimate.average == "micro"))
 
 
-def _name(estimate: Estimate) -> str:
+def _name(estimate: Estimate | FoldsEstimate) -> str:
     of = [part for part in (estimate.class_name, estimate.average) if part]
     at = f" at {estimate.rule}" if estimate.rule else ""
     return f"{estimate.metric.replace('_', ' ')}{f' ({of[0]})' if of else ''}{at}"

@@ -234,7 +234,7 @@ def _curves(
 ) -> dict[str, ClassCurves]:
     after = {}
     if recalibrated is not None:
-        after = Ranked(recalibrated, task, units.of_row, curves=True)(units.ones)
+        after = scorecard([Ranked(recalibrated, task, units.of_row, curves=True)], units.ones)
     curves = {}
     for question in one_against_rest(known, task):
         name = question.name

@@ -34,8 +34,29 @@ class Predictions:
     inputs: tuple[dict[str, Any], ...]
 
 
+FILES_OF_A_FOLDER = ("predictions.csv", "validation.csv")
+"""What a run's folder, or that of a cross-validation, holds of predictions."""
+
+
+def files_of(paths: Sequence[str | Path]) -> list[Path]:
+    """The predictions tables that are named, those of a folder in its place.
+
+    Raises:
+        InputError: a folder holds none.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        inside = [path / name for name in FILES_OF_A_FOLDER if (path / name).is_file()] if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: this folder holds no predictions.csv")
+        files += inside
+    return files
+
+
 def read_parts(paths: Sequence[str | Path]) -> Predictions:
     """Read the files that hold one model's predictions between them: val and test apart, or the folds.
+
+    A folder stands for the predictions in it.
 
     Raises:
         InputError: a file is no valid predictions table, the files ask different questions, or a sample is there
@@ -44,7 +65,8 @@ def read_parts(paths: Sequence[str | Path]) -> Predictions:
     if not paths:
         raise InputError("no predictions: name one or several tables, such as runs/eyes/predictions.csv")
     frames, tasks, inputs = [], [], []
-    for path in map(Path, paths):
+    paths = files_of(paths)
+    for path in paths:
         frame, task = read_either(path)
         frames.append(frame)
         tasks.append(task)

@@ -32,6 +32,7 @@ def to_json(evaluation: Evaluation, inputs: Sequence[Mapping[str, Any]] = ()) ->
         "settings": asdict(evaluation.settings),
         "notes": evaluation.notes,
         "locked": evaluation.locked.to_json() if evaluation.locked else None,
+        "across_folds": [across.to_json() for across in evaluation.across],
         "parts": [_part_json(part) for part in evaluation.parts],
     }
 
@@ -63,6 +64,10 @@ def write_evaluation(
     written = [out / "evaluation.json"]
     parts = evaluation.parts
     written += _table(out / "metrics.csv", (_about(p) | e.to_json() for p in parts for e in p.estimates))
+    written += _table(
+        out / "cross_validation.csv",
+        ({"split": a.split, "level": a.level} | e.to_json() for a in evaluation.across for e in a.estimates),
+    )
     written += _table(out / "calibration.csv", (row for part in parts for row in _calibration_rows(part)))
     written += _table(out / "reliability.csv", (row for part in parts for row in _reliability_rows(part)))
     written += _table(out / "curves.csv", (row for part in parts for row in _curve_rows(part)))
@@ -76,7 +81,13 @@ def write_evaluation(
     if recalibrated:
         write_predictions(pd.concat(recalibrated, ignore_index=True), out / "recalibrated.csv")
         written.append(out / "recalibrated.csv")
-    for part in parts if pictures else ():
+    if pictures and evaluation.across:  # pictures of each fold by itself would be dozens
+        from medsoft.evaluation.pictures.folds import draw_folds
+
+        for across in evaluation.across:
+            where = (out / "pictures", suffix_of(across.split, across.level))
+            written += draw_folds(across, parts, evaluation.task, *where, evaluation.settings.confidence, note)
+    for part in parts if pictures and not evaluation.across else ():
         written += draw_part(part, evaluation.task, out / "pictures", evaluation.settings.confidence, note)
     return written
 
@@ -120,9 +131,14 @@ def draw_part(part: Part, task: Task | None, folder: Path, confidence: float = 0
 
 def file_suffix(part: Part) -> str:
     """``_test``, ``_test_fold-2``, ``_test_patient``: nothing in it leads out of a folder."""
-    words = [part.split] if part.split != "all" else []
-    words += [f"fold-{part.fold}"] if part.fold else []
-    words += [part.level] if part.level != "row" else []
+    return suffix_of(part.split, part.level, part.fold)
+
+
+def suffix_of(split: str, level: str, fold: str = "") -> str:
+    """As ``file_suffix``."""
+    words = [split] if split != "all" else []
+    words += [f"fold-{fold}"] if fold else []
+    words += [level] if level != "row" else []
     return "".join("_" + re.sub(r"[^\w-]+", "-", word) for word in words)
 
 

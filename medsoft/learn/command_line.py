@@ -44,6 +44,8 @@ WITHOUT_USE = {
     "sync_batchnorm",
     "use_distributed_sampler",
 }
+# Options of crossval itself, which a fold's run knows nothing of.
+OF_CROSSVAL = ("folds", "fold_column", "leave_one_site_out", "repeats", "jobs", "fold", "collect")
 # Options that name files and folders.
 PATHS = (
     *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical")),
@@ -59,7 +61,7 @@ class CommandLine(LightningCLI):
     """Parses a verb's command line; the verb then makes data, model and trainer from it.
 
     Args:
-        verb: fit, validate, test, predict, or show, which makes no model.
+        verb: fit, crossval, validate, test, predict, or show, which makes no model.
         argv: the command line after the verb.
 
     Raises:
@@ -92,7 +94,7 @@ class CommandLine(LightningCLI):
         self.config = parser.parse_args(args)
         self.config.data.stage = "predict" if self.verb == "show" else self.verb  # whatever a saved configuration says
         check_range("seed_everything", self.config.seed_everything, 0, 2**32 - 1)  # what numpy takes
-        if (self.verb != "fit" or self.config.get("resume")) and "pretrained" in self.config.model:
+        if (self.verb not in ("fit", "crossval") or self.config.get("resume")) and "pretrained" in self.config.model:
             self.config.model.pretrained = None  # the checkpoint holds all weights
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -132,12 +134,21 @@ class CommandLine(LightningCLI):
             add("n", int, 4, "Number of samples to draw.")
         elif self.verb == "fit":
             add("resume", str | None, None, "Folder of a stopped run to go on with.")
+        elif self.verb == "crossval":
+            add("folds", int | None, None, "Number of folds to draw, by patient and stratified.")
+            add("fold_column", str | None, None, "Column of the table that names folds; instead of folds.")
+            add("leave_one_site_out", bool, False, "One fold a value of data.site; instead of folds.")
+            add("repeats", int, 1, "How often all is done, each time with the next seed.")
+            add("jobs", int, 1, "Folds that run at the same time, each in a process of its own.")
+            add("fold", int | None, None, "Run this fold alone, from 0 through all repeats, and gather nothing.")
+            add("collect", bool, False, "Run nothing, and gather folds that have all finished.")
+            add("resume", str | None, None, "Folder of a cross-validation to go on with; takes jobs, fold, collect.")
         else:
             add("ckpt_path", str | None, None, "Folder of a run, for its best checkpoint, or a checkpoint file.")
 
         def add_for_fit(name: str, kind: Any, default: Any, text: str) -> None:
             # The other verbs take these as well, unseen: they are given the configuration of a fit.
-            add(name, kind, default, text if self.verb == "fit" else SUPPRESS)
+            add(name, kind, default, text if self.verb in ("fit", "crossval") else SUPPRESS)
 
         add_for_fit(
             "monitor",
@@ -169,7 +180,15 @@ class CommandLine(LightningCLI):
             if value and Path(value).exists():
                 config[group][name] = str(Path(value).resolve())
         config["out"] = None
-        config.pop("resume", None)
+        for name in ("resume", *OF_CROSSVAL):
+            config.pop(name, None)
+        return config
+
+    def pinned(self) -> dict[str, Any]:
+        """The resolved configuration, with the question as this table answers it."""
+        config = self.resolved()
+        task = self.datamodule.task
+        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None}
         return config
 
     def reproducible(self, split: Path) -> dict[str, Any]:
@@ -178,10 +197,8 @@ class CommandLine(LightningCLI):
         Args:
             split: the run's ``split.csv``.
         """
-        config = self.resolved()
-        task = self.datamodule.task
-        asked = {"task": task.kind, "classes": list(task.classes) or None}
-        config["data"] |= {"splits_from": str(split.resolve())} | asked
+        config = self.pinned()
+        config["data"]["splits_from"] = str(split.resolve())
         return config
 
 
