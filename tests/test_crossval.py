@@ -393,3 +393,14 @@ def test_bags_take_part_too(tmp_path, medsoft):
     assert (code, err) == (0, "")
     frame = read_predictions(tmp_path / "cv" / "predictions.csv")[0]
     assert sorted(frame["id"]) == [f"P{i:02d}" for i in range(12)]
+
+
+def test_numbers_take_part_too(tmp_path, images, medsoft):
+    words = [f"--data.table={images}", "--data.label=grade", "--data.task=regression", "--data.patient=patient"]
+    code, _, err = medsoft("crossval", *words, *TINY, *QUICK, "--folds=2", f"--out={tmp_path / 'cv'}")
+    assert (code, err) == (0, "")
+    summary = json.loads((tmp_path / "cv" / "metrics.json").read_text())
+    frame = pd.read_csv(tmp_path / "cv" / "predictions.csv")
+    errors = (frame["prediction"] - frame["target"]).abs().groupby(frame["fold"]).mean()
+    assert (summary["primary"]["metric"], summary["primary"]["n_folds"]) == ("mae", 2)
+    assert summary["primary"]["value"] == pytest.approx(errors.mean())

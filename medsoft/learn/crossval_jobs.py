@@ -34,11 +34,11 @@ def run_in_processes(folder: CrossvalFolder, folds: Sequence[PlannedFold], jobs:
     running: dict[int, tuple[PlannedFold, subprocess.Popen[bytes]]] = {}
     free = list(range(min(jobs, len(waiting))))
     failed: list[PlannedFold] = []
-    worst, stopped = 0, 0
+    stopped: list[int] = []  # signals that asked for a stop
+    worst = 0
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = number
+        stopped.append(number)
         for _, process in running.values():
             process.send_signal(number)
 
@@ -50,7 +50,7 @@ def run_in_processes(folder: CrossvalFolder, folds: Sequence[PlannedFold], jobs:
                 print(f"Fold {fold.number}: begins, log {show_path(folder.log(fold.number))}", flush=True)
                 running[slot] = (fold, _start(folder, fold, slot, jobs))
                 if stopped:  # the signal came while the process was being started
-                    running[slot][1].send_signal(stopped)
+                    running[slot][1].send_signal(stopped[0])
             time.sleep(POLL_SECONDS)
             for slot, (fold, process) in list(running.items()):
                 if (code := process.poll()) is None:
@@ -68,7 +68,7 @@ def run_in_processes(folder: CrossvalFolder, folds: Sequence[PlannedFold], jobs:
             process.terminate()
     if stopped:
         print(f"Stopped. Go on with: medsoft crossval --resume {show_path(folder.path)}", file=sys.stderr)
-        return 128 + stopped
+        return 128 + stopped[0]
     if failed:
         logs = ", ".join(show_path(folder.log(fold.number)) for fold in failed)
         names = ", ".join(str(fold.number) for fold in failed)
