@@ -1,4 +1,4 @@
-"""Bytes of one picture file to pixels: Pillow for photographs, tifffile for TIFF."""
+"""Bytes of one picture file to pixels: Pillow for photographs, tifffile for TIFF, pydicom for DICOM."""
 
 from __future__ import annotations
 
@@ -43,8 +43,13 @@ class ReadError(Exception):
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
-def decode(stream: IO[bytes], check_size: CheckSize) -> np.ndarray:
+def decode(stream: IO[bytes], check_size: CheckSize, voi: bool = False) -> np.ndarray:
     """Decode a picture file to (H, W) or (H, W, C), C = 1 or 3, upright, without alpha, in its own type of number.
+
+    Args:
+        stream: the file.
+        check_size: see its type.
+        voi: as for ``medsoft.data.dicom.picture.decode_picture``; of other formats nothing.
 
     Raises:
         ReadError: what can be said plainly. Damaged files raise what the decoders raise.
@@ -54,7 +59,9 @@ def decode(stream: IO[bytes], check_size: CheckSize) -> np.ndarray:
     if not head:
         raise ReadError("is empty (0 bytes)")
     if head[128:] == b"DICM" or head.startswith((b"\x02\0", b"\x08\0")):  # old files start with group 0002 or 0008
-        raise ReadError("is a DICOM file, not a photograph: export the picture as PNG or TIFF first")
+        from medsoft.data.dicom.picture import decode_picture
+
+        return decode_picture(stream, check_size, voi=voi)
     image, orientation = (_decode_tiff if head.startswith(_TIFF_MAGIC) else _decode_with_pillow)(stream, check_size)
     return upright(image, orientation)
 
@@ -76,7 +83,7 @@ def _decode_with_pillow(stream: IO[bytes], check_size: CheckSize) -> tuple[np.nd
     try:
         image: Image.Image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ReadError(f"is not a picture, or not of a kind read here ({', '.join(FORMATS)}, TIFF)") from None
+        raise ReadError(f"is not a picture, or not of a kind read here ({', '.join(FORMATS)}, TIFF, DICOM)") from None
     with image:
         check_size(*image.size)
         if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: previews behind a phone's photograph

@@ -28,7 +28,7 @@ MIN_SIDE = 2
 """Shortest side in pixels: a side of one pixel is a broken export. Cut tiles of 2 px occur in real sets."""
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, voi: bool = False) -> np.ndarray:
     """Read a picture, upright, as (height, width, channels).
 
     Grey pictures have 1 channel, colour pictures 3. Palettes, CMYK and YCbCr become RGB; 1-bit pictures become
@@ -37,10 +37,11 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     the previews behind a phone's photograph (MPO) and the smaller pages behind the first page of a TIFF.
 
     Args:
-        path: a PNG, JPEG, JPEG 2000, BMP, GIF, PPM, WebP, AVIF or TIFF file, or ``file.npz#key/index`` for one
+        path: a PNG, JPEG, JPEG 2000, BMP, GIF, PPM, WebP, AVIF, TIFF or DICOM file, or ``file.npz#key/index`` for one
             picture of an array (N, H, W) or (N, H, W, C). The arrays of an ``.npz`` stay in memory once read.
         max_pixels: a picture with more pixels is refused from its header, before anything is decoded.
             Pillow's own limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``) is left as it is and holds besides.
+        voi: show grey DICOM as the file's own window says; see ``medsoft.data.dicom.picture.decode_picture``.
 
     Returns:
         (H, W, 1) or (H, W, 3); uint8 or uint16 as stored, other types of number as float32. More than 8 bits of
@@ -64,7 +65,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
             image = _read_npz(file, key, index, check_size)
         else:
             with Path(file).open("rb") as stream:
-                image = decode(stream, check_size)
+                image = decode(stream, check_size, voi)
         return _as_contract(image)
     except ReadError as error:
         raise ReadError(error.reason, name) from error.__cause__
@@ -82,6 +83,7 @@ def check_images(
     paths: Iterable[str],
     *,
     max_pixels: int = MAX_PIXELS,
+    voi: bool = False,
     threads: int | None = None,
     progress: Callable[[], object] | None = None,
 ) -> pd.DataFrame:
@@ -90,6 +92,7 @@ def check_images(
     Args:
         paths: as for ``read_image``.
         max_pixels: as for ``read_image``.
+        voi: as for ``read_image``.
         threads: number of threads; by default as many as Python's thread pool takes.
         progress: called after each picture, for a progress bar.
 
@@ -100,7 +103,7 @@ def check_images(
 
     def failure(path: str) -> tuple[str, str, str] | None:
         try:
-            read_image(path, max_pixels=max_pixels)
+            read_image(path, max_pixels=max_pixels, voi=voi)
         except ReadError as error:
             return path, "read", error.reason
         return None
