@@ -158,7 +158,7 @@ def bomb(path: Path) -> None:
 
 
 def dicom(path: Path) -> None:
-    real = SHARED_DATA / "dicom" / "pydicom_wheel" / "examples_rgb_color.dcm"
+    real = SHARED_DATA / "dicom" / "pydicom_wheel" / "waveform_ecg.dcm"
     path.write_bytes(real.read_bytes() if real.is_file() else bytes(128) + b"DICM" + bytes(500))
 
 
@@ -173,7 +173,7 @@ def text(path: Path) -> None:
 SPOILT = {
     truncated: "is damaged or cut short",
     bomb: "could be decompression bomb",
-    dicom: "is a DICOM file, not a photograph",
+    dicom: "is a DICOM object without a picture",
     one_pixel: "has 1 x 1 pixels: each side must have at least 2",
     text: "not a picture",
 }

@@ -262,7 +262,7 @@ def test_no_picture(tmp_path: Path) -> None:
         "empty.jpg": "empty",
         "text.jpg": "not a picture",
         "script.eps": "not a picture",
-        "dicom.jpg": "is a DICOM file",
+        "dicom.jpg": "is a DICOM object without a picture",
         ".": "Is a directory",
     }.items():
         with pytest.raises(ReadError, match=reason) as caught:
@@ -401,8 +401,6 @@ def test_hostile_files_are_read_or_refused_in_bounded_time_and_memory() -> None:
         process.kill()
         process.join()
     assert results.keys() == set(paths)
-    dicom = [path for path in paths if "dicom" in path and "no_meta" not in path]
-    assert all("is a DICOM file" in results[path] for path in dicom)
     for name in ("truncated_jpeg.jpg", "truncated_image.png", "decompression_bomb.gif", "broken_data_stream.png"):
         assert results[str(SHARED / "malformed/pillow" / name)] != "read"
 

@@ -25,6 +25,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         seed: of the augmentation.
         max_pixels: limit for an image.
         cache: (n, H, W, C) prepared images, or None to read each when it is asked for.
+        voi: as for ``read_image``.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         seed: int,
         max_pixels: int,
         cache: np.ndarray | None = None,
+        voi: bool = False,
     ) -> None:
         self.paths, self.transforms = paths, transforms
         self.targets = for_torch(targets)
-        self.seed, self.max_pixels, self.cache = seed, max_pixels, cache
+        self.seed, self.max_pixels, self.cache, self.voi = seed, max_pixels, cache, voi
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,7 +50,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self.cache is not None:
             image: np.ndarray = self.cache[index]
             return image
-        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels))
+        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels, voi=self.voi))
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
         index = key.sample if isinstance(key, SampleKey) else key

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from medsoft.data.image_dataset import ImageDataset
+from medsoft.data.labels import Uncertain
 from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
 from medsoft.data.table import Problem, SampleTable, TableError, read_table
 from medsoft.data.table_module import Stage, TableDataModule
@@ -48,6 +49,9 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         on_error: error refuses to start with unreadable files or bad rows; skip lists them in errors.csv and goes on.
         check_files: decode every file before work starts where images are not cached anyway.
         max_pixels: larger images are refused (decompression bombs).
+        voi: show grey DICOM images by their own window (VOI LUT, or the first window) before the transforms.
+        uncertain: what a label of -1 (CheXpert's uncertain) counts as in a multilabel task, for all labels or by
+            label, such as {Edema: one}; an error if not given.
         stage: what the table is for; set by the verb. Only fit makes a split, only predict takes rows without labels.
         seed: of split, order and augmentation; seed_everything if not given.
     """
@@ -79,6 +83,8 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         on_error: Literal["error", "skip"] = "error",
         check_files: bool = True,
         max_pixels: int = MAX_PIXELS,
+        voi: bool = False,
+        uncertain: Uncertain | dict[str, Uncertain] | None = None,
         stage: Stage = "fit",
         seed: int = 0,
     ) -> None:
@@ -87,7 +93,8 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         check_range("data.max_pixels", max_pixels, 1)
         self.transforms = transforms
         self.cache, self.cache_gib = cache, cache_gib
-        self.on_error, self.check_files, self.max_pixels = on_error, check_files, max_pixels
+        self.on_error, self.check_files = on_error, check_files
+        self.max_pixels, self.voi = max_pixels, voi
         samples = read_table(
             table,
             root=root,
@@ -102,6 +109,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             id=id,
             split=split,
             rename_splits=rename_splits,
+            uncertain=uncertain,
             require_labels=stage != "predict",
             on_error=on_error,
         )
@@ -129,7 +137,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             problems += _unreadable(part, reasons)
             part, cache = self._leave_out(part, cache, reasons)
             dataset = ImageDataset(
-                part.frame["path"].tolist(), part.targets, self.transforms, self.seed, self.max_pixels, cache
+                part.frame["path"].tolist(), part.targets, self.transforms, self.seed, self.max_pixels, cache, self.voi
             )
             self._parts[split] = (part, dataset)
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
@@ -165,7 +173,9 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
         def read(index: int) -> str | None:
             try:
-                cache[index] = self.transforms.prepare(read_image(paths[index], max_pixels=self.max_pixels))
+                cache[index] = self.transforms.prepare(
+                    read_image(paths[index], max_pixels=self.max_pixels, voi=self.voi)
+                )
             except ReadError as error:
                 return error.reason
             except ValueError as error:  # of the transforms
@@ -180,7 +190,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
     def _check_all(self, paths: list[str]) -> dict[int, str]:
         if not self.check_files:
             return {}
-        failures = check_images(paths, max_pixels=self.max_pixels)
+        failures = check_images(paths, max_pixels=self.max_pixels, voi=self.voi)
         reason_of = dict(zip(failures["path"], failures["reason"], strict=True))
         return {index: reason_of[path] for index, path in enumerate(paths) if path in reason_of}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from medsoft.task import TASK_KINDS, Task, TaskKind
 
 Words = str | int | float | Sequence[str | int | float] | None
 """An option that takes one value, several with commas between, or a list."""
+
+Uncertain = Literal["ignore", "zero", "one"]
+"""What a label of -1 counts as: missing, absent or present (Irvin et al. 2019, arXiv 1901.07031, section 3)."""
 
 MISSING = ("", "NA", "NaN", "nan", "<NA>")
 """What a missing label looks like."""
@@ -50,7 +53,13 @@ def words(value: Words) -> list[str]:
 
 
 def read_labels(
-    labels: pd.DataFrame, *, task: str | None, positive: Words, classes: Words, required: bool = True
+    labels: pd.DataFrame,
+    *,
+    task: str | None,
+    positive: Words,
+    classes: Words,
+    required: bool = True,
+    uncertain: Uncertain | Mapping[str, Uncertain] | None = None,
 ) -> Targets:
     """Read the label columns of a table.
 
@@ -61,6 +70,7 @@ def read_labels(
         positive: values that count as positive in a binary question; all others are negative.
         classes: all names in order. With ``positive`` they name the two groups, the negative one first.
         required: whether a missing label is a problem, and a single class a reason to stop.
+        uncertain: what -1 means in a multilabel question, for all labels or by label; a problem where not given.
 
     Raises:
         InputError: the task is not clear, or the options contradict each other or the labels.
@@ -68,10 +78,13 @@ def read_labels(
     if task is not None and task not in TASK_KINDS:
         raise InputError(f"there is no task {task!r}: the tasks are {', '.join(TASK_KINDS)}")
     texts = labels.apply(text).map(lambda value: "" if value in MISSING else value)
+    several = len(labels.columns) > 1 or task == "multilabel"
+    if uncertain and (task == "regression" or not several):
+        raise InputError("uncertain is for multilabel tasks, whose labels are 1, 0, -1 or empty: leave it out")
     if task == "regression":
         return _read_quantity(texts, words(positive), words(classes), required)
-    if len(labels.columns) > 1 or task == "multilabel":
-        return _read_multilabel(texts, task, words(positive), words(classes))
+    if several:
+        return _read_multilabel(texts, task, words(positive), words(classes), uncertain)
     values: pd.Series = texts.iloc[:, 0]
     column = f"the label column {values.name!r}"
     seen = sorted(set(values) - {""})
@@ -201,7 +214,13 @@ def _read_quantity(values: pd.DataFrame, positive: list[str], classes: list[str]
     return Targets(Task("regression", ()), pd.DataFrame({"target": numbers}), problems)
 
 
-def _read_multilabel(values: pd.DataFrame, task: str | None, positive: list[str], classes: list[str]) -> Targets:
+def _read_multilabel(
+    values: pd.DataFrame,
+    task: str | None,
+    positive: list[str],
+    classes: list[str],
+    uncertain: Uncertain | Mapping[str, Uncertain] | None,
+) -> Targets:
     names = list(map(str, values.columns))
     if task not in (None, "multilabel"):
         raise InputError(f"{len(names)} label columns make a multilabel task, not {task}: {_some(names)}")
@@ -209,8 +228,11 @@ def _read_multilabel(values: pd.DataFrame, task: str | None, positive: list[str]
         raise InputError(
             f"the classes of a multilabel task are its columns ({_some(names)}): leave out classes, positive"
         )
-    numbers = values.map(_plain_number)
-    advice = "write 1 for present, 0 for absent, nothing for unknown"
+    numbers, notes = _without_uncertain(values.map(_plain_number), uncertain)
+    advice = (
+        "write 1 for present, 0 for absent, nothing for unknown; say with uncertain (fit: --data.uncertain ignore, "
+        "zero or one) what -1 counts as"
+    )
     problems = [
         Problem("unknown label", (row,), f"{name} is {value!r}", advice)
         for name in names
@@ -218,4 +240,22 @@ def _read_multilabel(values: pd.DataFrame, task: str | None, positive: list[str]
         if value not in ("0", "1", "")
     ]
     columns = numbers.map({"0": 0.0, "1": 1.0}.get).astype(np.float64).add_prefix("target_")
-    return Targets(Task("multilabel", tuple(names)), columns, problems)
+    return Targets(Task("multilabel", tuple(names)), columns, problems, notes)
+
+
+def _without_uncertain(
+    numbers: pd.DataFrame, uncertain: Uncertain | Mapping[str, Uncertain] | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Replace -1 as the option says, and note how many there were."""
+    names = list(map(str, numbers.columns))
+    rules = dict.fromkeys(names, uncertain) if isinstance(uncertain, str) else dict(uncertain or {})
+    if absent := [name for name in rules if name not in names]:
+        raise InputError(f"uncertain names {_some(absent)}, which is no label: the labels are {_some(names)}")
+    notes = []
+    for name, rule in rules.items():
+        rows = numbers[name] == "-1"
+        numbers[name] = numbers[name].mask(rows, {"ignore": "", "zero": "0", "one": "1"}[rule])
+        if rows.any():
+            meaning = {"ignore": "missing", "zero": "absent", "one": "present"}[rule]
+            notes.append(f"{name}: {rows.sum()} uncertain labels (-1) count as {meaning}")
+    return numbers, notes

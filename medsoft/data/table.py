@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medsoft.data import checks
-from medsoft.data.labels import Targets, Words, read_labels, words
+from medsoft.data.labels import Targets, Uncertain, Words, read_labels, words
 from medsoft.data.problems import Problem, TableError, write_errors
 from medsoft.data.read import locate
 from medsoft.data.source import load_source, require_columns, text
@@ -141,6 +141,7 @@ def read_table(
     id: str | None = None,
     split: str | None = "split",
     rename_splits: Mapping[str, str] | None = None,
+    uncertain: Uncertain | Mapping[str, Uncertain] | None = None,
     require_labels: bool = True,
     on_error: OnError = "error",
 ) -> SampleTable:
@@ -163,6 +164,7 @@ def read_table(
         id: column with a unique name a sample; by default made from the file's name.
         split: column with train, val and test; the default "split" is used where the table has it.
         rename_splits: what other names in the split column mean, such as ``{"validation": "val"}``.
+        uncertain: as for ``read_labels``.
         require_labels: False for prediction: a label column that is not there, or is empty in places, is no problem.
         on_error: "skip" leaves out rows with a problem of their own (missing file, bad label, duplicate) and lists
             them in ``dropped``, and stops at other problems (a patient in two splits) all the same. "keep" keeps
@@ -209,7 +211,7 @@ def read_table(
     problems += checks.check_splits(frame["split"]) if split_column else []
     problems += checks.check_patients(frame["patient"], list(frame["split"])) if patient is not None else []
     notes = _unused_patients(source, patient)
-    targets = _read_targets(table, source, label_columns, task, positive, classes, require_labels)
+    targets = _read_targets(table, source, label_columns, task, positive, classes, require_labels, uncertain)
     answers: Sequence[object] = [None] * len(frame)
     if targets:
         frame = frame.join(targets.columns)
@@ -262,6 +264,7 @@ def _read_targets(
     positive: Words,
     classes: Words,
     required: bool,
+    uncertain: Uncertain | Mapping[str, Uncertain] | None,
 ) -> Targets | None:
     """The targets; without labels, the task alone where the options state it (prediction); else None."""
     labels = source.reindex(columns=columns, fill_value="")
@@ -272,7 +275,9 @@ def _read_targets(
         if not columns or task is None or not stated:
             return None
     try:
-        return read_labels(labels, task=task, positive=positive, classes=classes, required=required)
+        return read_labels(
+            labels, task=task, positive=positive, classes=classes, required=required, uncertain=uncertain
+        )
     except InputError as error:
         raise InputError(f"{table}: {error}") from None
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medsoft.data.checks import NO_FILE
+from medsoft.data.labels import Uncertain
 from medsoft.data.problems import Problem, TableError
 from medsoft.data.read import MAX_PIXELS, check_images
 from medsoft.data.source import load_source
@@ -36,6 +37,7 @@ def check(
     id: str | None = None,
     split: str = "split",
     rename_splits: dict[str, str] | None = None,
+    uncertain: Uncertain | dict[str, Uncertain] | None = None,
     decode: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
@@ -55,6 +57,7 @@ def check(
         id: Column with a unique name for each sample; made from the file's name if not given.
         split: Column with train, val and test; used where the table has it.
         rename_splits: What other names in the split column mean, such as {"validation": "val"}.
+        uncertain: What a label of -1 counts as in a multilabel task, for all labels or by label.
         decode: Open and decode every picture too.
         max_pixels: Pictures with more pixels than this are a problem (decompression bombs).
 
@@ -64,7 +67,7 @@ def check(
     """
     samples = read_table(
         table, root=root, path=path, label=label, task=task, positive=positive, classes=classes, patient=patient,
-        site=site, exam=exam, id=id, split=split, rename_splits=rename_splits, on_error="keep",
+        site=site, exam=exam, id=id, split=split, rename_splits=rename_splits, uncertain=uncertain, on_error="keep",
     )  # fmt: skip
     console = Console(highlight=False, markup=False)
     _print_counts(samples, console)
@@ -88,6 +91,7 @@ def split(
     patient: str | None = None,
     exam: str | None = None,
     id: str | None = None,
+    uncertain: Uncertain | dict[str, Uncertain] | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.2,
     folds: int | None = None,
@@ -108,6 +112,7 @@ def split(
         patient: Column that says whose picture it is; a patient stays in one part.
         exam: Column that groups pictures read together; they stay in one part.
         id: Column with a unique name for each sample; made from the file's name if not given.
+        uncertain: What a label of -1 counts as in a multilabel task, for all labels or by label.
         val_fraction: Share of the rows for validation.
         test_fraction: Share of the rows for the test; may be 0.
         folds: Number of folds for cross-validation instead; rows whose split is test belong to none.
@@ -129,7 +134,7 @@ def split(
         raise InputError(f"{table}: has a column {column!r} already; delete or rename it first")
     samples = read_table(
         table, root=root, path=path, label=label, task=task, positive=positive, classes=classes, patient=patient,
-        exam=exam, id=id,
+        exam=exam, id=id, uncertain=uncertain,
     )  # fmt: skip
     if folds:
         values = pd.array([pd.NA] * len(samples), dtype="Int64")

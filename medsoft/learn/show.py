@@ -28,7 +28,8 @@ def show(argv: Sequence[str]) -> None:
     first_of_each = ~frame.duplicated(columns)
     frame = frame.assign(_later=~first_of_each).sort_values("_later", kind="stable").head(line.config.n)
     captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
-    images = [read_image(path, max_pixels=line.config.data.max_pixels) for path in frame["path"]]
+    reading = {"max_pixels": line.config.data.max_pixels, "voi": line.config.data.voi}
+    images = [read_image(path, **reading) for path in frame["path"]]
     title = f"{line.config.name}: {type(line.datamodule.transforms).__name__} ({len(samples)} samples)"
     if line.datamodule.note:
         title += f": {line.datamodule.note}"

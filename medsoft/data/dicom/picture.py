@@ -38,23 +38,24 @@ def decode_picture(stream: IO[bytes], check_size: Callable[[int, int], None], *,
         raise ReadError(f"holds {frames} pictures: read it as a volume, or save the wanted one by itself")
     if not word(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
         return _colour(dataset)
-    grey = real_frames(dataset)[0]
+    grey: np.ndarray = real_frames(dataset)[0]
     inverted = word(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     if voi and (shown := show_by_voi(grey, dataset)) is not None:
         shown = np.clip(1 - shown if inverted else shown, 0, 1)
-        return np.rint(shown * np.float32(65535)).astype(np.uint16)
+        white_65535: np.ndarray = np.rint(shown * np.float32(65535)).astype(np.uint16)
+        return white_65535
     if inverted:
         grey = _inverted(grey, dataset)
     if _is_plain(dataset):
-        bits = int(number(dataset, "BitsStored") or 8)
-        return (grey * np.float32(255 if bits == 1 else 1)).astype(np.uint8)
+        plain: np.ndarray = grey.astype(np.uint8)
+        return plain * np.uint8(255) if number(dataset, "BitsStored") == 1 else plain
     if voi:
         raise ReadError("names no window (WindowCenter, or VOI LUT): leave voi off, and window by percentiles")
     return grey
 
 
 def _colour(dataset: Dataset) -> np.ndarray:
-    pixels = stored_frames(dataset)[0]
+    pixels: np.ndarray = stored_frames(dataset)[0]
     if word(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
         try:
             pixels = apply_color_lut(pixels, dataset)[..., :3]

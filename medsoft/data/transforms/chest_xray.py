@@ -21,6 +21,7 @@ class ChestXray(Transforms):
         size: Side of the square input in pixels, or its height and width.
         channels: 1 for grey, 3 to repeat it for a model that expects colour.
         window: Percentiles of the values that become black and white; 8, 12, 16 bits and floats are treated alike.
+            null takes the full range of 8 or 16 bits, for DICOM shown by its own window (data.voi).
         augmentation: Whether training pictures are changed at random.
         horizontal_flip: Mirror half of the pictures left to right; off by default, as the heart lies on the left.
         rotation: Largest random rotation in degrees.
@@ -35,7 +36,7 @@ class ChestXray(Transforms):
         self,
         size: int | tuple[int, int] = 224,
         channels: Literal[1, 3] = 1,
-        window: tuple[float, float] = (1.0, 99.0),
+        window: tuple[float, float] | None = (1.0, 99.0),
         augmentation: bool = True,
         horizontal_flip: bool = False,
         rotation: float = 7.0,
@@ -46,7 +47,8 @@ class ChestXray(Transforms):
         std: list[float] | None = None,
     ) -> None:
         super().__init__(size, channels, augmentation, mean, std)
-        check_percentiles(window)
+        if window is not None:
+            check_percentiles(window)
         check_range("rotation", rotation, 0, 45)
         check_range("zoom", zoom, 0, 0.5)
         check_range("shift", shift, 0, 0.5)
@@ -56,10 +58,11 @@ class ChestXray(Transforms):
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """See :meth:`Transforms.prepare`."""
-        image = pixels.to_channels(image.astype(np.float32), 1)
+        image = pixels.to_channels(image.astype(np.float32) if self.window else pixels.to_uint8(image), 1)
         image = pixels.resize(image, self.size, "pad")
-        # After averaging, so that single hot pixels do not count; before padding, so that the padding does not.
-        image = pixels.window(image, self.window)
+        if self.window:
+            # After averaging, so that single hot pixels do not count; before padding, so that the padding does not.
+            image = pixels.window(image, self.window)
         return pixels.to_channels(pixels.centre(image, self.size), self.channels)
 
     def random_steps(self) -> list[A.BasicTransform]:
