@@ -238,7 +238,7 @@ def test_leaving_out_every_picture_of_a_part_is_refused(refused, small):
         ("--data.max_pixels=0", "data.max_pixels 0 must be 1 or more"),
         ("--data.cache_gib=-1", "data.cache_gib -1 must be 0 or more"),
         ("--data.root=nowhere", "the root of the paths is not a folder"),
-        ("--data.task=regression", "data.task"),
+        ("--data.task=segmentation", "data.task"),
         ("--data.splits_from=nowhere.csv", "nowhere.csv: no such table"),
         ("--transforms.size=0", "size 0 must be 1 or more"),
         (

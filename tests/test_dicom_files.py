@@ -1,5 +1,7 @@
 """Real and malformed DICOM files: read right, equal to another decoder's pixels, or refused with the reason."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,21 @@ def test_reasons_quote_no_element(shared_data, name, capfd):
         reason = reason_of(read, path)
         assert not [text for text in texts if len(text) > 3 and text in reason]
     assert capfd.readouterr() == ("", "")
+
+
+def test_pydicoms_warnings_are_not_shown(shared_data):
+    """In a process of its own: pytest shows all warnings."""
+    code = (
+        "import sys; from medsoft.data.read import read_image, ReadError\n"
+        "from medsoft.data.volumes.read import read_volume\n"
+        "for path in sys.argv[1:]:\n"
+        "    for read in (read_image, read_volume):\n"
+        "        try: read(path)\n"
+        "        except ReadError: pass\n"
+    )
+    files = [str(shared_data / name) for name in (*READ, *REFUSED)]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def reason_of(read: Callable[[Path], object], path: Path) -> str:

@@ -82,8 +82,9 @@ def show_by_voi(real: np.ndarray, dataset: Dataset) -> np.ndarray | None:
     if not numbers(dataset, "WindowCenter") or not numbers(dataset, "WindowWidth"):
         return None
     try:
-        black, white = apply_windowing(np.array([-1e12, 1e12]), dataset)
-        shown = apply_windowing(real, dataset)
+        with np.errstate(over="ignore"):  # of a sigmoid far from its centre
+            black, white = apply_windowing(np.array([-1e12, 1e12]), dataset)
+            shown = apply_windowing(real, dataset)
         scaled: np.ndarray = ((shown - black) / (white - black)).astype(np.float32)
         return scaled
     except Exception:  # a width of zero, no BitsStored
