@@ -11,7 +11,10 @@ A draw is written down as how often each patient was taken. Statistics are funct
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +27,8 @@ Key = TypeVar("Key")
 Statistic = Callable[[FloatArray], dict[Key, FloatArray]]
 """From how often each unit was taken, (B, U), to values of shape (B, ...); NaN where a draw cannot answer."""
 
-CELLS_AT_ONCE = 2_000_000
+CELLS_AT_ONCE = 100_000
+"""Draws times rows of a chunk: its arrays then stay in a core's cache."""
 LEAST_DEFINED = 0.9
 """Share of the draws that must have a value for an interval to be given."""
 
@@ -101,16 +105,35 @@ def draws(units: Units, n_draws: int, seed: int) -> Iterator[FloatArray]:
 
 
 def resample(units: Units, statistic: Statistic[Key], n_draws: int, seed: int) -> dict[Key, FloatArray]:
-    """The statistic's values over all draws, (n_draws, ...) each.
+    """The statistic's values over all draws, (n_draws, ...) each; ``statistic`` is called from several threads.
 
     Raises:
         ValueError: there are no units, or no draws.
     """
     if not len(units) or n_draws < 1:
         raise ValueError(f"cannot draw {n_draws} times from {len(units)} units")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [statistic(counts) for counts in draws(units, n_draws, seed)]
+
+    def quietly(counts: FloatArray) -> dict[Key, FloatArray]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return statistic(counts)
+
+    threads = _threads()
+    parts: list[dict[Key, FloatArray]] = []
+    with ThreadPoolExecutor(threads) as pool:
+        # A few chunks ahead and no more: all draws of 100,000 rows together would take gigabytes.
+        waiting: deque[Future[dict[Key, FloatArray]]] = deque()
+        for counts in draws(units, n_draws, seed):
+            waiting.append(pool.submit(quietly, counts))
+            if len(waiting) > 2 * threads:
+                parts.append(waiting.popleft().result())
+        parts += [future.result() for future in waiting]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _threads() -> int:
+    """As many as OMP_NUM_THREADS says, as for the libraries below, else as there are cores for this process."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdigit() and int(said) > 0 else len(os.sched_getaffinity(0))
 
 
 def percentile_interval(values_B: FloatArray, confidence: float = 0.95) -> Interval:

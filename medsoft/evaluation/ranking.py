@@ -81,9 +81,15 @@ def auroc(sums: Sums) -> FloatArray:
 
 def average_precision(sums: Sums) -> FloatArray:
     """(B,) the step-wise sum over recall, without interpolation; NaN without both kinds of rows."""
-    caught = sums.positives[:, None] - sums.positive_up_to + sums.positive
-    called = caught + (sums.negatives[:, None] - sums.negative_up_to + sums.negative)
-    precision = np.divide(caught, called, out=np.zeros_like(called), where=called > 0)
+    # How many have at least this score: all, less those up to it, plus its own.
+    precision = sums.positive - sums.positive_up_to
+    precision += sums.positives[:, None]
+    called = sums.negative - sums.negative_up_to
+    called += sums.negatives[:, None]
+    called += precision
+    # Where nothing is called there is nothing to weigh either: the 0 stays a 0.
+    called[called == 0] = 1
+    precision /= called
     value = np.einsum("bg,bg->b", sums.positive, precision) / sums.positives
     return np.where(sums.negatives > 0, value, np.nan)
 

@@ -8,12 +8,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medsoft.errors import InputError
+from medsoft.errors import InputError, check_range
 from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.locked import read_locked
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.card import read_card
+from medsoft.evaluation.report.content import Given
+from medsoft.evaluation.report.examples import read_examples
+from medsoft.evaluation.report.page import write_report
+from medsoft.evaluation.report.run_facts import read_run
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import group_columns
 from medsoft.evaluation.tables import Predictions, join_samples, read_parts, read_samples
@@ -39,13 +44,19 @@ def evaluate(
     confidence: float = 0.95,
     stratify: bool = True,
     pictures: bool = True,
+    report: bool = True,
+    run: str | None = None,
+    examples: int = 4,
+    ids: bool = False,
+    title: str | None = None,
+    card: str | None = None,
 ) -> int:
     """Metrics with intervals, thresholds, calibration and subgroups of one model's predictions.
 
     Args:
         predictions: Tables as medsoft writes them, or with id, target and p_<class>; several where val and test, or
             folds, lie in files of their own; or the folder of a run or a cross-validation.
-        out: Folder for evaluation.json, tables and pictures; created.
+        out: Folder for report.html, evaluation.json, tables and pictures; created.
         table: Sample table (CSV or Parquet) with further columns, such as sex, age, site or scanner.
         id: Its column with the ids, or with files whose names without suffix are the ids; id if not given.
         subgroups: Columns to group by, with commas between; if not given, all of the sample table with 2 to 8 values.
@@ -63,6 +74,14 @@ def evaluate(
         confidence: Of all intervals.
         stratify: Draw patients within the classes. False for a consecutive series, whose mix of classes came by chance.
         pictures: Draw ROC curves with bands, reliability diagrams, decision curves and forest plots.
+        report: Write report.html, one file that needs nothing else, and report.json.
+        run: Folder of the run that made the predictions, for the report's flow of samples, learning curves, examples,
+            configuration and versions.
+        examples: So many right and so many wrong answers in the report, with the run's pictures; 0 for no pictures.
+        ids: Show the names of the examples. Without it the report names no sample and no patient.
+        title: Of the report.
+        card: YAML file with the authors' words for the report's model card (intended_use, users, out_of_scope,
+            reference_standard, data_collection, ethics, licence, contact).
 
     Raises:
         InputError: the tables or options are wrong.
@@ -102,12 +121,23 @@ def evaluate(
         notes += [f"{unknown} of {len(samples)} samples are not in {table}"] if unknown else []
     elif subgroups is not None or bands is not None or id is not None:
         raise InputError("subgroups need the sample table: name it with --table")
+    about = Given(
+        given.frame,
+        given.inputs,
+        read_run(run) if run is not None else None,
+        title or "",
+        read_card(card) if card is not None else {},
+    )
+    check_range("examples", examples, 0)
+    shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
     result = evaluate_table(given.frame, given.task, settings, groups, chosen_before)
     result.notes.extend(notes)
     if chosen_before is not None:
         result.notes.append(f"thresholds and recalibration as locked in {locked}")
     written = write_evaluation(result, out, given.inputs, pictures)
-    _print(result, given, Path(out), len(written))
+    if report:
+        written += write_report(result, out, about, shown, how, ids)
+    _print(result, given, Path(out), len(written), report)
     return 0
 
 
@@ -124,7 +154,7 @@ def _numbers(values: float | str | list[float] | None) -> tuple[float, ...]:
         raise InputError(f"--prevalences: {error}") from error
 
 
-def _print(result: Evaluation, given: Predictions, out: Path, n_written: int) -> None:
+def _print(result: Evaluation, given: Predictions, out: Path, n_written: int, report: bool) -> None:
     console = Console(highlight=False)
     for across in result.across:
         console.print(across_table(across))
@@ -139,7 +169,8 @@ def _print(result: Evaluation, given: Predictions, out: Path, n_written: int) ->
             console.print(f"  {note}", soft_wrap=True, markup=False)
     for note in result.notes:
         console.print(f"Note: {note}", soft_wrap=True, markup=False)
-    console.print(f"Wrote {out / 'evaluation.json'} and {n_written - 1} other files", soft_wrap=True, markup=False)
+    main = out / ("report.html" if report else "evaluation.json")
+    console.print(f"Wrote {main} and {n_written - 1} other files", soft_wrap=True, markup=False)
 
 
 def _summary(part: Part) -> Table:

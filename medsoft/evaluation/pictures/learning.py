@@ -13,7 +13,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.pictures.style import GREY, PALETTE, caption, new_figure, save, styled
 
 # Where more is better: Brier score, log loss and errors run the other way and would confuse the panel.
-_METRICS = {
+METRICS = {
     "val_auroc": "AUROC",
     "val_average_precision": "average precision",
     "val_balanced_accuracy": "balanced accuracy",
@@ -46,11 +46,11 @@ def learning_curves(metrics_csv: Path | str, out: Path | str, note: str = "", mo
 @styled
 def figure_learning_curves(metrics_csv: Path | str, note: str = "", monitor: str | None = None) -> Figure:
     """Losses on the left, validation metrics on the right; arguments and errors as for ``learning_curves``."""
-    epochs = _by_epoch(Path(metrics_csv))
+    epochs = by_epoch(Path(metrics_csv))
     monitor = monitor or ("val_auroc" if "val_auroc" in epochs else "val_loss" if "val_loss" in epochs else None)
     if monitor is not None and monitor not in epochs:
         raise InputError(f"{metrics_csv}: no values of {monitor!r}; logged are {', '.join(epochs.columns)}")
-    shown = {column: name for column, name in _METRICS.items() if column in epochs}
+    shown = {column: name for column, name in METRICS.items() if column in epochs}
     figure = new_figure(8.6 if shown else 4.6, 3.9)
     losses = {"train_loss": "training", "val_loss": "validation"}
     panels = [(losses, "loss")] + ([(shown, "validation metric")] if shown else [])
@@ -70,7 +70,7 @@ def figure_learning_curves(metrics_csv: Path | str, note: str = "", monitor: str
     return figure
 
 
-def _by_epoch(path: Path) -> pd.DataFrame:
+def by_epoch(path: Path) -> pd.DataFrame:
     """A row an epoch; columns without any value are left out."""
     try:
         log = pd.read_csv(path)

@@ -1,0 +1,255 @@
+"""What the report says, as plain values: what ``report.json`` holds and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from medsoft import __version__
+from medsoft.evaluation.evaluate import Evaluation
+from medsoft.evaluation.locked import Chosen
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.card import Section, model_card
+from medsoft.evaluation.report.confusion import confusion_tables
+from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, flow_of
+from medsoft.evaluation.report.key_figures import KeyFigure, key_figures
+from medsoft.evaluation.report.privacy import listed, names_in, without_folders, without_names
+from medsoft.evaluation.report.run_facts import RunFacts
+from medsoft.evaluation.report.tables import LEVEL_NAMES, metric_tables
+from medsoft.task import Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the report is made from, beside the evaluation.
+
+    Attributes:
+        frame: all predictions.
+        inputs: of each file its name, SHA-256 and number of rows.
+        run: what the run's folder knows, or None.
+        title: of the report; "" for one made from the run's name.
+        words: of the authors, for the model card.
+    """
+
+    frame: pd.DataFrame
+    inputs: Sequence[Mapping[str, Any]] = ()
+    run: RunFacts | None = None
+    title: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PartContent:
+    """One fold and split: its levels side by side.
+
+    Attributes:
+        heading: such as "Test part, fold 2".
+        split: name.
+        fold: name; "" without folds.
+        own: whether thresholds were chosen here.
+        levels: the parts, by row first.
+    """
+
+    heading: str
+    split: str
+    fold: str
+    own: bool
+    levels: tuple[Part, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Where links of the page lead."""
+        return "-".join(
+            ["part", *("".join(c if c.isalnum() else "-" for c in w) for w in (self.split, self.fold) if w)]
+        )
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report before it is a page.
+
+    Attributes:
+        values: what ``report.json`` holds.
+        parts: what is reported, the most important first.
+        flow: counts of the samples.
+    """
+
+    values: dict[str, Any]
+    parts: list[PartContent]
+    flow: Flow
+
+
+def report_content(evaluation: Evaluation, given: Given) -> Content:
+    """Put together what is reported."""
+    run = given.run
+    hidden = names_in(given.frame)
+    flow = flow_of(evaluation, given.frame, run)
+    parts = ordered_parts(evaluation)
+    notes = [without_names(note, hidden) for note in evaluation.notes]
+    first = parts[0] if parts else None
+    of_first = [without_names(note, hidden) for note in first.levels[0].notes] if first else []
+    card = model_card(evaluation, flow, run, [*notes, *of_first], given.words)
+    figures = key_figures(first.levels[0], evaluation.task) if first and not _has_folds(parts) else []
+    name = str(run.config.get("name") or run.path.name) if run else ""
+    values = {
+        "format": FORMAT,
+        "medsoft": __version__,
+        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "title": given.title or (f"Evaluation of {name}" if name else "Evaluation of predictions"),
+        "question": _question(evaluation.task, run, flow),
+        "notes": notes,
+        "flow": asdict(flow),
+        "key_figures": {"of": first.heading if first else "", "figures": [asdict(figure) for figure in figures]},
+        "folds": _folds(parts, evaluation.task),
+        "parts": [_part_values(part, evaluation.task, hidden) for part in parts],
+        "locked": _locked(evaluation),
+        "card": [_section(section) for section in card],
+        "settings": asdict(evaluation.settings),
+        "inputs": [{**about, "file": without_folders(str(about["file"]))} for about in given.inputs],
+        "run": _run_values(run) if run else None,
+    }
+    return Content(values, parts, flow)
+
+
+def ordered_parts(evaluation: Evaluation) -> list[PartContent]:
+    """Folds and splits: what is reported first, what chose thresholds and checkpoint last."""
+    found: dict[tuple[str, str], list[Part]] = {}
+    for part in evaluation.parts:
+        found.setdefault((part.fold, part.split), []).append(part)
+    chose = {chosen.split for chosen in evaluation.locked.chosen} if evaluation.locked else set()
+    parts = []
+    for (fold, split), levels in found.items():
+        heading = SPLIT_NAMES.get(split, f"Part {split}") + (f", fold {fold}" if fold else "")
+        parts.append(PartContent(heading, split, fold, split in chose, tuple(levels)))
+    if len({part.split for part in parts}) == 1:
+        return parts
+    return sorted(parts, key=lambda part: (part.split == "val" or part.own, part.split != "test"))
+
+
+def _has_folds(parts: Sequence[PartContent]) -> bool:
+    return len({part.fold for part in parts}) > 1
+
+
+def _folds(parts: Sequence[PartContent], task: Task | None) -> list[dict[str, Any]]:
+    """The key figures of every fold, where there are several."""
+    if not _has_folds(parts):
+        return []
+    return [
+        {"name": part.heading, "figures": [asdict(figure) for figure in key_figures(part.levels[0], task)]}
+        for part in parts
+        if not part.own
+    ]
+
+
+def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, Any]:
+    """The question in a sentence, and where it stands."""
+    if task is None:
+        text = "Regression: a number for each " + flow.unit
+    elif task.kind == "binary":
+        text = f"Binary: is the {flow.unit} “{task.classes[1]}” (positive) or “{task.classes[0]}”?"
+    elif task.kind == "multilabel":
+        text = f"Multilabel: which of {_quoted(task)} does the {flow.unit} show?"
+    else:
+        order = ", in rising order" if task.kind == "ordinal" else ""
+        text = f"{task.kind.capitalize()}: which one of {_quoted(task)}{order}?"
+    label = run.option("data", "label") if run else None
+    positive = run.option("data", "positive") if run else None
+    return {
+        "kind": task.kind if task else "regression",
+        "classes": list(task.classes) if task else [],
+        "text": text,
+        "table": flow.source,
+        "label": label,
+        "positive": positive,
+    }
+
+
+def _quoted(task: Task) -> str:
+    return ", ".join(f"“{name}”" for name in task.classes)
+
+
+def _part_values(part: PartContent, task: Task | None, hidden: frozenset[str]) -> dict[str, Any]:
+    of_rows = part.levels[0]
+    return {
+        "heading": part.heading,
+        "split": part.split,
+        "fold": part.fold,
+        "chose_thresholds": part.own,
+        "levels": [
+            {
+                "level": level.level,
+                "name": LEVEL_NAMES[level.level],
+                "n": level.n,
+                "n_missing": level.n_missing,
+                "n_patients": level.n_patients,
+                "n_per_class": level.n_per_class,
+                "bootstrap": level.bootstrap,
+                "notes": [without_names(note, hidden) for note in level.notes],
+            }
+            for level in part.levels
+        ],
+        "tables": [asdict(table) for table in metric_tables(part.levels, task)],
+        "confusion": [asdict(table) for table in confusion_tables(of_rows, task)] if task else [],
+        "calibration": [
+            {"class": name, "probabilities": how or "as predicted", **_without_bins(calibration.to_json())}
+            for name, found in of_rows.calibration.items()
+            for how, calibration in found.items()
+        ],
+        "subgroups": [group.to_json() for group in of_rows.groups],
+    }
+
+
+def _without_bins(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "bins"}
+
+
+def _locked(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Thresholds and recalibration, a line each."""
+    rows = []
+    for chosen in evaluation.locked.chosen if evaluation.locked else ():
+        about = {"fold": chosen.fold, "level": chosen.level}
+        for point in chosen.points:
+            where = {"chosen_on": chosen.split, "n": chosen.n} if point.sensitivity is not None else {}
+            rows.append({**about, "what": point.class_name, **asdict(point), "chosen_on": "", "n": None} | where)
+        if chosen.recalibration is not None:
+            rows.append({**about, **_recalibration(chosen)})
+    return rows
+
+
+def _recalibration(chosen: Chosen) -> dict[str, Any]:
+    assert chosen.recalibration is not None
+    temperatures = ", ".join(f"{value:.3g}" for value in chosen.recalibration.temperatures)
+    return {
+        "what": "recalibration",
+        "rule": chosen.recalibration.method + (f" {temperatures}" if temperatures else ""),
+        "threshold": None,
+        "chosen_on": chosen.split,
+        "n": chosen.n,
+        "note": "; ".join(chosen.recalibration.notes),
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {"heading": section.heading, "entries": [asdict(entry) for entry in section.entries]}
+
+
+def _run_values(run: RunFacts) -> dict[str, Any]:
+    command = run.versions.get("command")
+    return {
+        "name": run.path.name,
+        "command": listed(command) if command else "",
+        "versions": {name: value for name, value in run.versions.items() if name not in ("command", "packages")},
+        "packages": run.versions.get("packages", {}),
+        "training": run.facts.get("training", {}),
+        "model": run.facts.get("model", {}),
+        "config": without_folders(run.config),
+    }
+
+
+__all__ = ["Content", "Given", "KeyFigure", "PartContent", "ordered_parts", "report_content"]

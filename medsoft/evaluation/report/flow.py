@@ -1,0 +1,153 @@
+"""How samples came to the numbers, or fell out on the way: the counts of a STARD diagram.
+
+STARD 2015 (P. M. Bossuyt et al., BMJ 351, h5527) asks for the flow of participants: how many could have been taken, how
+many were not and why, and at the end the index test's answers against the reference standard's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from medsoft.evaluation.arrays import one_against_rest
+from medsoft.evaluation.evaluate import Evaluation
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.run_facts import RunFacts
+from medsoft.task import Task
+
+SPLIT_NAMES = {"train": "Training part", "val": "Validation part", "test": "Test part", "all": "All rows"}
+ORDER = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the model called one class or its opposite, and what these samples are.
+
+    Attributes:
+        called: the answer.
+        n: samples.
+        truth: how many are of each class.
+    """
+
+    called: str
+    n: int
+    truth: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SplitFlow:
+    """The way of one part.
+
+    Attributes:
+        name: of the split.
+        rows: read and usable.
+        patients: None where they are not named, or not known.
+        analysed: rows with a target; None where nothing was predicted.
+        without_target: rows without.
+        classes: analysed rows of each class (of the training part: all its rows).
+        rule: of the calls: "p ≥ 0.41 (youden)".
+        calls: of a yes-or-no question.
+        n_models: folds; rows are summed over them.
+    """
+
+    name: str
+    rows: int
+    patients: int | None
+    analysed: int | None = None
+    without_target: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    rule: str = ""
+    calls: tuple[Calls, ...] = ()
+    n_models: int = 1
+
+
+@dataclass(frozen=True)
+class Flow:
+    """From the table to the numbers.
+
+    Attributes:
+        unit: image, slide, volume or sample.
+        source: the table's name; "" where no run says it.
+        rows: of the table; None where no run says it.
+        patients: of the usable rows.
+        excluded: (stage, reason, how many).
+        splits: the parts.
+    """
+
+    unit: str
+    source: str
+    rows: int | None
+    patients: int | None
+    excluded: tuple[tuple[str, str, int], ...]
+    splits: tuple[SplitFlow, ...]
+
+
+def flow_of(evaluation: Evaluation, frame: pd.DataFrame, run: RunFacts | None) -> Flow:
+    """Count.
+
+    Args:
+        evaluation: of these predictions.
+        frame: all predictions, with and without targets.
+        run: what the run's folder knows, or None.
+    """
+    data: dict[str, Any] = run.facts.get("data", {}) if run else {}
+    splits = {}
+    for name, of_split in frame.assign(split=frame["split"].replace("", "all")).groupby("split", sort=False):
+        parts = [part for part in evaluation.parts if part.split == name and part.level == "row"]
+        splits[str(name)] = _evaluated(str(name), of_split, parts, evaluation.task)
+    for name, about in data.get("splits", {}).items():
+        if name not in splits:
+            splits[name] = SplitFlow(name, about["rows"], about["patients"], classes=about["classes"])
+    if run and not data:
+        for name, n in run.split_rows.items():
+            splits.setdefault(name, SplitFlow(name, n, None))
+    excluded = tuple((stage, reason, n) for (stage, reason), n in run.excluded.items()) if run else ()
+    ordered = [*(splits[n] for n in ORDER if n in splits), *(s for n, s in splits.items() if n not in ORDER)]
+    rows: int | None = data.get("rows")
+    if rows is None and run and run.split_rows:
+        # split.csv holds what the table's check has left; what could not be read is among it.
+        rows = sum(run.split_rows.values()) + sum(n for stage, _, n in excluded if stage == "table")
+    return Flow(
+        run.unit if run else "sample", str(data.get("table", "")), rows, data.get("patients"), excluded, tuple(ordered)
+    )
+
+
+def _evaluated(name: str, of_split: pd.DataFrame, parts: Sequence[Part], task: Task | None) -> SplitFlow:
+    named = of_split.loc[of_split["patient"] != "", "patient"].nunique()
+    classes: dict[str, int] = {}
+    for part in parts:
+        for label, n in part.n_per_class.items():
+            classes[label] = classes.get(label, 0) + n
+    rule, calls = _calls(parts[0], task) if len(parts) == 1 and task and task.kind == "binary" else ("", ())
+    return SplitFlow(
+        name,
+        len(of_split),
+        int(named) or None,
+        analysed=sum(part.n for part in parts) if parts else None,
+        without_target=sum(part.n_missing for part in parts),
+        classes=classes,
+        rule=rule,
+        calls=calls,
+        n_models=max(len(parts), 1),
+    )
+
+
+def _calls(part: Part, task: Task) -> tuple[str, tuple[Calls, ...]]:
+    """Answers at the last threshold that may be reported here (the chosen one, where there is one)."""
+    negative, positive = task.classes
+    at = [e for e in part.estimates if e.metric == "true_positives" and e.threshold is not None]
+    if not part.n or not at:
+        return "", ()
+    chosen = next((e for e in at if not e.rule[0].isdigit()), at[0])
+    assert chosen.threshold is not None
+    question = one_against_rest(part.frame, task)[0]
+    yes = question.p >= chosen.threshold
+    calls = []
+    for called, rows in ((positive, yes), (negative, ~yes)):
+        truth = question.truth[rows]
+        calls.append(Calls(called, int(rows.sum()), {positive: int(truth.sum()), negative: int((~truth).sum())}))
+    how = "" if chosen.rule[0].isdigit() else f" ({chosen.rule})"
+    return f"p ≥ {chosen.threshold:.3g}{how}", tuple(calls)

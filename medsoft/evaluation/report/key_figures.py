@@ -1,0 +1,62 @@
+"""The few numbers at the top of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.tables import metric_name
+from medsoft.task import Task
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A metric with its interval; ``about`` says of which class, mean or rule."""
+
+    name: str
+    about: str
+    value: float | None
+    low: float | None
+    high: float | None
+    note: str
+
+
+def key_figures(part: Part, task: Task | None) -> list[KeyFigure]:
+    """The main metrics of a part: ranking, decisions by the last rule, probabilities."""
+    wanted: list[tuple[str, str]]
+    if task is None:
+        wanted = [("mae", ""), ("r2", ""), ("concordance", ""), ("bias", "")]
+        return [_figure(found, "") for metric, _ in wanted if (found := part.find(metric))]
+    rules = list(dict.fromkeys(e.rule for e in part.estimates if e.rule))
+    rule = rules[-1] if rules else ""
+    if task.kind == "binary":
+        of = {"class_name": task.classes[1]}
+        wanted = [("auroc", ""), ("sensitivity", rule), ("specificity", rule), ("brier", "")]
+    elif task.kind == "multilabel":
+        of = {"average": "macro"}
+        wanted = [("auroc", ""), ("average_precision", ""), ("balanced_accuracy", rule), ("brier", "")]
+    else:
+        of = {"average": "macro"}
+        wanted = [("auroc", "")]
+    figures = []
+    for metric, at in wanted:
+        found = part.find(metric, rule=at, probabilities="", **of)
+        if found is not None:
+            figures.append(_figure(found, _about(found)))
+    if task.kind in ("multiclass", "ordinal"):
+        for metric in ("balanced_accuracy", "accuracy", "kappa"):
+            found = part.find(metric, class_name="", average="")
+            if found is not None:
+                figures.append(_figure(found, "of the most probable class"))
+    return figures
+
+
+def _about(found: Estimate) -> str:
+    of = f"mean of the {'labels' if found.rule or not found.class_name else 'classes'}" if found.average else ""
+    at = "" if found.threshold is None else f"at p ≥ {found.threshold:.3g} ({found.rule})"
+    return ", ".join(part for part in (of or found.class_name, at) if part)
+
+
+def _figure(found: Estimate, about: str) -> KeyFigure:
+    return KeyFigure(metric_name(found.metric), about, found.value, found.low, found.high, found.note)

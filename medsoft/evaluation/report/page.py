@@ -1,0 +1,149 @@
+"""The report as a page and as ``report.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from medsoft.evaluation.evaluate import Evaluation
+from medsoft.evaluation.metrics import write_metrics
+from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.confusion import ConfusionTable, confusion_tables
+from medsoft.evaluation.report.content import Content, Given, PartContent, report_content
+from medsoft.evaluation.report.examples import Shown
+from medsoft.evaluation.report.figures import FigureGroup, agreement_figures, figure_groups
+from medsoft.evaluation.report.flow import SPLIT_NAMES
+from medsoft.evaluation.report.flow_picture import flow_svg
+from medsoft.evaluation.report.groups import Forest, forests
+from medsoft.evaluation.report.tables import MetricTable, metric_tables
+from medsoft.evaluation.report.training import learning_figures
+from medsoft.files import replacing
+from medsoft.task import Task
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class PartView:
+    """One fold and split as the page shows it.
+
+    Attributes:
+        heading: of its section.
+        anchor: where links lead.
+        own: whether thresholds were chosen here.
+        levels: by row, by exam, by patient.
+        notes: what to know before reading.
+        charts: together where there is one question, else kind by kind.
+        tables: metrics.
+        confusion: confusion matrices.
+        calibration: a line a class and kind of probability.
+        forests: subgroups.
+    """
+
+    heading: str
+    anchor: str
+    own: bool
+    levels: tuple[Part, ...]
+    notes: list[str]
+    charts: list[FigureGroup]
+    tables: list[MetricTable]
+    confusion: list[ConfusionTable]
+    calibration: list[dict[str, Any]]
+    forests: list[Forest]
+
+
+def write_report(
+    evaluation: Evaluation,
+    out: Path | str,
+    given: Given,
+    examples: Sequence[Shown] = (),
+    how: str = "",
+    show_ids: bool = False,
+) -> list[Path]:
+    """Write ``report.html`` and ``report.json``.
+
+    Args:
+        evaluation: what ``evaluate_table`` gave.
+        out: folder; created.
+        given: what else is known.
+        examples: with their pictures.
+        how: a sentence on how the pictures were made.
+        show_ids: whether the names of the examples are shown.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    content = report_content(evaluation, given)
+    html = report_html(content, evaluation.task, given, examples, how, show_ids)
+    out = Path(out)
+    with replacing(out / "report.html") as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    write_metrics(content.values, out / "report.json")
+    return [out / "report.html", out / "report.json"]
+
+
+def report_html(
+    content: Content, task: Task | None, given: Given, examples: Sequence[Shown], how: str, show_ids: bool
+) -> str:
+    """The page; arguments as for ``write_report``."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    parts = [
+        _view(part, task, values["levels"], values["calibration"])
+        for part, values in zip(content.parts, content.values["parts"], strict=True)
+    ]
+    best = given.run.facts.get("training", {}).get("best_epoch") if given.run else None
+    return environment.get_template("page.html.jinja").render(
+        values=content.values,
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        flow={"wide": Markup(flow_svg(content.flow)), "narrow": Markup(flow_svg(content.flow, narrow=True))},
+        parts=parts,
+        first=parts[0] if parts else None,
+        learning=learning_figures(given.run.log, best) if given.run and given.run.log else [],
+        examples=list(examples),
+        how=how,
+        show_ids=show_ids,
+        names={split.name: SPLIT_NAMES.get(split.name, f"Part {split.name}") for split in content.flow.splits},
+    )
+
+
+def number(value: float) -> str:
+    """Three decimals; large values and tiny ones in four digits."""
+    if value == 0 or 1e-3 <= abs(value) < 100:
+        return f"{value:.3f}"
+    return f"{value:.4g}"
+
+
+def _view(
+    part: PartContent, task: Task | None, levels: list[dict[str, Any]], calibration: list[dict[str, Any]]
+) -> PartView:
+    of_rows = part.levels[0]
+    charts = figure_groups(of_rows, task) if task else [FigureGroup("", tuple(agreement_figures(of_rows)))]
+    notes: list[str] = []
+    for level in levels:
+        said = [note if level["level"] == "row" else f"{level['name']}: {note}" for note in level["notes"]]
+        notes += [note for note in said if note not in notes]
+    return PartView(
+        part.heading,
+        part.anchor,
+        part.own,
+        part.levels,
+        notes,
+        [group for group in charts if group.figures],
+        metric_tables(part.levels, task),
+        confusion_tables(of_rows, task) if task else [],
+        calibration,
+        forests(of_rows, task),
+    )
