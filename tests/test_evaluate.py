@@ -367,7 +367,7 @@ def test_the_command_writes_everything(medsoft, tmp_path: Path) -> None:
     names = {path.relative_to("ev").as_posix() for path in Path("ev").rglob("*") if path.is_file()}
     assert names == {
         *("evaluation.json", "metrics.csv", "calibration.csv", "reliability.csv", "curves.csv", "subgroups.csv"),
-        *("locked.json", "thresholds.csv", "recalibrated.csv"),
+        *("locked.json", "thresholds.csv", "recalibrated.csv", "report.html", "report.json"),
         *(f"pictures/{kind}_{split}{level}.png" for kind in ("roc_band", "reliability", "decision_curve")
           for split in ("val", "test") for level in ("", "_patient")),
         *(f"pictures/subgroups_auroc_{split}.png" for split in ("val", "test")),

@@ -177,8 +177,13 @@ def test_a_regression_and_folds(tmp_path: Path) -> None:
     assert html.count('<svg class="chart"') == 2
     folds = [val_and_test(BINARY).assign(fold=str(fold)) for fold in range(2)]
     html, values = report(pd.concat(folds, ignore_index=True), BINARY, tmp_path / "folds")
-    assert [row["name"] for row in values["folds"]] == ["Test part, fold 0", "Test part, fold 1"]
-    assert values["key_figures"]["figures"] == []
+    assert [row["name"].split(":")[0] for row in values["folds"]] == [
+        *("Test part, fold 0", "Test part, fold 1", "Mean over folds", "Pooled")
+    ]
+    first, second, mean = (row["figures"][0]["value"] for row in values["folds"][:3])
+    assert mean == pytest.approx((first + second) / 2)
+    assert values["key_figures"]["figures"][0]["value"] == mean
+    assert values["key_figures"]["of"] == "Test part, mean of 2 folds"
     assert "Fold by fold" in html
     test_flow = next(split for split in values["flow"]["splits"] if split["name"] == "test")
     assert (test_flow["n_models"], test_flow["rows"], test_flow["analysed"]) == (2, 160, 154)

@@ -34,6 +34,7 @@ class Evaluation:
         locked: thresholds and recalibration; None for regression.
         notes: on the whole.
         across: means over the folds, where there are several.
+        choose_on: the split whose rows chose here; None where nothing was chosen, or it was locked before.
     """
 
     task: Task | None
@@ -42,6 +43,7 @@ class Evaluation:
     locked: Locked | None
     notes: list[str] = field(default_factory=list)
     across: list[AcrossFolds] = field(default_factory=list)
+    choose_on: str | None = None
 
 
 def evaluate_table(
@@ -97,7 +99,8 @@ def evaluate_table(
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
     if task is not None and locked is None:
         locked = Locked(task, tuple(all_chosen))
-    return Evaluation(task, settings, parts, locked, notes, across_folds(parts, task, settings, locked))
+    across = across_folds(parts, task, settings, locked)
+    return Evaluation(task, settings, parts, locked, notes, across, intended.choose_on)
 
 
 def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan) -> Chosen:

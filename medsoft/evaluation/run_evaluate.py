@@ -76,7 +76,7 @@ def evaluate(
         pictures: Draw ROC curves with bands, reliability diagrams, decision curves and forest plots.
         report: Write report.html, one file that needs nothing else, and report.json.
         run: Folder of the run that made the predictions, for the report's flow of samples, learning curves, examples,
-            configuration and versions.
+            configuration and versions; not needed where the predictions are named by that folder.
         examples: So many right and so many wrong answers in the report, with the run's pictures; 0 for no pictures.
         ids: Show the names of the examples. Without it the report names no sample and no patient.
         title: Of the report.
@@ -124,7 +124,7 @@ def evaluate(
     about = Given(
         given.frame,
         given.inputs,
-        read_run(run) if run is not None else None,
+        read_run(run) if (run := run or _run_among(predictions)) else None,
         title or "",
         read_card(card) if card is not None else {},
     )
@@ -139,6 +139,11 @@ def evaluate(
         written += write_report(result, out, about, shown, how, ids)
     _print(result, given, Path(out), len(written), report)
     return 0
+
+
+def _run_among(predictions: Sequence[str]) -> str | None:
+    """The folder of a run, where that is what the predictions were named by."""
+    return next((path for path in predictions if (Path(path) / "config.yaml").is_file()), None)
 
 
 def words(values: str | float | Sequence[str | float]) -> list[str]:

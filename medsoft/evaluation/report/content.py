@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
 from medsoft import __version__
+from medsoft.evaluation.across_folds import AcrossFolds
 from medsoft.evaluation.evaluate import Evaluation
 from medsoft.evaluation.locked import Chosen
 from medsoft.evaluation.part import Part
@@ -95,7 +96,10 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     first = parts[0] if parts else None
     of_first = [without_names(note, hidden) for note in first.levels[0].notes] if first else []
     card = model_card(evaluation, flow, run, [*notes, *of_first], given.words)
-    figures = key_figures(first.levels[0], evaluation.task) if first and not _has_folds(parts) else []
+    across = _primary_across(evaluation, first)
+    top = across or (first.levels[0] if first else None)
+    of_top = f"{SPLIT_NAMES.get(across.split, across.split)}, mean of {len(across.n_per_fold)} folds" if across else ""
+    figures = key_figures(top, evaluation.task) if top else []
     name = str(run.config.get("name") or run.path.name) if run else ""
     values = {
         "format": FORMAT,
@@ -105,8 +109,13 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "question": _question(evaluation.task, run, flow),
         "notes": notes,
         "flow": asdict(flow),
-        "key_figures": {"of": first.heading if first else "", "figures": [asdict(figure) for figure in figures]},
-        "folds": _folds(parts, evaluation.task),
+        "key_figures": {
+            "of": of_top or (first.heading if first else ""),
+            "n": (sum(across.n_per_fold.values()) if across else first.levels[0].n) if first else 0,
+            "n_patients": first.levels[0].n_patients if first and not across else None,
+            "figures": [asdict(figure) for figure in figures],
+        },
+        "folds": _folds(parts, across, evaluation.task) if across else [],
         "parts": [_part_values(part, evaluation.task, hidden) for part in parts],
         "locked": _locked(evaluation),
         "card": [_section(section) for section in card],
@@ -122,29 +131,32 @@ def ordered_parts(evaluation: Evaluation) -> list[PartContent]:
     found: dict[tuple[str, str], list[Part]] = {}
     for part in evaluation.parts:
         found.setdefault((part.fold, part.split), []).append(part)
-    chose = {chosen.split for chosen in evaluation.locked.chosen} if evaluation.locked else set()
     parts = []
     for (fold, split), levels in found.items():
         heading = SPLIT_NAMES.get(split, f"Part {split}") + (f", fold {fold}" if fold else "")
-        parts.append(PartContent(heading, split, fold, split in chose, tuple(levels)))
+        parts.append(PartContent(heading, split, fold, split == evaluation.choose_on, tuple(levels)))
     if len({part.split for part in parts}) == 1:
         return parts
     return sorted(parts, key=lambda part: (part.split == "val" or part.own, part.split != "test"))
 
 
-def _has_folds(parts: Sequence[PartContent]) -> bool:
-    return len({part.fold for part in parts}) > 1
+def _primary_across(evaluation: Evaluation, first: PartContent | None) -> AcrossFolds | None:
+    """The mean over folds of the part that is reported first; None without folds."""
+    same = [a for a in evaluation.across if first is not None and a.split == first.split]
+    return next((a for a in same if a.level == first.levels[0].level), None) if first is not None else None
 
 
-def _folds(parts: Sequence[PartContent], task: Task | None) -> list[dict[str, Any]]:
-    """The key figures of every fold, where there are several."""
-    if not _has_folds(parts):
-        return []
-    return [
-        {"name": part.heading, "figures": [asdict(figure) for figure in key_figures(part.levels[0], task)]}
-        for part in parts
-        if not part.own
-    ]
+def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None) -> list[dict[str, Any]]:
+    """The key figures of every fold, their mean, and the pooled value beside it."""
+    of_split = [part for part in parts if part.split == across.split]
+    rows = [(part.heading, [asdict(f) for f in key_figures(part.levels[0], task)]) for part in of_split]
+    means = key_figures(across, task)
+    rows.append(("Mean over folds", [asdict(figure) for figure in means]))
+    pooled = replace(
+        across, estimates=[replace(e, value=e.pooled, low=e.pooled_low, high=e.pooled_high) for e in across.estimates]
+    )
+    rows.append(("Pooled: mixes the scores of different models", [asdict(f) for f in key_figures(pooled, task)]))
+    return [{"name": name, "figures": figures} for name, figures in rows]
 
 
 def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.tables import metric_name
@@ -22,8 +23,8 @@ class KeyFigure:
     note: str
 
 
-def key_figures(part: Part, task: Task | None) -> list[KeyFigure]:
-    """The main metrics of a part: ranking, decisions by the last rule, probabilities."""
+def key_figures(part: Part | AcrossFolds, task: Task | None) -> list[KeyFigure]:
+    """The main metrics of a part, or of the mean over folds: ranking, decisions by the last rule, probabilities."""
     wanted: list[tuple[str, str]]
     if task is None:
         wanted = [("mae", ""), ("r2", ""), ("concordance", ""), ("bias", "")]
@@ -43,7 +44,7 @@ def key_figures(part: Part, task: Task | None) -> list[KeyFigure]:
     for metric, at in wanted:
         found = part.find(metric, rule=at, probabilities="", **of)
         if found is not None:
-            figures.append(_figure(found, _about(found)))
+            figures.append(_figure(found, _about(found, "labels" if task.kind == "multilabel" else "classes")))
     if task.kind in ("multiclass", "ordinal"):
         for metric in ("balanced_accuracy", "accuracy", "kappa"):
             found = part.find(metric, class_name="", average="")
@@ -52,11 +53,13 @@ def key_figures(part: Part, task: Task | None) -> list[KeyFigure]:
     return figures
 
 
-def _about(found: Estimate) -> str:
-    of = f"mean of the {'labels' if found.rule or not found.class_name else 'classes'}" if found.average else ""
-    at = "" if found.threshold is None else f"at p ≥ {found.threshold:.3g} ({found.rule})"
-    return ", ".join(part for part in (of or found.class_name, at) if part)
+def _about(found: Estimate | FoldsEstimate, several: str) -> str:
+    """Of which class or mean, and at which threshold; those of folds differ."""
+    of = f"mean of the {several}" if found.average else found.class_name
+    threshold = found.threshold if isinstance(found, Estimate) else None
+    at = f"at p ≥ {threshold:.3g} ({found.rule})" if threshold is not None else f"at {found.rule}" if found.rule else ""
+    return ", ".join(part for part in (of, at) if part)
 
 
-def _figure(found: Estimate, about: str) -> KeyFigure:
+def _figure(found: Estimate | FoldsEstimate, about: str) -> KeyFigure:
     return KeyFigure(metric_name(found.metric), about, found.value, found.low, found.high, found.note)
