@@ -4,11 +4,11 @@
     python scripts/real_runs.py run ../shared/data runs/real                     trains what is not there yet
     python scripts/real_runs.py run ../shared/data runs/longer --times 3 --models "ViT seqnorm,ViT softmax"
     python scripts/real_runs.py table runs/real                                  prints the table
-    python scripts/real_runs.py difference runs/real PneumoniaMNIST "ViT seqnorm" "ViT softmax"
+    python scripts/real_runs.py compare runs/real "ViT softmax"                  intervals of the differences to it
 
 ``--times`` multiplies the epochs of every question alike. Every run is one ``medsoft fit``, printed before it starts.
 Runs of one model differ in the seed alone, which also draws the split, so that the ranges hold both. The test part
-chooses nothing. ``difference`` is for a question whose test part is the same for all seeds.
+chooses nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 SEEDS = (0, 1, 2)
+MARGIN = 0.02  # of AUROC, named before anything was compared
 VIT = "--model.backbone_args={{patch_size: {patch}, depth: 4, embed_dim: 128, num_heads: 4, drop_path_rate: 0.1}}"
 COMMON = "--trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --pictures=false --model.weight_decay=0.05"
 
@@ -144,32 +146,41 @@ def _cell(out: Path, question: str, model: str, metric: str) -> str:
     return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}), n={len(values)}"
 
 
-def difference(out: Path, question: str, first: str, second: str) -> None:
-    """Print the difference of two models' mean test AUROC over the seeds, with a bootstrap over the test's images."""
-    import numpy as np
+def _difference(row: Any) -> str:
+    mark = " *" if row["not_worse"] else ""  # not worse by more than the margin
+    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}){mark}"
+
+
+def compare(out: Path, reference: str) -> None:
+    """``medsoft compare`` of all models of each question with the reference, the seeds of a model as folds."""
     import pandas as pd
-    from sklearn.metrics import roc_auc_score
 
-    def tests(model: str) -> list[pd.DataFrame]:
-        folders = [out / question.replace(" ", "_") / f"{model.replace(' ', '_')}-{seed}" for seed in SEEDS]
-        frames = [pd.read_csv(folder / "predictions.csv") for folder in folders]
-        frames = [frame[frame["split"] == "test"].sort_values("id") for frame in frames]
-        if any(list(frame["id"]) != list(frames[0]["id"]) for frame in frames):
-            sys.exit(f"{question}: the seeds have different test parts")
-        return frames
+    from medsoft.cli import main
 
-    target = tests(first)[0]["target"].to_numpy()
-    scores = [[frame.iloc[:, -1].to_numpy() for frame in tests(model)] for model in (first, second)]
-
-    def gain(chosen: np.ndarray) -> float:
-        a, b = (np.mean([roc_auc_score(target[chosen], s[chosen]) for s in of_model]) for of_model in scores)
-        return float(a - b)
-
-    generator = np.random.default_rng(0)
-    strata = [np.flatnonzero(target == value) for value in (0, 1)]
-    draws = [gain(np.concatenate([generator.choice(s, len(s)) for s in strata])) for _ in range(2000)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    print(f"{first} − {second}: {gain(np.arange(len(target))):.4f} (95 % interval {low:.4f} to {high:.4f})")
+    for question in QUESTIONS:
+        folder = out / question.replace(" ", "_")
+        tables = []
+        for model in [*(model for model in MODELS if model != reference), reference]:
+            runs = [folder / f"{model.replace(' ', '_')}-{seed}" for seed in SEEDS]
+            if not all((run / "real_run.json").is_file() for run in runs):
+                continue
+            seeds = [pd.read_csv(run / "predictions.csv", dtype={"id": str, "patient": str}) for run in runs]
+            frame = pd.concat(part.assign(fold=f"seed {seed}") for seed, part in zip(SEEDS, seeds, strict=True))
+            tables.append(folder / "compared" / f"{model.replace(' ', '_')}.csv")
+            tables[-1].parent.mkdir(exist_ok=True)
+            frame.to_csv(tables[-1], index=False)
+        words = [*map(str, tables), "--margin", str(MARGIN), "--out", str(folder / "compared")]
+        print(f"\n## {question}\n$ medsoft compare {shlex.join(words)}", flush=True)
+        if main(["compare", *words]) != 0:
+            sys.exit(f"{question}: could not be compared")
+    print("\n| question | " + " | ".join(model for model in MODELS if model != reference) + " |")
+    print("|---" * len(MODELS) + "|")
+    for question in QUESTIONS:
+        folder = out / question.replace(" ", "_") / "compared"
+        rows = pd.read_csv(folder / "comparison.csv", index_col="model")
+        names = [model.replace(" ", "_") for model in MODELS if model != reference]
+        cells = ["–" if name not in rows.index else _difference(rows.loc[name]) for name in names]
+        print(f"| {question} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
@@ -182,14 +193,13 @@ if __name__ == "__main__":
     running.add_argument("--models", default=",".join(MODELS), help="those to train, separated by commas")
     running.add_argument("--times", type=int, default=1, help="multiplies the epochs")
     verbs.add_parser("table").add_argument("out", type=Path)
-    comparing = verbs.add_parser("difference")
+    comparing = verbs.add_parser("compare")
     comparing.add_argument("out", type=Path)
-    for word in ("question", "first", "second"):
-        comparing.add_argument(word)
+    comparing.add_argument("reference")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         run(chosen.data, chosen.out, chosen.questions.split(","), chosen.models.split(","), chosen.times)
     elif chosen.verb == "table":
         table(chosen.out)
     else:
-        difference(chosen.out, chosen.question, chosen.first, chosen.second)
+        compare(chosen.out, chosen.reference)
