@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "crossval": ("medsoft.learn.crossval:crossval", "train and report the folds of a table, nested and by patient"),
     "data check": ("medsoft.data.verbs:check", "report all problems of a sample table, and what it holds"),
     "data split": ("medsoft.data.verbs:split", "split a sample table by patient, stratified, into parts or folds"),
+    "data index": ("medsoft.data.verbs:index", "make a sample table of a folder of DICOM; find identifying elements"),
     "data show": ("medsoft.learn.show:show", "draw what the model will see, before and after augmentation"),
     "data phantom": ("medsoft.data.verbs:phantom", "make procedural images to try things out without data"),
     "slides tile": (

@@ -31,6 +31,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a ver
   crossval               train and report the folds of a table, nested and by patient
   data check             report all problems of a sample table, and what it holds
   data split             split a sample table by patient, stratified, into parts or folds
+  data index             make a sample table of a folder of DICOM; find identifying elements
   data show              draw what the model will see, before and after augmentation
   data phantom           make procedural images to try things out without data
   slides tile            find the tissue of slides and lay tiles over it, with pictures to check

@@ -1,4 +1,4 @@
-"""The verbs ``medsoft data check``, ``split`` and ``phantom``: command lines to functions."""
+"""The verbs ``medsoft data check``, ``split``, ``index`` and ``phantom``: command lines to functions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ def split(argv: Sequence[str]) -> None:
     from medsoft.data import verbs_table
 
     call(verbs_table.split, argv, "data split", positional="table")
+
+
+def index(argv: Sequence[str]) -> int:
+    """Make a sample table of a folder of DICOM files."""
+    from medsoft.data import verbs_index
+
+    bare = ("--check-phi", "--check_phi")
+    followed = [*argv[1:], ""]
+    words = [
+        f"{word}=true" if word in bare and after not in ("true", "false") else word
+        for word, after in zip(argv, followed, strict=True)
+    ]
+    return int(call(verbs_index.index, words, "data index", positional="folder"))
 
 
 def phantom(argv: Sequence[str]) -> None:
