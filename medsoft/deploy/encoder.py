@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -74,6 +75,7 @@ class Encoder:
         self.precision = str(precision).removeprefix("torch.")
         self._dtype = precision
         self._device = device or torch.device("cpu")
+        self._lock = threading.Lock()
         # Tiles that are computed at once; None: all that are given.
         self._most: int | None = CPU_TILES if self._device.type == "cpu" else None
         try:
@@ -89,7 +91,7 @@ class Encoder:
         self.num_features = probe.shape[1]
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """Encode prepared tiles.
+        """Encode prepared tiles; threads that call at once take turns.
 
         A tile's features do not depend on the others of its batch, but for rounding.
 
@@ -104,6 +106,10 @@ class Encoder:
         """
         if len(images_BHWC) == 0:
             return np.empty((0, self.num_features), np.float32)
+        with self._lock:
+            return self._encode_all(images_BHWC)
+
+    def _encode_all(self, images_BHWC: np.ndarray) -> np.ndarray:
         features = []
         start = 0
         while start < len(images_BHWC):

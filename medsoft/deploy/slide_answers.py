@@ -73,16 +73,24 @@ def answer_slides(
     """
     probabilities: dict[str, np.ndarray] = {}
     for source in sources:
-        outcome, p_C = outcomes[source.id], None
-        if outcome.status == "no tissue":
-            outcome = replace(outcome, status="failed", stage="tile", reason=f"{outcome.reason}: nothing to predict")
-        elif outcome.status != "failed":
-            outcome, p_C = _answer(source, replace(outcome, status="predicted"), model, folder, maps)
+        outcome, p_C = answer_one(source, outcomes[source.id], model, folder, maps)
         folder.record(source, outcome)
         if p_C is not None:
             probabilities[source.id] = p_C
         progress.done(source, outcome)
     return probabilities
+
+
+def answer_one(
+    source: SlideSource, outcome: Outcome, model: SlideModel, folder: SlidesFolder, maps: Maps | None
+) -> tuple[Outcome, np.ndarray | None]:
+    """What becomes of one slide, which the caller records, and its probabilities (C,) if it has some."""
+    if outcome.status == "no tissue":
+        nothing = f"{outcome.reason}: nothing to predict"
+        return replace(outcome, status="failed", stage="tile", reason=nothing), None
+    if outcome.status == "failed":
+        return outcome, None
+    return _answer(source, replace(outcome, status="predicted"), model, folder, maps)
 
 
 def _answer(

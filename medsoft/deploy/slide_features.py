@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from medsoft.data.bags.bag_file import SUFFIXES, BagError, open_bag
 from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.data.hashing import quick_hash
+from medsoft.deploy.cluster import Cluster
+from medsoft.deploy.cohort import ELSEWHERE, encode_with
 from medsoft.deploy.slide_model import SlideModel
-from medsoft.deploy.trained_encoder import Encoding, check_encoder, trained_encoder
+from medsoft.deploy.slide_tasks import EncodeOrder
+from medsoft.deploy.trained_encoder import Encoding, build_on, check_encoder, trained_encoder
 from medsoft.errors import InputError
-from medsoft.slides.encode import encode_slides
 from medsoft.slides.folder import Outcome, SlidesFolder
 from medsoft.slides.progress import slides_progress
 from medsoft.slides.settings import TileSettings
@@ -61,6 +64,7 @@ def make_features(
     folder: SlidesFolder,
     model: SlideModel,
     encoding: Encoding,
+    cluster: Cluster,
 ) -> dict[str, Outcome]:
     """Encode the slides that are not encoded as in the training; the encoder is only loaded where one is not.
 
@@ -69,6 +73,7 @@ def make_features(
         folder: where the features go.
         model: says which tiles and which encoder.
         encoding: what the user says of the encoder, and how it works.
+        cluster: who encodes.
 
     Returns:
         What became of each, by id.
@@ -92,19 +97,24 @@ def make_features(
     before = folder.outcomes()
     outcomes = {source.id: _done_before(before.get(source.id)) for source in sources}
     if waiting and model.slides is not None:
-        settings = TileSettings.from_dict(model.slides["tile_settings"])
-        encoder = trained_encoder(model.slides, encoding)
+        here = {"device": encoding.device, "precision": encoding.precision}
+        encoder = trained_encoder(
+            model.slides, replace(encoding, **(here if cluster.workers.scheduler == "local" else ELSEWHERE))
+        )
+        order = EncodeOrder(
+            out=folder.path.absolute(),
+            device=encoding.device,
+            on_one_machine=cluster.workers.on_one_machine,
+            build=partial(build_on, model.slides, encoding),
+            sha256=encoder.sha256,
+            settings=TileSettings.from_dict(model.slides["tile_settings"]),
+            dtype="float16",
+            batch=encoding.batch,
+            workers=encoding.workers,
+            max_unreadable=encoding.max_unreadable,
+        )
         with slides_progress(len(waiting), "encoding") as progress:
-            made = encode_slides(
-                waiting,
-                folder,
-                settings,
-                encoder,
-                batch=encoding.batch,
-                workers=encoding.workers,
-                max_unreadable=encoding.max_unreadable,
-                progress=progress,
-            )
+            made = encode_with(cluster, waiting, folder, order, encoder, progress)
         outcomes |= {source.id: outcome for source, outcome in zip(waiting, made, strict=True)}
     return outcomes
 

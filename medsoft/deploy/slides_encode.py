@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
 from medsoft.parsing import call
 from medsoft.slides.settings import TileSettings, TissueSettings
@@ -15,7 +16,6 @@ from medsoft.slides.settings import TileSettings, TissueSettings
 if TYPE_CHECKING:
     from medsoft.deploy.encoder import Encoder
 
-MOST_WORKERS = 8
 MPP_MARGIN = 0.01
 """Resolutions that differ by less are the same."""
 
@@ -54,6 +54,9 @@ def encode_tiles(
     workers: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "32", "16", "bf16"] = "auto",
+    scheduler: str = "local",
+    jobs: int | None = None,
+    cluster: ClusterSettings = ClusterSettings(),  # noqa: B008 (frozen)
 ) -> int:
     """Turn the tiles of slides into features, one file a slide; slides that are done already are left as they are.
 
@@ -87,6 +90,9 @@ def encode_tiles(
         workers: Threads that read tiles; by default as many as there are processors, 8 at most.
         device: Where to compute, auto, cpu, cuda or cuda:1.
         precision: Of the encoder; auto is 16 on a GPU, else 32.
+        scheduler: Who works; local is this machine, slurm submits jobs, tcp://HOST:PORT is a Dask scheduler that runs.
+        jobs: Processes that share the slides, or of slurm jobs at once; by default this process does all.
+        cluster: What jobs of slurm ask for.
 
     Returns:
         0, or 3 if slides failed.
@@ -94,14 +100,15 @@ def encode_tiles(
     Raises:
         InputError: the call or the table is wrong, or the encoder cannot be built.
     """
-    from medsoft.slides.encode import encode_slides
+    from medsoft.deploy.cohort import ELSEWHERE, encode_with
+    from medsoft.deploy.slide_tasks import EncodeOrder
     from medsoft.slides.folder import SlidesFolder
     from medsoft.slides.progress import slides_progress
     from medsoft.slides.sources import find_slides
     from medsoft.slides.tile_slides import check_names
 
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers
-    check_range("workers", workers, 1)
+    processes = Workers(scheduler, jobs, cluster)
+    check_range("workers", 1 if workers is None else workers, 1)
     check_range("batch", batch, 1)
     check_range("max_unreadable", max_unreadable, 0, 1)
     sources = find_slides(
@@ -109,22 +116,23 @@ def encode_tiles(
     )
     folder = SlidesFolder(out)
     check_names(sources, folder)
-    chosen = _build(
-        encoder, weights, weights_sha256, encoder_init, mean, std, input_px, encoder_args, tile, device, precision
+    build = _build(encoder, weights, weights_sha256, encoder_init, mean, std, input_px, encoder_args, tile, precision)
+    here = {"device": device} if processes.scheduler == "local" else ELSEWHERE
+    chosen = build(**here)
+    order = EncodeOrder(
+        out=folder.path.absolute(),
+        device=device,
+        on_one_machine=processes.on_one_machine,
+        build=build,
+        sha256=chosen.sha256,
+        settings=_tile_settings(chosen, mpp, tile, overlap, min_tissue, tissue),
+        dtype=dtype,
+        batch=batch,
+        workers=workers,
+        max_unreadable=max_unreadable,
     )
-    settings = _tile_settings(chosen, mpp, tile, overlap, min_tissue, tissue)
-    with slides_progress(len(sources), "encoding") as progress:
-        encode_slides(
-            sources,
-            folder,
-            settings,
-            chosen,
-            batch=batch,
-            workers=workers,
-            max_unreadable=max_unreadable,
-            dtype=dtype,
-            progress=progress,
-        )
+    with Cluster(processes, folder) as group, slides_progress(len(sources), "encoding") as progress:
+        encode_with(group, sources, folder, order, chosen, progress)
     print(f"{progress.slides} slides, {progress.tiles} tiles encoded in this run: {folder.slides_csv}")
     if progress.failed:
         print(f"{progress.failed} failed: {folder.errors_csv}")
@@ -141,9 +149,8 @@ def _build(
     input_px: int | None,
     arguments: str | None,
     tile_px: int | None,
-    device: str,
     precision: Literal["auto", "32", "16", "bf16"],
-) -> Encoder:
+) -> Callable[..., Encoder]:
     # torch and timm wait until the slides are found.
     from medsoft.deploy.encoders import Stated, build_encoder, is_plain, parse_three
 
@@ -153,15 +160,11 @@ def _build(
         tile_px if input_px is None and is_plain(name) else input_px,
         _json(arguments),
     )
-    return build_encoder(
-        name,
-        None if weights is None else Path(weights),
-        init,
-        sha256,
-        stated=stated,
-        device=device,
-        precision=precision,
-    )
+    # Other processes may run in other folders.
+    file = None if weights is None else Path(weights).absolute()
+    if not is_plain(name) and Path(name).exists():
+        name = str(Path(name).absolute())
+    return partial(build_encoder, name, file, init, sha256, stated=stated, precision=precision)
 
 
 def _json(arguments: str | None) -> dict[str, object] | None:

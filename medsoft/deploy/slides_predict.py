@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
 from medsoft.parsing import call
 from medsoft.slides.folder import SlidesFolder
@@ -15,7 +16,6 @@ from medsoft.slides.sources import find_slides
 
 Precision = Literal["auto", "32", "16", "bf16"]
 Labels = str | int | list[str | int]
-MOST_WORKERS = 8
 
 
 def predict(argv: Sequence[str]) -> int:
@@ -57,6 +57,9 @@ def predict_slides(
     max_unreadable: float = 0.01,
     device: str = "auto",
     precision: Precision = "auto",
+    scheduler: str = "local",
+    jobs: int | None = None,
+    cluster: ClusterSettings = ClusterSettings(),  # noqa: B008 (frozen)
 ) -> int:
     """Predict slides with a trained slide classifier: tissue, tiles, features, probabilities and heatmaps.
 
@@ -89,6 +92,9 @@ def predict_slides(
         max_unreadable: A slide with a larger fraction of unreadable tiles fails.
         device: Where to compute, auto, cpu, cuda or cuda:1.
         precision: Of the encoder; auto is 16 on a GPU, else 32.
+        scheduler: Who works; local is this machine, slurm submits jobs, tcp://HOST:PORT is a Dask scheduler that runs.
+        jobs: Processes that share the slides, or of slurm jobs at once; by default this process does all.
+        cluster: What jobs of slurm ask for.
 
     Returns:
         0, or 3 if slides failed.
@@ -96,17 +102,19 @@ def predict_slides(
     Raises:
         InputError: the call is wrong, or does not fit the checkpoint.
     """
-    from medsoft.deploy.slide_answers import Maps, answer_slides
+    from medsoft.deploy.cohort import answer_with
+    from medsoft.deploy.slide_answers import Maps
     from medsoft.deploy.slide_features import make_features
     from medsoft.deploy.slide_model import SlideModel
     from medsoft.deploy.slide_table_answers import read_known, write_answers
+    from medsoft.deploy.slide_tasks import AnswerOrder
     from medsoft.deploy.trained_encoder import Encoding, check_tiles
 
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers
-    check_range("workers", workers, 1)
+    processes = Workers(scheduler, jobs, cluster)
+    check_range("workers", 1 if workers is None else workers, 1)
     check_range("batch", batch, 1)
     check_range("max_unreadable", max_unreadable, 0, 1)
-    model = SlideModel(checkpoint, device)
+    model = SlideModel(checkpoint, device if processes.scheduler == "local" else "cpu")
     check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
     maps = Maps.of(model.task, classes) if heatmap else None
     if classes is not None and not heatmap:
@@ -116,11 +124,21 @@ def predict_slides(
     )  # fmt: skip
     known = read_known(sources, model.task, {"patient": patient, "exam": exam, "split": split}, label, positive)
     folder = SlidesFolder(out)
-    file = Path(weights) if weights else None
+    # Other processes may run in other folders.
+    file = Path(weights).absolute() if weights else None
+    encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
     encoding = Encoding(encoder, file, batch, workers, max_unreadable, device, precision)
-    outcomes = make_features(sources, folder, model, encoding)
-    with slides_progress(len(sources), "predicting") as progress:
-        probabilities = answer_slides(sources, outcomes, model, folder, maps, progress)
+    order = AnswerOrder(
+        out=folder.path.absolute(),
+        device=device,
+        on_one_machine=processes.on_one_machine,
+        build=partial(SlideModel, str(Path(checkpoint).absolute())),
+        maps=maps,
+    )
+    with Cluster(processes, folder) as group:
+        outcomes = make_features(sources, folder, model, encoding, group)
+        with slides_progress(len(sources), "predicting") as progress:
+            probabilities = answer_with(group, sources, outcomes, folder, order, model, progress)
     write_answers(folder, model.task, sources, known, probabilities)
     return _exit_code(progress, folder)
 

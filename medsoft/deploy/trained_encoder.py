@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Encoding:
         name: of the encoder, or the folder of the run that trained it; None: the checkpoint's.
         weights: local file; None where a package carries them, or nothing is left to encode.
         batch: tiles that are encoded together.
-        workers: threads that read tiles.
+        workers: threads that read tiles; None: as many as there are processors, 8 at most.
         max_unreadable: a slide with a larger fraction of unreadable tiles fails.
         device: where to compute.
         precision: to compute in.
@@ -32,7 +32,7 @@ class Encoding:
     name: str | None
     weights: Path | None
     batch: int
-    workers: int
+    workers: int | None
     max_unreadable: float
     device: str
     precision: Precision
@@ -91,6 +91,11 @@ def trained_encoder(slides: dict[str, Any], encoding: Encoding) -> Encoder:
             f"{canonical(encoder.settings)}, not {canonical(slides['encoder_settings'])}"
         )
     return encoder
+
+
+def build_on(slides: dict[str, Any], encoding: Encoding, device: str) -> Encoder:
+    """``trained_encoder`` on another device than the user named, such as the second GPU."""
+    return trained_encoder(slides, replace(encoding, device=device))
 
 
 def check_encoder(slides: dict[str, Any], encoding: Encoding) -> None:

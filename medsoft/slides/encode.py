@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from medsoft.data.bags.errors import BagError
-from medsoft.data.bags.feature_file import READ, UNREADABLE, FeatureWriter, remove_partial_files
+from medsoft.data.bags.feature_file import READ, UNREADABLE, FeatureWriter
 from medsoft.slides.errors import SlideError
 from medsoft.slides.feed import Batch, End, Event, Opened, Reading, Skipped, feed
 from medsoft.slides.finished import FeatureFiles
@@ -63,9 +63,31 @@ def encode_slides(
     """
     paths = {id: row["path"] for id, row in folder.rows().items()}
     files = FeatureFiles(folder, settings, encoder, dtype, folder.outcomes(), paths)
-    remove_partial_files(folder.features("any").parent)
+    folder.tidy()
     outcomes = []
-    events = feed(sources, files, Reading(batch, workers, max_unreadable))
+    for source, outcome in encode_each(sources, files, Reading(batch, workers, max_unreadable), progress):
+        folder.record(source, outcome)
+        outcomes.append(outcome)
+        if progress:
+            progress.done(source, outcome)
+    return outcomes
+
+
+def encode_each(
+    sources: Sequence[SlideSource], files: FeatureFiles, reading: Reading, progress: SlidesProgress | None = None
+) -> Iterator[tuple[SlideSource, Outcome]]:
+    """Encode slides one after the other, and say what became of each; the caller records it.
+
+    Args:
+        sources: the slides.
+        files: which are finished, and how the others are made.
+        reading: how tiles are read.
+        progress: told of the tiles.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    events = feed(sources, files, reading)
     for event in events:
         assert isinstance(event, Skipped | Opened), "an encoded slide leaves none of its batches"
         if isinstance(event, Opened):
@@ -76,11 +98,7 @@ def encode_slides(
             outcome = event.outcome
         if outcome.status in ("failed", "no tissue"):
             files.forget(event.source)
-        folder.record(event.source, outcome)
-        outcomes.append(outcome)
-        if progress:
-            progress.done(event.source, outcome)
-    return outcomes
+        yield event.source, outcome
 
 
 def _encode(opened: Opened, events: Iterator[Event], files: FeatureFiles, progress: SlidesProgress | None) -> Outcome:

@@ -7,15 +7,17 @@ import fcntl
 import io
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from medsoft.data.bags.partial import partial_file, remove_partial_files
+from medsoft.data.bags.partial import own_partial_files, partial_file, remove_partial_files
 from medsoft.slides.sources import SlideSource
 
 ERROR_COLUMNS = ("id", "path", "stage", "reason")
+KINDS = ("tiles", "overviews", "features", "heatmaps")
+"""Folders with a file a slide."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,32 @@ class SlidesFolder:
         """Heatmap of a slide: ``.png``, ``.tif`` or ``.geojson``."""
         return self.path / "heatmaps" / f"{id}{suffix}"
 
-    def tidy(self) -> None:
-        """Remove what killed runs left half-written."""
-        for folder in (self.path, self.tiles("any").parent, self.overview("any").parent):
+    def tidy(self) -> list[Path]:
+        """Remove what killed runs left half-written.
+
+        Returns:
+            Half-written files of this machine that stay, as their run lives, or ended less than 10 s ago.
+        """
+        rest = []
+        for folder in (self.path, *map(self.path.joinpath, KINDS)):
             remove_partial_files(folder)
+            rest += own_partial_files(folder)
+        return rest
 
     def record(self, source: SlideSource, outcome: Outcome) -> None:
-        """Put one slide's row into ``slides.csv`` in place of an older one, and write ``errors.csv`` anew.
+        """``record_all`` of one slide."""
+        self.record_all([(source, outcome)])
+
+    def record_all(self, outcomes: Sequence[tuple[SlideSource, Outcome]]) -> None:
+        """Put slides' rows into ``slides.csv`` in place of older ones, and write ``errors.csv`` anew.
 
         Columns of the user's table come last, so that ``slides.csv`` knows patient and label too.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
         """
-        values = {"id": source.id, "path": str(source.path), **asdict(outcome)}
-        row = {name: _text(value) for name, value in values.items()}
-        row |= {name: value for name, value in source.row.items() if name not in row}
         with self._lock, self._alone():
-            rows = {**self.rows(), source.id: row}
+            rows = {**self.rows(), **{source.id: _row(source, outcome) for source, outcome in outcomes}}
             _write(self.slides_csv, rows)
             failed = {id: row for id, row in rows.items() if row["status"] == "failed"}
             if failed:
@@ -142,6 +152,12 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         rest = memoryview(content)
         while rest:  # an unbuffered file may take a part
             rest = rest[file.write(rest) :]
+
+
+def _row(source: SlideSource, outcome: Outcome) -> dict[str, str]:
+    values = {"id": source.id, "path": str(source.path), **asdict(outcome)}
+    row = {name: _text(value) for name, value in values.items()}
+    return row | {name: value for name, value in source.row.items() if name not in row}
 
 
 def _outcome(row: Mapping[str, str]) -> Outcome:

@@ -59,10 +59,9 @@ def remove_partial_files(folder: Path) -> list[Path]:
     """
     removed = []
     for partial in sorted(folder.glob(f".*{MARK}*")):
-        ours = partial.name.rpartition(MARK)[2].startswith(f"{socket.gethostname()}-")
         try:
             idle = time.time() - partial.stat().st_mtime
-            if idle < (JUST_BEGUN_SECONDS if ours else FOREIGN_SECONDS):
+            if idle < (JUST_BEGUN_SECONDS if _is_own(partial) else FOREIGN_SECONDS):
                 continue
             with partial.open("rb+") as file:  # for writing: NFS locks for writers only
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,6 +70,15 @@ def remove_partial_files(folder: Path) -> list[Path]:
             continue
         removed.append(partial)
     return removed
+
+
+def own_partial_files(folder: Path) -> list[Path]:
+    """Hidden files that runs on this machine write to at the moment, or have left."""
+    return [partial for partial in sorted(folder.glob(f".*{MARK}*")) if _is_own(partial)]
+
+
+def _is_own(partial: Path) -> bool:
+    return partial.name.rpartition(MARK)[2].startswith(f"{socket.gethostname()}-")
 
 
 def _lock(descriptor: int) -> None:

@@ -1,0 +1,332 @@
+"""Slides over worker processes: each done once and right, whoever dies on the way."""
+
+import csv
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from medsoft.data.bags import partial as partial_files
+from medsoft.deploy import cluster
+from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
+from medsoft.deploy.cohort import KILLED, encode_cohort
+from medsoft.deploy.slide_tasks import EncodeOrder
+from medsoft.errors import InputError
+from medsoft.slides.encode import encode_slides
+from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.progress import slides_progress
+from tests.test_slides_encode import SETTINGS, Colours, features, statuses, write_slide
+from tests.test_slides_predict import ENCODER, TILES, write_checkpoint
+from tests.test_slides_predict import write_slide as write_pyramid
+
+ROOT = Path(__file__).parents[1]
+
+
+class Deadly(Colours):
+    """Kills its process in the middle of a slide of a certain colour: each time, or where a file is not there yet."""
+
+    def __init__(self, once: Path) -> None:
+        super().__init__()
+        self.once = once
+
+    def __call__(self, images_BHWC):
+        colour = images_BHWC[..., 0].mean()
+        if colour < 60 or (colour < 110 and not self.once.exists()):
+            self.once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(images_BHWC)
+
+
+def deadly(once: Path, device: str) -> Deadly:
+    return Deadly(once)
+
+
+def coloured(path: Path, red: int) -> None:
+    """A slide whose tiles are of this red, after some that are pale."""
+    pixels = np.full((640, 512, 3), 245, np.uint8)
+    noise = np.random.default_rng(red).integers(-8, 8, (512, 384, 3))
+    pixels[64:576, 64:448] = np.array([190, 100, 170]) + noise
+    pixels[320:576, 64:448] = np.array([red, 20, 120]) + noise[256:]
+    Image.fromarray(pixels).save(path)
+
+
+def order_for(out: Path, **changes) -> EncodeOrder:
+    values = {"settings": SETTINGS, "dtype": "float16", "batch": 5, "workers": 1, "max_unreadable": 0.01}
+    values |= {"out": out, "device": "cpu", "on_one_machine": 2, "sha256": Colours.sha256}
+    return EncodeOrder(**(values | changes))
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def hidden(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*"))
+
+
+def addresses() -> set[str]:
+    """Where this process and those that it has started listen."""
+    me = psutil.Process()
+    found = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture
+def slides(tmp_path):
+    return [write_slide(tmp_path / "slides" / f"Schnitt {i} ä.png", i) for i in range(4)]
+
+
+def test_slides_of_lost_workers_are_done_again_and_a_slide_that_kills_is_listed(tmp_path, slides, monkeypatch):
+    """Two processes: one dies once in the middle of a slide; another slide kills whoever takes it."""
+    monkeypatch.setattr(partial_files, "JUST_BEGUN_SECONDS", 0.2)
+    for name, red in (("unlucky", 90), ("deadly", 30)):
+        slides.append(write_slide(tmp_path / "slides" / f"{name}.png", 0))
+        coloured(slides[-1].path, red)
+    (tmp_path / "slides" / "broken.png").write_bytes(b"no picture")
+    broken = write_slide(tmp_path / "slides" / "broken.png", 0)
+    broken.path.write_bytes(b"no picture")
+    undisturbed = SlidesFolder(tmp_path / "undisturbed")
+    encode_slides(slides, undisturbed, SETTINGS, Colours(), batch=5)
+
+    folder = SlidesFolder(tmp_path / "out")
+    order = order_for(folder.path, build=partial(deadly, tmp_path / "once"))
+    listening = set()
+    with Cluster(Workers("local", 2, ClusterSettings()), folder) as group, slides_progress(7, "encoding") as progress:
+        told = progress.done
+        progress.done = lambda *what: (listening.update(addresses()), told(*what))
+        outcomes = encode_cohort([*slides, broken], folder, order, group, progress)
+
+    assert (tmp_path / "once").exists(), "a worker was killed"
+    assert listening == {"127.0.0.1"}
+    assert [outcome.status for outcome in outcomes] == [*["encoded"] * 5, "failed", "failed"]
+    failed = {row["id"]: (row["stage"], row["reason"]) for row in rows(folder.errors_csv)}
+    assert failed.keys() == {"deadly", "broken"}
+    assert failed["deadly"] == ("encode", KILLED)
+    assert "is not a picture" in failed["broken"][1]
+    assert len(rows(folder.slides_csv)) == 7
+    assert progress.slides == 7
+    for source in slides[:5]:
+        assert np.array_equal(features(folder, source.id), features(undisturbed, source.id))
+    assert {path.stem for path in (folder.path / "features").iterdir()} == {source.id for source in slides[:5]}
+    assert hidden(folder.path) == []
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+WITHOUT_NETWORK = """
+import fcntl, socket, struct, sys
+from medsoft.cli import main
+if __name__ == "__main__":
+    plug = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(plug, 0x8914, struct.pack("16sh", b"lo", 0x1 | 0x40))  # lo up, and nothing else is there
+    assert [name for _, name in socket.if_nameindex() if name == "lo"]
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_command_line_without_a_network_gives_what_one_process_gives(tmp_path, slides, medsoft):
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        pytest.skip("taking the network away needs rights that this user has not")
+    words = [
+        "slides", "encode", tmp_path / "slides", "--encoder", "resnet10t", "--encoder-init=random", "--slide-mpp=1",
+        "--mpp=1", "--tile=64", "--device=cpu",
+    ]  # fmt: skip
+    script = tmp_path / "without_network.py"
+    script.write_text(WITHOUT_NETWORK)
+    words_of_two = [str(word) for word in [*words, "--jobs=2", "--out", tmp_path / "two"]]
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, script, *words_of_two],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 slides" in done.stdout
+    assert medsoft(*words, "--out", tmp_path / "one")[0] == 0
+    one, two = SlidesFolder(tmp_path / "one"), SlidesFolder(tmp_path / "two")
+    for source in slides:
+        np.testing.assert_allclose(features(two, source.id), features(one, source.id), rtol=2e-3, atol=2e-4)
+    assert statuses(two) == statuses(one)
+    assert hidden(two.path) == []
+
+
+@pytest.fixture
+def stub_slurm(tmp_path, monkeypatch):
+    """``sbatch`` and ``scancel`` that start and stop a job on this machine; gives the folder of its notes."""
+    notes = tmp_path / "slurm"
+    (notes / "bin").mkdir(parents=True)
+    scripts = {
+        "sbatch": f"""
+            if [ "$1" = --test-only ]; then
+              grep -q -- "-p nowhere" "$2" && echo "sbatch: error: invalid partition specified: nowhere" >&2 && exit 1
+              exit 0
+            fi
+            cp "$1" {notes}/job.$$.sh
+            setsid bash {notes}/job.$$.sh >{notes}/job.$$.log 2>&1 &
+            echo $! >>{notes}/submitted
+            echo "Submitted batch job $!"
+            """,
+        "scancel": f"""
+            echo "$1" >>{notes}/cancelled
+            kill -TERM -- "-$1"
+            """,
+    }
+    for name, text in scripts.items():
+        file = notes / "bin" / name
+        file.write_text("#!/usr/bin/env bash\n" + textwrap.dedent(text))
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{notes / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield notes
+    submitted = notes / "submitted"
+    for job in submitted.read_text().split() if submitted.exists() else []:
+        subprocess.run(["kill", "-KILL", "--", f"-{job}"], capture_output=True)
+
+
+def test_jobs_of_slurm_are_submitted_replaced_and_cancelled(tmp_path, slides, stub_slurm, monkeypatch, capfd):
+    """A slide that kills its worker once: here the whole job goes."""
+    monkeypatch.setattr(partial_files, "JUST_BEGUN_SECONDS", 0.2)
+    folder = SlidesFolder(tmp_path / "out")
+    settings = ClusterSettings(
+        cores=2, memory="3GB", walltime="00:10:00", queue="short", directives=["--gres=gpu:1"],
+        prologue=["export FROM_PROLOGUE=1"], interface="lo",
+    )  # fmt: skip
+    order = order_for(folder.path, build=partial(kill_job, tmp_path / "once"), on_one_machine=1)
+    with Cluster(Workers("slurm", 1, settings), folder) as group, slides_progress(4, "encoding") as progress:
+        outcomes = encode_cohort(slides, folder, order, group, progress)
+    assert [outcome.status for outcome in outcomes] == ["encoded"] * 4
+    submitted = (stub_slurm / "submitted").read_text().split()
+    assert len(submitted) == 2, "the job that was lost was submitted again"
+    assert submitted[1] in (stub_slurm / "cancelled").read_text().split()
+    script = next(stub_slurm.glob("job.*.sh")).read_text()
+    for line in ("-p short", "--mem=3G", "--cpus-per-task=2", "-t 00:10:00", "--gres=gpu:1", "export FROM_PROLOGUE=1"):
+        assert line in script
+    assert "--tls-key" in script
+    assert hidden(folder.path) == []
+    assert not list((folder.path / "slurm").glob("keys-*")), "keys of this run alone"
+    assert "1 at once" in capfd.readouterr().out
+
+
+def kill_job(once: Path, device: str) -> Colours:
+    if not once.exists():
+        once.touch()
+        os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)
+    return Colours()
+
+
+@pytest.fixture
+def scheduler():
+    """A scheduler with one worker, in this process."""
+    import torch
+    from distributed import LocalCluster
+
+    threads = torch.get_num_threads()
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
+    ) as running:
+        yield running.scheduler_address
+    torch.set_num_threads(threads)
+
+
+def colours(device: str) -> Colours:
+    return Colours()
+
+
+def test_a_scheduler_that_runs_already(tmp_path, slides, scheduler):
+    folder = SlidesFolder(tmp_path / "out")
+    with Cluster(Workers(scheduler, None, ClusterSettings()), folder) as group, slides_progress(4, "x") as progress:
+        assert len(encode_cohort(slides, folder, order_for(folder.path, build=colours), group, progress)) == 4
+        again = encode_cohort(slides, folder, order_for(folder.path, build=colours), group, progress)
+        with pytest.raises(InputError, match="SHA-256"):
+            encode_cohort(slides, folder, order_for(folder.path, build=colours, sha256="cd" * 32), group, progress)
+        with pytest.raises(InputError, match=r"a worker has medsoft .*, not 0\.0"):
+            encode_cohort(slides, folder, order_for(folder.path, build=colours, version="0.0"), group, progress)
+    assert statuses(folder) == {source.id: "encoded" for source in slides}
+    assert progress.tiles == sum(outcome.tiles for outcome in again), "of the first run alone"
+
+
+def test_predictions_of_a_cluster_are_those_of_one_process(tmp_path, medsoft, scheduler):
+    (tmp_path / "slides").mkdir()
+    for seed, name in enumerate(("a", "b ü")):
+        write_pyramid(tmp_path / "slides" / f"{name}.tif", seed)
+    write_pyramid(tmp_path / "slides" / "glass.tif", 0, tissue=False)
+    encode = ["slides", "encode", tmp_path / "slides", *ENCODER, *TILES, "--out", tmp_path / "work"]
+    assert medsoft(*encode)[0] == 0
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", tmp_path / "work" / "features" / "a.h5")
+    words = ["slides", "predict", tmp_path / "slides", "--checkpoint", checkpoint, "--device=cpu"]
+    assert medsoft(*words, "--out", tmp_path / "one")[0] == 3
+    assert medsoft(*words, "--out", tmp_path / "many", "--scheduler", scheduler)[0] == 3
+    one, many = (rows(tmp_path / name / "predictions.csv") for name in ("one", "many"))
+    assert [row["id"] for row in many] == ["a", "b ü"]
+    for mine, theirs in zip(one, many, strict=True):
+        assert float(mine["p_tumour"]) == pytest.approx(float(theirs["p_tumour"]), abs=1e-4)
+    for name in ("one", "many"):
+        assert len(list((tmp_path / name / "heatmaps").glob("*.png"))) == 2
+        assert [row["id"] for row in rows(tmp_path / name / "errors.csv")] == ["glass"]
+    assert statuses(SlidesFolder(tmp_path / "many")) == {"a": "predicted", "b ü": "predicted", "glass": "failed"}
+
+
+def test_a_full_disk_of_a_worker_ends_the_run(tmp_path, slides, scheduler, monkeypatch):
+    folder = SlidesFolder(tmp_path / "out")
+    monkeypatch.setattr("medsoft.data.bags.partial.os.fsync", full)
+    with (
+        Cluster(Workers(scheduler, None, ClusterSettings()), folder) as group,
+        slides_progress(4, "x") as progress,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        encode_cohort(slides, folder, order_for(folder.path, build=colours), group, progress)
+    assert not list((folder.path / "features").glob("*"))
+
+
+def full(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--scheduler", "pbs"], "local, slurm, or an address such as tcp://node:8786"),
+        (["--scheduler", "slurm"], "say how many jobs may run at once"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "has workers of its own"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler tcp://127.0.0.1:1: "),
+        (["--jobs", "0"], "jobs 0 must be 1 or more"),
+        (["--cluster.queue", "gpu"], "--cluster options are for --scheduler slurm"),
+        (["--scheduler", "slurm", "--jobs", "1", "--cluster.cores", "0"], "cluster.cores 0 must be 1 or more"),
+        (["--scheduler", "slurm", "--jobs", "1", "--cluster.logs", "my logs"], "choose another --cluster.logs"),
+    ],
+)
+def test_a_wrong_call_is_one_message(tmp_path, slides, medsoft, monkeypatch, words, reason):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    code, _, err = medsoft(
+        "slides", "encode", tmp_path / "slides", "--encoder=resnet10t", "--encoder-init=random", "--slide-mpp=1",
+        "--mpp=1", "--tile=64", "--out", tmp_path / "out", *words,
+    )  # fmt: skip
+    assert code == 2
+    assert reason in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out" / "slides.csv").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_slurm_that_takes_no_jobs_is_one_message(tmp_path, slides, medsoft, stub_slurm, monkeypatch, there):
+    if not there:
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        if shutil.which("sbatch"):
+            pytest.skip("SLURM is on this machine")
+    code, _, err = medsoft(
+        "slides", "encode", tmp_path / "slides", "--encoder=resnet10t", "--encoder-init=random", "--slide-mpp=1",
+        "--mpp=1", "--tile=64", "--out", tmp_path / "out", "--scheduler=slurm", "--jobs=1", "--cluster.queue=nowhere",
+    )  # fmt: skip
+    assert code == 2
+    assert ("invalid partition specified: nowhere" if there else "there is no sbatch here") in err
+    assert err.count("\n") == 1
