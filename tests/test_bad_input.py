@@ -83,7 +83,8 @@ def test_all_missing_files_are_listed(refused, small):
         (small.parent / "images" / f"im{i:03d}.png").unlink()
     err = refused()
     assert "missing file (3)" in err
-    assert all(f"row {i + 1}: {small.parent}/images/im{i:03d}.png" in err for i in (2, 5, 7))
+    assert all(f"row {i + 1}: no such file" in err for i in (2, 5, 7))
+    assert ".png" not in err
 
 
 def test_a_label_outside_the_classes(refused, small):
@@ -184,9 +185,9 @@ SPOILT = {
 def test_an_unreadable_picture_is_found_before_work_starts(refused, small, spoil, cache):
     spoil(small.parent / "images" / "im004.png")
     err = refused(f"--data.cache={cache}")
-    assert f"row 5: {small.parent}/images/im004.png: " in err
-    assert SPOILT[spoil] in err
-    assert err.count("im004.png") == 1
+    assert re.search(f"row 5: .*{re.escape(SPOILT[spoil])}", err)
+    assert err.count("row 5") == 1
+    assert "im004" not in err
     assert "on_error skip" in err
 
 
@@ -196,7 +197,7 @@ def test_unreadable_pictures_of_all_parts_are_listed_at_once(refused, small, cac
         file.write_text(f"{file.name} is no picture")
     err = refused(f"--data.cache={cache}")
     assert "unreadable picture (12)" in err
-    assert sorted(int(row) for row in re.findall(r"row (\d+): /", err)) == list(range(1, 13))
+    assert sorted(int(row) for row in re.findall(r"row (\d+): is", err)) == list(range(1, 13))
 
 
 def test_pictures_above_a_limit_of_the_user(refused):

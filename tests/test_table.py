@@ -281,7 +281,8 @@ def test_message(make_table: MakeTable) -> None:
     assert lines[0] == f"{source}: 30 problems"
     assert lines[1].startswith("missing file (30): paths start from ")
     assert "--data.root" in lines[1]
-    assert lines[2] == f"  row 1: {source.parent / 'gone0.png'}"
+    assert lines[2] == "  row 1: no such file or directory"
+    assert "gone" not in str(caught.value), "names of files often carry names of patients"
     assert lines[-2:] == ["  ... and 10 more", "(row 1 is the first row below the header)"]
     assert len(lines) == 24
 

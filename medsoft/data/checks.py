@@ -1,4 +1,7 @@
-"""What can be wrong with the rows of a sample table; each check returns all that it finds."""
+"""What can be wrong with the rows of a sample table; each check returns all that it finds.
+
+Messages name rows and not paths, which often carry a patient's name: they end in the logs of a cluster.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +43,12 @@ def check_files(paths: Iterable[str], base: Path) -> tuple[list[Problem], dict[s
         try:
             status = os.stat(file)  # noqa: PTH116 (a Path for each of a million rows is slow)
         except OSError as error:
-            reason = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
-            problems.append(Problem("missing file", (row,), path + reason, missing))
+            problems.append(Problem("missing file", (row,), (error.strerror or "cannot be opened").lower(), missing))
             continue
         if not stat.S_ISREG(status.st_mode):
-            problems.append(Problem("missing file", (row,), f"{path} (not a file)", missing))
+            problems.append(Problem("missing file", (row,), "not a file", missing))
         elif status.st_size == 0:
-            problems.append(Problem("empty file", (row,), path, "copy it again (it has 0 bytes)"))
+            problems.append(Problem("empty file", (row,), "0 bytes", "copy it again"))
         elif not key:
             sizes[path] = status.st_size
     return problems, sizes
@@ -114,12 +116,12 @@ def check_duplicates(paths: Sequence[str], sizes: dict[str, int], targets: Seque
         if not key or not others:
             continue
         if any(targets[row - 1] != targets[first - 1] for row in others):
-            message = f"the same picture under two labels: {name}"
+            message = "the same picture under two labels"
             problems.append(Problem("contradiction", tuple(rows), message, "find out which label is right", False))
             continue
         for row in others:
             same = "file" if paths[row - 1] == name else "content"
-            problems.append(Problem("duplicate", (row,), f"{paths[row - 1]}: the same {same} as row {first}", advice))
+            problems.append(Problem("duplicate", (row,), f"the same {same} as row {first}", advice))
     return problems
 
 

@@ -61,7 +61,12 @@ def decode(stream: IO[bytes], check_size: CheckSize, voi: bool = False) -> np.nd
     if head[128:] == b"DICM" or head.startswith((b"\x02\0", b"\x08\0")):  # old files start with group 0002 or 0008
         from medsoft.data.dicom.picture import decode_picture
 
-        return decode_picture(stream, check_size, voi=voi)
+        try:
+            return decode_picture(stream, check_size, voi=voi)
+        except (ReadError, MemoryError):
+            raise
+        except Exception as error:  # its words may quote the header
+            raise ReadError(f"is a damaged DICOM file ({type(error).__name__})") from None
     image, orientation = (_decode_tiff if head.startswith(_TIFF_MAGIC) else _decode_with_pillow)(stream, check_size)
     return upright(image, orientation)
 

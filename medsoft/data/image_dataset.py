@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medsoft.data.read import read_image
+from medsoft.data.read import ReadError, read_image
 from medsoft.data.sampling import SampleKey, for_torch, sample_seed
 from medsoft.data.transforms.base import Transforms
+from medsoft.errors import RunError
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -46,11 +47,19 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.paths)
 
     def prepared(self, index: int) -> np.ndarray:
-        """The image as the model sees it without augmentation, (H, W, C) uint8."""
+        """The image as the model sees it without augmentation, (H, W, C) uint8.
+
+        Raises:
+            RunError: it can no longer be read.
+        """
         if self.cache is not None:
             image: np.ndarray = self.cache[index]
             return image
-        return self.transforms.prepare(read_image(self.paths[index], max_pixels=self.max_pixels, voi=self.voi))
+        try:
+            image = read_image(self.paths[index], max_pixels=self.max_pixels, voi=self.voi)
+        except ReadError as error:
+            raise RunError(f"a picture can no longer be read: it {error.reason}") from None
+        return self.transforms.prepare(image)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
         index = key.sample if isinstance(key, SampleKey) else key

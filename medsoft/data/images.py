@@ -208,9 +208,6 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
 
 def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
-    rows, paths = part.frame["row"].tolist(), part.frame["path"].tolist()
+    rows = part.frame["row"].tolist()
     advice = "export these pictures again or delete the rows"
-    return [
-        Problem("unreadable picture", (rows[index],), f"{paths[index]}: {reason}", advice)
-        for index, reason in sorted(reasons.items())
-    ]
+    return [Problem("unreadable picture", (rows[index],), reason, advice) for index, reason in sorted(reasons.items())]

@@ -226,7 +226,7 @@ def _unreadable(samples: SampleTable, max_pixels: int) -> list[Problem]:
     reasons = dict(zip(failures["path"], failures["reason"], strict=True))
     advice = "export these pictures again or delete the rows"
     return [
-        Problem("unreadable picture", (int(row),), f"{path}: {reasons[path]}", advice)
+        Problem("unreadable picture", (int(row),), reasons[path], advice)
         for row, path in zip(frame["row"], frame["path"], strict=True)
         if path in reasons
     ]

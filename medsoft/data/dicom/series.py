@@ -80,6 +80,8 @@ def read_instances(
             failed.append((path, error.reason))
         except OSError as error:
             failed.append((path, f"cannot be opened: {error.strerror}"))
+        except Exception as error:  # hostile bytes raise anything, in words that may quote the header
+            failed.append((path, f"is a damaged DICOM file ({type(error).__name__})"))
         finally:
             if progress:
                 progress()

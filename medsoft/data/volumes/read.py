@@ -48,6 +48,8 @@ def read_volume(path: str | os.PathLike[str], *, time: Time = "refuse", max_voxe
         raise ReadError("does not fit into memory", name) from None
     except OSError as error:
         raise ReadError(f"cannot be opened: {error.strerror or type(error).__name__}", name) from None
+    except Exception as error:  # hostile bytes raise anything, in words that may quote the header
+        raise ReadError(f"is damaged ({type(error).__name__})", name) from None
 
 
 def locate_series(path: str) -> tuple[str, str | None]:

@@ -1,0 +1,126 @@
+"""Nothing that identifies a patient leaves the files: all that a run writes and prints is searched for it."""
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.uid import generate_uid
+
+from medsoft.data.dicom.identifying import KEYWORDS
+from medsoft.data.read import ReadError, read_image
+from medsoft.data.volumes.read import read_volume
+from tests.conftest import TINY
+from tests.dicom_sets import SECRET, phantom, write_series
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+
+
+def identifying_values(files: list[Path]) -> set[str]:
+    """Values of all identifying elements, those within sequences too; no UIDs.
+
+    Short ones, and numbers of less than eight digits, occur by chance among megabytes and hexadecimal digits.
+    """
+    values: set[str] = set()
+    for path in files:
+        for element in pydicom.dcmread(path, force=True).iterall():
+            if element.keyword in KEYWORDS and element.keyword not in UIDS and element.VR != "SQ":
+                parts = element.value if element.VM > 1 else [element.value]
+                values |= {str(part).strip() for part in parts}
+    return {value for value in values if len(value) >= 8 or (len(value) > 4 and re.search("[g-zG-Z]", value))}
+
+
+def written(folder: Path) -> dict[Path, bytes]:
+    """All files; of the user's own tables without the columns of UIDs, which may hold dates and are asked for."""
+    texts = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in (folder / "index.csv", folder / "labelled.csv"):
+        frame = pd.read_csv(path, dtype=str)
+        texts[path] = frame.drop(columns=["study_uid", "series_uid", "frame_of_reference_uid"]).to_csv().encode()
+    return texts
+
+
+def found(values: set[str], texts: dict[Path, bytes]) -> list[tuple[str, str]]:
+    return [(value, path.name) for value in values for path, text in texts.items() if value.encode() in text]
+
+
+def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_data, medsoft, tmp_path):
+    files = sorted((shared_data / "dicom").rglob("*.dcm"))
+    secrets = identifying_values(files)
+    assert len(secrets) > 100
+    scans = tmp_path / "scans"
+    for copy in range(3):  # of each of the few pictures three, so that every part of the split has some
+        shutil.copytree(shared_data / "dicom", scans / str(copy))
+    for path in list(scans.rglob("*.dcm")):
+        dataset = pydicom.dcmread(path, force=True)
+        if "PixelData" in dataset and dataset.get("PatientID"):  # no copies of the same patient and image
+            name = str(path.relative_to(scans))
+            dataset.SOPInstanceUID = dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[name])
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.PatientID = secret = f"Secret-{name[0]}-{dataset.PatientID}"
+            secrets.add(secret)
+            dataset.save_as(path)
+    Path("salt").write_text("5a" * 32)
+    said = []
+    said += medsoft("data", "index", scans, "--check-phi")[1:]
+    code, *outputs = medsoft("data", "index", scans, "--out=out/index.csv", "--salt=salt")
+    assert code == 3
+    said += outputs
+    with Path("out/index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["slices"] == "1" and row["modality"] != "SEG"]
+    rows = [row | {"label": ("no", "yes")[i % 2], "patient": row["patient"] or row["id"]} for i, row in enumerate(rows)]
+    with Path("out/labelled.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    Path("broken.dcm").write_bytes(files[8].read_bytes()[:3000])
+    with Path("out/labelled.csv").open("a", newline="") as file:
+        csv.DictWriter(file, list(rows[0])).writerow(
+            rows[0] | {"id": "broken", "path": str(Path("broken.dcm").resolve())}
+        )
+    words = ["--data.table=out/labelled.csv", "--data.id=id", "--data.patient=patient", "--data.exam=exam"]
+    words += ["--data.positive=yes", "--config=chest_xray", *TINY, "--trainer.max_epochs=1"]
+    code, *outputs = medsoft("fit", *words, "--out=out/refused")
+    assert code == 2
+    said += outputs
+    code, *outputs = medsoft("fit", *words, "--data.on_error=skip", "--out=out/run")
+    assert code == 3, outputs
+    said += outputs
+    code, *outputs = medsoft(
+        "predict", "--ckpt_path=out/run", "--data.table=out/labelled.csv", "--data.on_error=skip", "--out=out/again"
+    )
+    assert code == 3, outputs
+    said += outputs
+    assert found(secrets, written(Path("out"))) == []
+    assert found(secrets, {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}) == []
+    assert not [i for i, text in enumerate(said) if "scans/" in text or "broken.dcm" in text], (
+        "paths are in tables alone"
+    )
+
+
+@pytest.fixture(scope="module")
+def slice_of_a_series(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("slice")
+    return write_series(folder, phantom((5, 6, 1)))[0].read_bytes()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.tuples(st.integers(132, 1200), st.integers(0, 255)), min_size=1, max_size=8))
+def test_spoilt_headers_are_read_or_refused_in_a_sentence_without_values(tmp_path, slice_of_a_series, places):
+    spoilt = bytearray(slice_of_a_series)
+    for place, value in places:
+        spoilt[place % len(spoilt)] = value
+    path = tmp_path / "spoilt.dcm"
+    path.write_bytes(spoilt)
+    for read in (read_image, read_volume):
+        reason = ""
+        try:
+            read(path)
+        except ReadError as error:
+            reason = error.reason
+        assert not [secret for secret in SECRET.values() if secret in reason]
+        assert len(reason) < 200
