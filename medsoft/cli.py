@@ -52,6 +52,18 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("medsoft.doctor:doctor", "print versions, devices and readers, and what is missing"),
 }
 
+SAME = {
+    "train": "fit",
+    "training": "fit",
+    "eval": "evaluate",
+    "infer": "predict",
+    "inference": "predict",
+    "cv": "crossval",
+    "cross_validate": "crossval",
+    "cross-validate": "crossval",
+}
+"""What other tools call a verb."""
+
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 USAGE = "usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a verb)"
@@ -131,7 +143,12 @@ def _unknown(words: list[str]) -> str:
 
     if group := _group(words[0]):
         return f"medsoft {words[0]} does: {', '.join(name.split()[1] for name in group)}. {USAGE}"
-    near = difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1) or difflib.get_close_matches(words[0], VERBS, n=1)
+    same = [SAME[words[0]]] if words[0] in SAME else []
+    near = (
+        same
+        or difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1)
+        or difflib.get_close_matches(words[0], VERBS, n=1)
+    )
     return f"no verb {words[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f". {USAGE}")
 
 

@@ -68,9 +68,31 @@ def _options(parser: ArgumentParser) -> list[str]:
     return [action.dest for action in shown if action.dest not in hidden]
 
 
+SAME = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "epochs": "max_epochs",
+    "num_epochs": "max_epochs",
+    "n_epochs": "max_epochs",
+    "bs": "batch_size",
+    "workers": "num_workers",
+    "img_size": "size",
+    "image_size": "size",
+    "checkpoint": "ckpt_path",
+    "ckpt": "ckpt_path",
+    "weights": "pretrained",
+    "arch": "backbone",
+    "csv": "table",
+    "target": "label",
+}
+"""What other tools call an option, and its last part here."""
+
+
 def _nearest(unknown: str, known: Sequence[str]) -> str | None:
-    """Of the known names one of the same last part, else one that it begins, else the most similar one."""
+    """Of the known names one of the same last part or meaning, else one that it begins, else the most similar one."""
     group, _, last = unknown.rpartition(".")
+    if last in SAME and not any(name.rpartition(".")[2] == last for name in known):
+        last = SAME[last]
     at_end = [name for name in known if name.rpartition(".")[2] == last]
     begun = [name for name in known if name.rpartition(".")[2].startswith(last) and name.startswith(group)]
     return next(iter([*at_end, *begun, *difflib.get_close_matches(unknown, known, n=1)]), None)

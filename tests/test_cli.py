@@ -97,7 +97,10 @@ def test_every_verb_is_there():
         assert callable(getattr(__import__(module, fromlist=[name]), name))
 
 
-@pytest.mark.parametrize(("word", "nearest"), [("fti", "fit"), ("tset", "test"), ("Predict", "predict")])
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("fti", "fit"), ("tset", "test"), ("Predict", "predict"), ("train", "fit"), ("cv", "crossval")],
+)
 def test_an_unknown_verb_gets_the_nearest(medsoft, word, nearest):
     code, _, err = medsoft(word, "--config", "fundus")
     assert code == 2
@@ -172,6 +175,9 @@ def test_help_of_the_other_verbs_leaves_out_what_belongs_to_fit(ends, verb):
         ("--seed=3", "seed_everything"),
         ("--lr=3", "model.lr"),
         ("--data.lr=3", "model.lr"),
+        ("--model.learning_rate=3", "model.lr"),
+        ("--epochs=3", "trainer.max_epochs"),
+        ("--transforms.image_size=3", "transforms.size"),
     ],
 )
 def test_a_misspelt_option_gets_one_line_with_the_nearest(medsoft, table, word, nearest):

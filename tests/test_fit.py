@@ -75,7 +75,7 @@ def test_a_run_leaves_all_that_is_needed_to_trust_it(run):
     assert versions["command"][:2] == ["medsoft", "fit"]
     assert versions["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in versions["packages"]["torch"]
     table = metrics(run)
-    assert table["epoch"].tolist() == [0, 1]
+    assert table["epoch"].tolist() == [1, 2]
     assert {"step", "seconds", "lr", "train_loss", "val_loss", "val_auroc"} <= set(table)
 
 
@@ -114,7 +114,7 @@ def test_metrics_are_those_of_the_predictions(run):
 
 def test_the_logged_metric_of_the_best_epoch_is_the_one_of_its_predictions(run):
     scores = json.loads((run / "metrics.json").read_text())["val"]["overall"]
-    best = metrics(run).set_index("epoch").loc[checkpoint(run)["epoch"]]
+    best = metrics(run).set_index("epoch").loc[checkpoint(run)["epoch"] + 1]
     for name in ("auroc", "brier", "log_loss", "accuracy"):
         assert best[f"val_{name}"] == pytest.approx(scores[name], abs=1e-6)
 
@@ -295,7 +295,7 @@ def test_the_checkpoint_is_chosen_by_the_stated_metric(tmp_path, fit, table):
 
 def test_patience_ends_a_training_that_gets_no_better(tmp_path, fit):
     fit(f"--out={tmp_path / 'run'}", "--trainer.max_epochs=20", "--patience=2", "--model.lr=0")
-    assert metrics(tmp_path / "run")["epoch"].tolist() == [0, 1, 2]
+    assert metrics(tmp_path / "run")["epoch"].tolist() == [1, 2, 3]
     assert checkpoint(tmp_path / "run")["epoch"] == 0
 
 
@@ -503,3 +503,22 @@ def test_paths_may_be_relative_and_names_of_any_alphabet(tmp_path, medsoft, monk
     config = yaml.safe_load((tmp_path / "Läufe" / "config.yaml").read_text())
     assert config["data"]["root"] == str(table.parent / "images")
     assert Image.open(table.parent / "images" / rows["path"][0]).size == (48, 40)
+
+
+def test_a_label_column_that_was_not_named_is_asked_for(tmp_path, medsoft, run, table):
+    rows = pd.read_csv(table).rename(columns={"label": "finding"}).drop(columns="grade")
+    rows["path"] = [table.parent / path for path in rows["path"]]
+    rows.to_csv(tmp_path / "other.csv", index=False)
+    code, _, err = medsoft("data", "show", tmp_path / "other.csv", "--data.patient=patient")
+    assert code == 2
+    assert "no labels were found: name their column with data.label (there are finding)" in err
+
+
+def test_the_terminals_bar_counts_epochs_from_1(run):
+    from types import SimpleNamespace
+
+    from medsoft.learn.callbacks import ProgressBar
+
+    bar = ProgressBar()
+    bar._trainer = SimpleNamespace(max_epochs=2)
+    assert [bar._get_train_description(epoch).strip() for epoch in (0, 1)] == ["Epoch 1/2", "Epoch 2/2"]

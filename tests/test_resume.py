@@ -1,5 +1,6 @@
 """A run that was stopped and resumed ends with the same weights as one that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from medsoft.data.sampling import EpochBatchSampler, SampleKey
 from medsoft.learn.callbacks import StopGracefully
@@ -37,7 +39,7 @@ def assert_same_run(resumed, undisturbed):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
     table = [pd.read_csv(run / "metrics.csv") for run in (resumed, undisturbed)]
-    assert table[0]["epoch"].tolist() == [0, 1, 2]
+    assert table[0]["epoch"].tolist() == [1, 2, 3]
     kept = ["epoch", "step", "val_loss", "val_auroc"]
     pd.testing.assert_frame_equal(table[0][kept], table[1][kept])
     assert (resumed / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
@@ -140,6 +142,30 @@ def test_an_option_that_changes_the_models_shape_is_refused_at_resume(tmp_path, 
     assert code == 2
     assert "an added option changes the model's shape" in err
     assert "Traceback" not in err
+
+
+def test_options_added_at_resume_are_in_the_runs_configuration(tmp_path, medsoft, undisturbed):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    assert medsoft("fit", "--resume", run, "--trainer.max_epochs=4", "--patience=9")[0] == 0
+    after = yaml.safe_load((run / "config.yaml").read_text())
+    assert (after["trainer"].pop("max_epochs"), after.pop("patience")) == (4, 9)
+    assert (before["trainer"].pop("max_epochs"), before.pop("patience")) == (3, None)
+    assert after.pop("data") | {"splits_from": None} == before.pop("data") | {"splits_from": None}
+    assert after == before
+    resumed = json.loads((run / "versions.json").read_text())["resumed"]
+    assert [entry["command"][-1] for entry in resumed] == ["--patience=9"]
+    assert pd.read_csv(run / "metrics.csv")["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_an_option_that_does_not_fit_leaves_the_configuration_alone(tmp_path, medsoft, undisturbed):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    before = (run / "config.yaml").read_bytes()
+    deeper = "--model.backbone_args={patch_size: 8, depth: 3, embed_dim: 32, num_heads: 2}"
+    assert medsoft("fit", "--resume", run, deeper, "--trainer.max_epochs=4")[0] == 2
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_each_epoch_shows_every_sample_once_in_batches_of_near_equal_size():

@@ -16,6 +16,7 @@ from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
 from medsoft.data.table import Problem, SampleTable, TableError, read_table
 from medsoft.data.table_module import Stage, TableDataModule
 from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms.views import View, views_of
 from medsoft.errors import check_range
 from medsoft.task import DataSpec, TaskKind
 
@@ -142,6 +143,11 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             self._parts[split] = (part, dataset)
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
             raise TableError(str(self.samples.source), problems)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What the recipe's symmetry allows."""
+        return views_of(self.transforms.symmetry, self.transforms.size)
 
     @property
     def note(self) -> str:

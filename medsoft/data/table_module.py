@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from medsoft.data.sampling import EpochBatchSampler
 from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import SampleTable
+from medsoft.data.transforms.views import AS_IT_IS, View
 from medsoft.errors import InputError, check_range
 from medsoft.task import Task
 
@@ -54,7 +55,13 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     def _take(self, samples: SampleTable, splits_from: str | None, val_fraction: float, test_fraction: float) -> None:
         """Accept the table that was read, with the splits that the stage needs."""
         if samples.task is None:
-            raise InputError(f"{samples.source}: has no labels; name the question with data.task and data.classes")
+            own = ("id", "path", "row", "patient", "exam", "site", "split")
+            others = [str(column) for column in samples.frame if column not in own]
+            there = f" (there are {', '.join(others)})" if others else ""
+            raise InputError(
+                f"{samples.source}: no labels were found: name their column with data.label{there}; or, to go on "
+                "without labels, the question with data.task and data.classes"
+            )
         self.samples = samples
         self.notes = list(samples.notes)
         self.errors = samples.dropped
@@ -116,6 +123,11 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     def eval_batch_size(self) -> int:
         """Samples a batch in ``split_dataloader``."""
         return self.batch_size
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Mirrored and turned views of a sample that keep its label; the sample as it is first, and often alone."""
+        return (AS_IT_IS,)
 
     @property
     def loaded_splits(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 
 from medsoft.files import replacing
 
@@ -47,7 +48,7 @@ class MetricsTable(Callback):
     """``metrics.csv`` with one row an epoch; a resumed run goes on below the epochs that it keeps.
 
     Args:
-        path: the file.
+        path: the file; its epochs count from 1, as on the terminal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +59,7 @@ class MetricsTable(Callback):
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 known = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-            self.rows = [row for row in known if row["epoch"] < trainer.current_epoch]
+            self.rows = [row for row in known if row["epoch"] <= trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.monotonic()
@@ -66,7 +67,7 @@ class MetricsTable(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.monotonic() - getattr(self, "started", time.monotonic())
         row = {
-            "epoch": float(trainer.current_epoch),
+            "epoch": float(trainer.current_epoch + 1),
             "step": float(trainer.global_step),
             "seconds": round(seconds, 2),
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
@@ -78,6 +79,14 @@ class MetricsTable(Callback):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows({k: f"{v:.8g}" for k, v in r.items()} for r in self.rows)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, whose epochs count from 1."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # As wide as the bar of the validation below it, so that the two do not jump.
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
 
 
 class EpochLines(Callback):

@@ -144,7 +144,9 @@ class CommandLine(LightningCLI):
             add("collect", bool, False, "Run nothing, and gather folds that have all finished.")
             add("resume", str | None, None, "Folder of a cross-validation to go on with; takes jobs, fold, collect.")
         else:
-            add("ckpt_path", str | None, None, "Folder of a run, for its best checkpoint, or a checkpoint file.")
+            text = "Folder of a run, for its best checkpoint, or a checkpoint file; several, or a crossval folder."
+            add("ckpt_path", str | list[str] | None, None, text)
+            add("tta", int, 1, "Average over so many mirrored and turned views, of those that the recipe allows.")
 
         def add_for_fit(name: str, kind: Any, default: Any, text: str) -> None:
             # The other verbs take these as well, unseen: they are given the configuration of a fit.
@@ -223,7 +225,7 @@ def split_of_this_table(argv: Sequence[str]) -> list[str]:
     if config is None or option(argv, "--data.splits_from") is not None:
         return list(argv)
     file = find_configuration(config)
-    own = _read(file).get("data")
+    own = read_configuration(file).get("data")
     if not isinstance(own, dict):
         return list(argv)
     if table and own.get("table") and Path(own["table"]).resolve() != Path(table).resolve():
@@ -239,7 +241,7 @@ def named_classes(words: Sequence[str]) -> dict[str, str]:
     named = dict(DEFAULT_CLASSES)
     for word, value in zip(words, [*words, ""][1:], strict=True):
         if word == "--config":
-            use = _read(Path(value)).get("use") or {}
+            use = read_configuration(Path(value)).get("use") or {}
             if not isinstance(use, dict):
                 raise InputError(f"{value}: use must name classes by {', '.join(DEFAULT_CLASSES)}")
             named |= use
@@ -252,7 +254,12 @@ def named_classes(words: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_configuration(path: Path) -> dict[str, Any]:
+    """A configuration's file as plain values.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

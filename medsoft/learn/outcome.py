@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from medsoft.data.problems import write_errors
 from medsoft.data.table import SampleTable
+from medsoft.data.transforms.views import first_views
+from medsoft.errors import InputError
 from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
 from medsoft.learn.run_folder import RunFolder
@@ -42,6 +44,28 @@ class Data(Protocol):
         """The image of a sample, (H, W, C) uint8."""
 
 
+def use_views(model: Any, data: Any, n: int) -> None:
+    """Let a model answer with the mean over the first ``n`` views that the data allows; 1 is the picture as it is.
+
+    Raises:
+        InputError: the data does not allow so many.
+    """
+    model.views = first_views(data.views, n) if n != 1 else ()
+
+
+def load_splits(data: Any, verb: str) -> list[str]:
+    """Load the parts of the table that a verb is about.
+
+    Raises:
+        InputError: the table has no such rows, or they cannot be read.
+    """
+    splits = {"validate": ["val"], "test": ["test"]}.get(verb) or list(dict.fromkeys(data.samples.frame["split"]))
+    data.load(splits)
+    if not data.loaded_splits:
+        raise InputError(f"{data.samples.source}: has no rows of the split {splits[0]}")
+    return splits
+
+
 def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: list[str]) -> pd.DataFrame:
     """The predictions table of some splits of the data module.
 
@@ -52,6 +76,7 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
         splits: names, in the order of the table.
     """
     frames = []
+    views = getattr(model, "views", ())
     for split in splits:
         outputs = trainer.predict(model, data.split_dataloader(split)) or []
         index = torch.cat([part[0] for part in outputs]).cpu().numpy()
@@ -67,6 +92,7 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
                 patient=part.frame["patient"].tolist(),
                 exam=part.frame["exam"].tolist(),
                 split=split,
+                extra={"views": [len(views)] * len(part)} if views else None,
             )
         )
     return pd.concat(frames, ignore_index=True)

@@ -100,6 +100,26 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.path}: this folder cannot be written: {error.strerror or error}") from None
 
+    def go_on(self, verb: str, argv: Sequence[str], config: dict[str, Any]) -> None:
+        """Write down what a resumed run goes on with: its configuration with added options, and the command.
+
+        Args:
+            verb: of the command line.
+            argv: the command line after the verb.
+            config: the resolved configuration.
+        """
+        self._write_config(config)
+        facts = json.loads(self.versions.read_text(encoding="utf-8")) if self.versions.is_file() else {}
+        now = {
+            "command": ["medsoft", verb, *argv],
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "medsoft": __version__,
+            "commit": _commit(),
+        }
+        facts["resumed"] = [*facts.get("resumed", []), now]
+        with replacing(self.versions) as temporary:
+            temporary.write_text(json.dumps(facts, indent=2) + "\n")
+
     def _write_config(self, config: dict[str, Any]) -> None:
         with replacing(self.config) as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from medsoft.data.transforms.views import View
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
@@ -61,6 +62,7 @@ class TableClassifier(LightningModule):
             self.objective = build_objective(spec.task, weights, label_smoothing, spec.target_scale, regression_loss)
         except ValueError as error:
             raise InputError(f"model: {error}") from None
+        self.views: tuple[View, ...] = ()
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @abstractmethod
@@ -106,8 +108,13 @@ class TableClassifier(LightningModule):
                 self.log(f"val_{name}", value)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """(index of the sample in its data set (B,), probabilities (B, C) or predicted numbers (B, 1))."""
-        return batch["index"], self.objective.probabilities(self.logits(batch))
+        """(index of the sample in its data set (B,), probabilities (B, C) or predicted numbers (B, 1)).
+
+        Where there are ``views``, the mean over them.
+        """
+        seen = [batch | {"image": view(batch["image"])} for view in self.views] or [batch]
+        answers = [self.objective.probabilities(self.logits(one)) for one in seen]
+        return batch["index"], answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
 
     def configure_optimizers(self) -> Any:
         # Fused is faster, but unscales gradients by itself in mixed precision, where they then could not be clipped.

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from medsoft.data.table import SampleTable
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics import HEADLINE, REGRESSION_HEADLINE, headline, score
 from medsoft.evaluation.predictions import make_predictions
-from medsoft.learn.callbacks import EpochLines, MetricsTable, SeedEachStep, StopGracefully
+from medsoft.learn.callbacks import EpochLines, MetricsTable, ProgressBar, SeedEachStep, StopGracefully
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.run_folder import RunFolder
 
@@ -78,7 +78,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
             raise InputError(f"trainer.{name} 0 leaves nothing to do")
     own = {name: _as_list(options.pop(name)) for name in ("callbacks", "plugins")}
     terminal = sys.stdout.isatty()
-    progress: Callback = RichProgressBar() if terminal else EpochLines()
+    progress: Callback = ProgressBar() if terminal else EpochLines()
     try:
         trainer = Trainer(
             **options,

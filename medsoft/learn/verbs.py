@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 
 from medsoft.errors import InputError, RunError
 from medsoft.learn.callbacks import Stopped
-from medsoft.learn.checkpoint_io import AtomicCheckpointIO
+from medsoft.learn.checkpoints import find_checkpoints, load_weights, without_checkpoints
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
-from medsoft.learn.outcome import predict_table, show_path, write_errors_if_any, write_outcome
+from medsoft.learn.ensemble import apply_ensemble
+from medsoft.learn.outcome import (
+    load_splits,
+    predict_table,
+    show_path,
+    use_views,
+    write_errors_if_any,
+    write_outcome,
+)
 from medsoft.learn.quiet import quieten
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer, check_monitored, monitored, training_callbacks
@@ -39,7 +47,11 @@ def fit(argv: Sequence[str]) -> int:
     config, data, model = line.config, line.datamodule, line.model
     run = stopped or RunFolder.choose(config.out, config.name)
     monitor, _ = monitored(config.monitor, data.task.kind)
-    trainer = build_trainer(config, training_callbacks(config, run, data.task.kind), logs=run)
+    callbacks = training_callbacks(config, run, data.task.kind)
+    if stopped:
+        # Not before the state is loaded: an added option may not fit it.
+        callbacks.append(LambdaCallback(on_train_start=lambda *_: run.go_on("fit", argv, line.reproducible(run.split))))
+    trainer = build_trainer(config, callbacks, logs=run)
     data.load(["train", "val", "test"])
     check_monitored(monitor, data.part("val"), data.eval_batch_size, config.trainer.limit_val_batches)
 
@@ -67,7 +79,7 @@ def fit(argv: Sequence[str]) -> int:
             f"{show_path(run.path)}: the training ended within its first epoch, so that there is no checkpoint to "
             "choose. Raise trainer.max_steps or trainer.max_time"
         )
-    _load_weights(model, run.best)
+    load_weights(model, run.best)
     _finish(trainer, model, data, run, config, monitor)
     return code
 
@@ -89,21 +101,27 @@ def predict(argv: Sequence[str]) -> int:
 
 def _apply(verb: str, argv: Sequence[str]) -> int:
     quieten()
-    words = with_configurations_found(argv)
-    given = option(words, "--ckpt_path")
-    if given and option(words, "--config") is None and (run_config := _find_checkpoint(given)[1]):
-        words = ["--config", str(run_config), *words]
+    given, words = without_checkpoints(with_configurations_found(argv))
+    if not given:
+        CommandLine(verb, words)  # --help, or what else is wrong
+        raise InputError(
+            "--ckpt_path is missing: the folder of a run, or a checkpoint file; several, or the folder of a "
+            "cross-validation, for an ensemble"
+        )
+    members = find_checkpoints(given)
+    if len(members) > 1:
+        return apply_ensemble(verb, argv, words, members)
+    checkpoint = members[0]
+    if option(words, "--config") is None and checkpoint.config:
+        words = ["--config", str(checkpoint.config), *words]
     line = CommandLine(verb, split_of_this_table(words))
     config, data, model = line.config, line.datamodule, line.model
-    if config.ckpt_path is None:
-        raise InputError("--ckpt_path is missing: the folder of a run, or a checkpoint file")
-    _load_weights(model, _find_checkpoint(config.ckpt_path)[0])
+    config.ckpt_path = given[0]
+    load_weights(model, checkpoint.file)
+    use_views(model, data, config.tta)
     run = RunFolder.choose(config.out, f"{config.name}-{verb}")
     trainer = build_trainer(config, [])
-    splits = {"validate": ["val"], "test": ["test"]}.get(verb) or list(dict.fromkeys(data.samples.frame["split"]))
-    data.load(splits)
-    if not data.loaded_splits:
-        raise InputError(f"{config.data.table}: has no rows of the split {splits[0]}")
+    load_splits(data, verb)
     run.begin(verb, argv, line.resolved())
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors)
@@ -116,27 +134,3 @@ def _finish(trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any
     frame = predict_table(trainer, model, data, splits)
     write_outcome(run, frame, data, config.pictures, monitor)
     print(f"Results: {show_path(run.path)}")
-
-
-def _find_checkpoint(given: str) -> tuple[Path, Path | None]:
-    """A checkpoint's file, and the configuration of the run that it lies in, if it lies in one."""
-    path = Path(given)
-    if path.is_dir():
-        run = RunFolder.existing(given)
-        if not run.best.is_file():
-            raise InputError(f"{given}: this run has no checkpoint yet")
-        return run.best, run.config
-    if not path.is_file():
-        raise InputError(f"--ckpt_path {given}: no such file")
-    config = RunFolder(path.resolve().parent.parent).config
-    return path, config if config.is_file() else None
-
-
-def _load_weights(model: LightningModule, checkpoint: Path) -> None:
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    model.on_load_checkpoint(state)
-    try:
-        model.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise InputError(f"{checkpoint}: these are not weights of this model: {reason}") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Transforms(ABC):
         Raises:
             ValueError: the values cannot be turned into 8 bits; the message has no file name.
         """
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """Which mirroring and turning leaves the label as it is; none unless a recipe says so."""
+        return "none"
 
     @abstractmethod
     def random_steps(self) -> list[A.BasicTransform]:

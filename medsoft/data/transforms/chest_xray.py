@@ -8,6 +8,7 @@ import numpy as np
 
 from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Transforms, check_percentiles
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class ChestXray(Transforms):
             # After averaging, so that single hot pixels do not count; before padding, so that the padding does not.
             image = pixels.window(image, self.window)
         return pixels.to_channels(pixels.centre(image, self.size), self.channels)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """See :meth:`Transforms.symmetry`."""
+        return "horizontal" if self.horizontal_flip else "none"
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""

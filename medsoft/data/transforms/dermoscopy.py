@@ -8,6 +8,7 @@ import numpy as np
 
 from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Dermoscopy(Transforms):
         if self.colour_constancy:
             image = shades_of_grey(image)
         return pixels.centre(image, self.size)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """See :meth:`Transforms.symmetry`."""
+        return "square"
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class Fundus(Transforms):
         if self.clahe:
             image = equalise(image, self.clahe)
         return pixels.centre(image, self.size)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """See :meth:`Transforms.symmetry`."""
+        return self.flips
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""

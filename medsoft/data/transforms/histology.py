@@ -8,6 +8,7 @@ import numpy as np
 
 from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Histology(Transforms):
         """See :meth:`Transforms.prepare`."""
         image = pixels.resize(pixels.to_channels(pixels.to_uint8(image), 3), self.size, "crop")
         return pixels.centre(image, self.size)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """See :meth:`Transforms.symmetry`."""
+        return "square" if self.symmetries else "none"
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Transforms, check_percentiles
+from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Plain(Transforms):
         if self.window:
             image = pixels.window(image, self.window)
         return pixels.centre(image, self.size)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """See :meth:`Transforms.symmetry`."""
+        return self.flips
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""
