@@ -159,6 +159,18 @@ def test_options_added_at_resume_are_in_the_runs_configuration(tmp_path, medsoft
     assert pd.read_csv(run / "metrics.csv")["epoch"].tolist() == [1, 2, 3, 4]
 
 
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(tmp_path, medsoft, undisturbed):
+    """Further epochs that learn nothing are no better: the best one of before stays, and the old folder untouched."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    before = (undisturbed / "checkpoints" / "best.ckpt").read_bytes()
+    assert medsoft("fit", "--resume", run, "--trainer.max_epochs=5", "--model.lr=0")[0] == 0
+    assert (undisturbed / "checkpoints" / "best.ckpt").read_bytes() == before
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    values = pd.read_csv(run / "metrics.csv").set_index("epoch")["val_auroc"]
+    assert best["epoch"] + 1 == values.idxmax(), "the first of the best"
+
+
 def test_an_option_that_does_not_fit_leaves_the_configuration_alone(tmp_path, medsoft, undisturbed):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from medsoft.files import replacing
 
@@ -87,6 +88,26 @@ class ProgressBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         # As wide as the bar of the validation below it, so that the two do not jump.
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, for a run's folder that may be moved before it is resumed.
+
+    Lightning forgets the best score where the folder has another name than before, and would then take any next epoch
+    for the best.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the saved state as that of the folder in which the run is now."""
+        before, now = str(state_dict["dirpath"]), str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return now + path.removeprefix(before) if path.startswith(before + os.sep) else path
+
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        paths = {name: moved(state_dict[name]) for name in names}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
 
 
 class EpochLines(Callback):

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from medsoft.data.table import SampleTable
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics import HEADLINE, REGRESSION_HEADLINE, headline, score
 from medsoft.evaluation.predictions import make_predictions
-from medsoft.learn.callbacks import EpochLines, MetricsTable, ProgressBar, SeedEachStep, StopGracefully
+from medsoft.learn.callbacks import (
+    EpochLines,
+    MetricsTable,
+    MovableCheckpoint,
+    ProgressBar,
+    SeedEachStep,
+    StopGracefully,
+)
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.run_folder import RunFolder
 
@@ -50,11 +57,11 @@ def training_callbacks(config: Any, run: RunFolder, task_kind: str) -> list[Call
     # Checkpoints are written after an epoch's validation or an optimiser's step: the points that resume exactly.
     at: dict[str, Any] = {"dirpath": run.best.parent, "enable_version_counter": False, "auto_insert_metric_name": False}
     callbacks.append(
-        ModelCheckpoint(filename=run.best.stem, monitor=monitor, mode=mode, save_on_train_epoch_end=True, **at)
+        MovableCheckpoint(filename=run.best.stem, monitor=monitor, mode=mode, save_on_train_epoch_end=True, **at)
     )
-    callbacks.append(ModelCheckpoint(filename=run.last.stem, save_on_train_epoch_end=True, **at))
+    callbacks.append(MovableCheckpoint(filename=run.last.stem, save_on_train_epoch_end=True, **at))
     if config.save_every_n_steps is not None:
-        callbacks.append(ModelCheckpoint(filename=run.last.stem, every_n_train_steps=config.save_every_n_steps, **at))
+        callbacks.append(MovableCheckpoint(filename=run.last.stem, every_n_train_steps=config.save_every_n_steps, **at))
     return callbacks
 
 
