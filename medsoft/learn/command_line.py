@@ -11,13 +11,12 @@ import inspect
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from medsoft.data.transforms.base import Transforms
 from medsoft.errors import InputError, check_range
 from medsoft.parsing import OneLineErrors, find_configuration, with_configurations_found
 
@@ -26,7 +25,7 @@ DEFAULT_CLASSES = {
     "model": "medsoft.learn.classifier.Classifier",
     "transforms": "medsoft.data.transforms.plain.Plain",
 }
-BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule, "transforms": Transforms}
+BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule}
 # The run's folder, its logs and its checkpoints are medsoft's own affair.
 SET_BY_MEDSOFT = {"logger", "default_root_dir", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
 # Trainer options that would do nothing here, or keep an epoch from ending in a validation and a checkpoint, or cut
@@ -48,7 +47,7 @@ WITHOUT_USE = {
 OF_CROSSVAL = ("folds", "fold_column", "leave_one_site_out", "repeats", "jobs", "fold", "collect")
 # Options that name files and folders.
 PATHS = (
-    *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical")),
+    *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical", "cache_dir")),
     ("model", "pretrained"),
 )
 
@@ -270,16 +269,19 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def _classes(named: dict[str, str]) -> dict[str, type]:
-    """The classes of all roles; a data module of something else than images has no transforms."""
-    classes = {role: _import(role, path) for role, path in named.items() if role != "transforms"}
-    if "transforms" in inspect.signature(classes["data"]).parameters:
-        classes["transforms"] = _import("transforms", named["transforms"])
+    """The classes of all roles; a data module's signature says which transforms it takes, if any."""
+    classes = {role: _import(role, path, BASES[role]) for role, path in named.items() if role != "transforms"}
+    takes = get_type_hints(classes["data"].__init__).get("transforms")  # type: ignore[misc]
+    if takes is not None:
+        of_images = named["transforms"] == DEFAULT_CLASSES["transforms"]
+        only_one = of_images and not inspect.isabstract(takes)  # volumes have one recipe, which need not be named
+        classes["transforms"] = takes if only_one else _import("transforms", named["transforms"], takes)
     elif named["transforms"] != DEFAULT_CLASSES["transforms"]:
         raise InputError(f"use.transforms: {classes['data'].__name__} takes no transforms; leave it out")
     return classes
 
 
-def _import(role: str, path: str) -> type:
+def _import(role: str, path: str, base: type) -> type:
     module, _, name = str(path).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -287,6 +289,6 @@ def _import(role: str, path: str) -> type:
         raise InputError(
             f"use.{role}: {path} cannot be imported; give a dotted path such as {DEFAULT_CLASSES[role]}"
         ) from None
-    if not (isinstance(found, type) and issubclass(found, BASES[role])):
-        raise InputError(f"use.{role}: {path} is no {BASES[role].__name__}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"use.{role}: {path} is no {base.__name__}")
     return found

@@ -1,0 +1,153 @@
+"""Volumes with their targets: as they are, or augmented as a function of seed, epoch and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import PersistentDataset
+from monai.data.utils import json_hashing
+from monai.transforms import Compose, Transform
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medsoft import __version__
+from medsoft.data.read import locate
+from medsoft.data.sampling import SampleKey, for_torch, sample_seed
+from medsoft.data.volumes.files import VolumeRow
+from medsoft.data.volumes.geometry import located
+from medsoft.data.volumes.read import Time, Volume, locate_series, read_volume
+from medsoft.data.volumes.transforms import Prepared, VolumeTransforms
+
+
+class VolumeReader(Transform):
+    """Reads and prepares the volumes of a row.
+
+    Args:
+        transforms: the recipe.
+        channels: that each path column has; stands in for a missing volume.
+        max_voxels: larger volumes are refused.
+    """
+
+    def __init__(self, transforms: VolumeTransforms, channels: Sequence[int], max_voxels: int) -> None:
+        self.transforms, self.channels, self.max_voxels = transforms, channels, max_voxels
+
+    @property
+    def time(self) -> Time:
+        """What becomes of several time points: channels where the recipe announces a dynamic series."""
+        return "refuse" if self.transforms.dynamic == "none" else "phases"
+
+    def read(self, path: str) -> Volume:
+        """One volume.
+
+        Raises:
+            ReadError: it cannot be read.
+        """
+        return read_volume(path, time=self.time, max_voxels=self.max_voxels)
+
+    def prepared(self, row: VolumeRow) -> Prepared:
+        """What the model is shown of a row.
+
+        Raises:
+            ReadError: a volume cannot be read.
+            ValueError: it cannot be prepared, or has other channels than those of the first rows.
+        """
+        volumes: list[Any] = []
+        modalities = []
+        for path, channels in zip(row.paths, self.channels, strict=True):
+            if not path:
+                volumes.append(channels)
+                modalities.append("")
+                continue
+            volume = self.read(path)
+            if len(volume.array) != channels:
+                raise ValueError(f"has {len(volume.array)} channels or phases, where the first sample has {channels}")
+            volumes.append(located(volume.array, volume.affine))
+            modalities.append(volume.modality or "")
+        return self.transforms.prepare(volumes, modalities, row.box, row.side)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Tensor]:
+        """For MONAI's PersistentDataset: a row as plain values to tensors."""
+        prepared = self.prepared(item["row"])
+        return {"image": prepared.image, "affine": prepared.affine}
+
+
+class DiskCache:
+    """Prepared volumes in files, made by MONAI's PersistentDataset when they are first asked for.
+
+    A file's name is a hash of the paths, sizes and times of the row's files and of everything that decides how they are
+    prepared: a changed file or option makes new ones. It names nobody.
+
+    Args:
+        rows: the samples.
+        reader: prepares them.
+        folder: for the files.
+    """
+
+    def __init__(self, rows: Sequence[VolumeRow], reader: VolumeReader, folder: Path) -> None:
+        settings = {"recipe": reader.transforms.recipe(), "channels": list(reader.channels), "medsoft": __version__}
+        items = [{"row": row, "key": settings | _stamp(row)} for row in rows]
+        self._files = PersistentDataset(items, Compose([reader]), folder, hash_func=_hash_of_key, track_meta=False)
+
+    def __getitem__(self, index: int) -> Prepared:
+        found: Any = self._files[index]
+        return Prepared(found["image"], found["affine"])
+
+
+def _hash_of_key(item: dict[str, Any]) -> bytes:
+    digest: bytes = json_hashing(item["key"])
+    return digest
+
+
+def _stamp(row: VolumeRow) -> dict[str, Any]:
+    """Which bytes a row stands for, without reading them."""
+    files = []
+    for path in filter(None, row.paths):
+        place = Path(locate_series(locate(path)[0])[0])
+        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
+        stats = [file.stat() for file in inside if file.is_file()]
+        files.append([path, len(stats), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)])
+    return {"files": files, "box": row.box, "side": row.side, "missing": [not path for path in row.paths]}
+
+
+class VolumeDataset(Dataset[dict[str, Tensor]]):
+    """Volumes and targets of some rows of a table.
+
+    Indexed by an int for the volume as it is, by a SampleKey for an augmented one, which is a function of (seed, epoch,
+    row) alone. A sample has ``image`` (C, X, Y, Z) float32, ``target`` and ``index``.
+
+    Args:
+        rows: what is read for each sample.
+        targets: (n,) class indices or numbers, or (n, L) floats with NaN for missing labels.
+        reader: reads and prepares.
+        seed: of the augmentation.
+        cache: prepared volumes by index: a list in memory, files, or None to prepare each when it is asked for.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[VolumeRow],
+        targets: np.ndarray,
+        reader: VolumeReader,
+        seed: int,
+        cache: Sequence[Prepared] | DiskCache | None,
+    ) -> None:
+        self.rows, self.reader, self.seed, self.cache = rows, reader, seed, cache
+        self.targets = for_torch(targets)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def prepared(self, index: int) -> Prepared:
+        """The volume as the model sees it without augmentation."""
+        return self.reader.prepared(self.rows[index]) if self.cache is None else self.cache[index]
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
+        index = key.sample if isinstance(key, SampleKey) else key
+        image = self.prepared(index).image
+        if isinstance(key, SampleKey):
+            image = self.reader.transforms.augment(image, sample_seed(self.seed, key))
+        return {"image": image, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}

@@ -1,0 +1,210 @@
+#!/usr/bin/env python
+"""The runs on real volumes and radiographs behind docs/results.md: trains, tests, and prints the tables.
+
+OMP_NUM_THREADS=1 python scripts/volume_runs.py run ../shared/data runs/volumes
+python scripts/volume_runs.py table runs/volumes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+VIT3D = {"ViT seqnorm": "seqnorm", "ViT softmax": "softmax"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A set and what is asked of it.
+
+    Attributes:
+        table: below the data folder.
+        options: of every run.
+        vit: arguments of the vision transformers' backbone.
+        resnet: name and arguments of the residual network.
+        epochs: of every model.
+        folds: of a cross-validation with one seed; 0 for seeds 0, 1 and 2 on the table's own test part or a split.
+        metrics: shown, from the test part.
+    """
+
+    table: str
+    options: str
+    vit: str
+    resnet: tuple[str, str]
+    epochs: int
+    folds: int
+    metrics: tuple[str, ...]
+
+
+SMALL_VIT = "embed_dim: 128, depth: 4, num_heads: 4"
+STRIDE_2 = ("resnet18_3d", "{conv1_t_stride: 2}")
+HIPPOCAMPUS = (
+    "--config=volume --data.path=file --data.root={data}/volume/msd_hippocampus/images --transforms.size=[40,56,48] "
+    "--transforms.intensity=zscore --transforms.rotation=10 --data.batch_size=8"
+)
+KERMANY = "--config=chest_xray --data.path=file --data.label=label --data.positive=pneumonia --data.batch_size=16"
+CLASSES = ("auroc", "accuracy")
+QUESTIONS = {
+    "AdrenalMNIST3D": Question(
+        "volume/adrenalmnist3d_split/adrenalmnist3d_trainval.npz",
+        "--config=volume --data.task=binary --data.rename_splits={{val: test}} --transforms.size=28 "
+        "--transforms.intensity=percentiles --transforms.percentiles=[0,100] --transforms.sides=flip "
+        "--transforms.rotation=15 --data.batch_size=32",
+        f"{{patch_size: 4, {SMALL_VIT}}}", STRIDE_2, 10, 0, CLASSES,
+    ),
+    "Hippocampus small or large": Question(
+        "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=size --data.positive=large",
+        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 30, 5, CLASSES,
+    ),
+    "Hippocampus volume": Question(
+        "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=volume_mm3 --data.task=regression",
+        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 30, 5, ("r2", "mae"),
+    ),
+    "MedNIST studies": Question(
+        "radiology2d/medical_mnist/labels.csv",
+        "--data.path=file --data.label=label --transforms.size=64 --transforms.channels=1 --data.batch_size=32",
+        f"{{patch_size: 8, {SMALL_VIT}}}", ("resnet18", "{}"), 5, 0, CLASSES,
+    ),
+    "Kermany 224 px": Question(
+        "cxr/kermany_224/labels.csv", f"{KERMANY} --transforms.size=224",
+        f"{{patch_size: 16, {SMALL_VIT}}}", ("resnet18", "{}"), 10, 0, CLASSES,
+    ),
+    "Kermany 300 px": Question(
+        "cxr/kermany_224/labels.csv", f"{KERMANY} --transforms.size=300",
+        f"{{patch_size: 16, {SMALL_VIT}}}", ("resnet18", "{}"), 10, 0, CLASSES,
+    ),
+}  # fmt: skip
+MODELS = ("ViT seqnorm", "ViT softmax", "ResNet-18")
+COMMON = (
+    "--model.lr=1e-3 --model.warmup_epochs=1 --trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --pictures=false"
+)
+
+
+def options(name: str, model: str, seed: int, table: Path, data: Path) -> list[str]:
+    """The command line of one run, without its folder."""
+    question = QUESTIONS[name]
+    if model in VIT3D:
+        backbone, arguments = f"vit_{VIT3D[model]}_tiny_patch8_224", question.vit
+    else:
+        backbone, arguments = question.resnet
+    words = [word for text in (question.options.format(data=data), COMMON) for word in _split(text)]
+    words += [f"--data.table={table}", f"--seed_everything={seed}", f"--trainer.max_epochs={question.epochs}"]
+    return [*words, f"--model.backbone={backbone}", f"--model.backbone_args={arguments}"]
+
+
+def _split(text: str) -> list[str]:
+    """Words that begin with --; what follows a blank within a value stays with it."""
+    first, *others = text.split(" --")
+    return [first, *(f"--{word}" for word in others)]
+
+
+def run(data: Path, out: Path, questions: list[str], models: list[str]) -> None:
+    """Train every run that is not there; several of these may run side by side."""
+    for repeat in range(5):
+        for name in questions:
+            if repeat >= (QUESTIONS[name].folds or 3):
+                continue
+            for model in models:
+                folder = out / _folder(name) / f"{_folder(model)}-{repeat}"
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    folder.with_suffix(".lock").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                table = _table(data, out, name, repeat)
+                _fit(folder, options(name, model, 0 if QUESTIONS[name].folds else repeat, table, data))
+
+
+def _fit(folder: Path, words: list[str]) -> None:
+    from medsoft.cli import main
+
+    print("medsoft fit", shlex.join(words), flush=True)
+    started = time.monotonic()
+    code = main(["fit", *words, f"--out={folder}"])
+    if code != 0:
+        print(f"failed with {code}: {folder}", file=sys.stderr)
+        return
+    facts = {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time(), 1)}
+    (folder / "real_run.json").write_text(json.dumps(facts | {"threads": os.environ.get("OMP_NUM_THREADS")}))
+
+
+def _table(data: Path, out: Path, name: str, repeat: int) -> Path:
+    """The set's own table; of a cross-validation one with this fold as the test part."""
+    question = QUESTIONS[name]
+    if not question.folds:
+        return data / question.table
+    from medsoft.data.split import split_folds
+
+    frame = pd.read_csv(data / question.table)
+    frame["size"] = ["large" if value > frame["volume_mm3"].median() else "small" for value in frame["volume_mm3"]]
+    folds = split_folds(frame["volume_mm3"].to_numpy(dtype=float), frame["file"].to_numpy(), question.folds, seed=0)
+    frame["split"] = ["test" if fold == repeat else "train" for fold in folds]
+    path = out / f"hippocampus_fold_{repeat}.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def _folder(text: str) -> str:
+    return text.replace(" ", "_")
+
+
+def table(out: Path) -> None:
+    """Print the test metrics: mean over the seeds and their range; of a cross-validation those of all rows together."""
+    for name, question in QUESTIONS.items():
+        print(f"\n| {name} | " + " | ".join(question.metrics) + " | seconds |")
+        print("|---" * (len(question.metrics) + 2) + "|")
+        for model in MODELS:
+            folders = sorted((out / _folder(name)).glob(f"{_folder(model)}-*/real_run.json"))
+            if folders:
+                print(f"| {model} | " + " | ".join(_cells([path.parent for path in folders], question)) + " |")
+
+
+def _cells(folders: list[Path], question: Question) -> list[str]:
+    seconds = statistics.mean(json.loads((folder / "real_run.json").read_text())["seconds"] for folder in folders)
+    if question.folds:
+        scores = _pooled(folders)
+        cells = [f"{scores[metric]:.3f}" for metric in question.metrics]
+        return [*cells, f"{seconds:.0f} a fold, n={len(folders)}"]
+    cells = []
+    for metric in question.metrics:
+        found = [json.loads((folder / "metrics.json").read_text())["test"] for folder in folders]
+        values = [(scores["macro"] | scores["overall"])[metric] for scores in found]
+        cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+    return [*cells, f"{seconds:.0f}, n={len(folders)}"]
+
+
+def _pooled(folders: list[Path]) -> dict[str, float]:
+    """Metrics of the test rows of all folds together."""
+    from medsoft.evaluation.metrics import headline, score
+    from medsoft.evaluation.tables import read_parts
+    from medsoft.task import Task
+
+    found = read_parts([folder / "predictions.csv" for folder in folders])
+    test = found.frame[found.frame["split"] == "test"]
+    values = headline(score(test, found.task or Task("regression", ())))
+    return {name: float("nan") if value is None else value for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    running = verbs.add_parser("run")
+    running.add_argument("data", type=Path)
+    running.add_argument("out", type=Path)
+    running.add_argument("--questions", default=",".join(QUESTIONS), help="those to train, separated by commas")
+    running.add_argument("--models", default=",".join(MODELS), help="those to train, separated by commas")
+    verbs.add_parser("table").add_argument("out", type=Path)
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        run(chosen.data.resolve(), chosen.out, chosen.questions.split(","), chosen.models.split(","))
+    else:
+        table(chosen.out)
