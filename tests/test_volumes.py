@@ -78,7 +78,7 @@ class TestWhereVoxelsLie:
             if min(resampled.shape[1:]) > 2 * edge:  # smoothing and clamping bend the ramp near the faces alone
                 assert worst_mm(resampled, edge) < 1e-3
             return
-        shown = geometry.padded(volume, size)
+        shown = geometry.padded(volume, size, volume.as_tensor().flatten(1).amin(dim=1))
         assert tuple(shown.shape[1:]) == size
         inside = shown.as_tensor() != volume.as_tensor().flatten(1).amin(dim=1)[:, None, None, None]
         index = np.argwhere(inside.all(dim=0).numpy())
@@ -360,6 +360,72 @@ class TestModule:
         )  # fmt: skip
         assert code == 0, err
         assert "mae" in out
+
+
+class TestPhantoms:
+    def test_a_larger_set_begins_with_the_smaller_one_and_trains(self, medsoft, tmp_path):
+        import nibabel
+
+        for n in (4, 12):
+            assert medsoft("data", "phantom", "volumes", "--out", f"p{n}", "--n", n, "--seed", 3)[0] == 0
+        few, more = (pd.read_csv(f"p{n}/labels.csv", dtype={"age": float}) for n in (4, 12))
+        pd.testing.assert_frame_equal(few, more.head(4))
+        same = [nibabel.load(f"p{n}/{few['path_post1'][2]}").get_fdata() for n in (4, 12)]
+        assert np.array_equal(*same)
+        assert more.groupby("patient")["label"].apply(sorted).map(tuple).unique().tolist() == [("healthy", "lesion")]
+        assert ((more["lesion_mm3"] > 0) == (more["label"] == "lesion")).all()
+
+        code, out, err = medsoft(
+            "fit", "--config=breast_mri", "--data.table=p12/labels.csv", "--data.positive=lesion",
+            "--data.patient=patient", "--transforms.size=[24,32,24]", "--transforms.spacing_mm=6",
+            "--model.backbone_args={depth: 1, embed_dim: 32, num_heads: 2}", "--trainer.accelerator=cpu",
+            "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--out=run",
+        )  # fmt: skip
+        assert code == 0, err
+        assert "12 volumes of 5 x 24 x 32 x 24" in out
+        ids = pd.read_csv("run/predictions.csv")["id"]
+        assert ids.str.fullmatch(r"phantom_\d{4}_pre-(left|right)").all()
+
+    def test_lesions_lie_on_the_side_that_the_table_says(self):
+        from medsoft.data.phantoms.volumes import affine_of, draw_breasts
+
+        for site in ("A", "B"):
+            affine = affine_of(site)
+            for side in (0, 1):
+                phases, lesions_mm3 = draw_breasts(0, 1, site, affine, side)
+                assert lesions_mm3[side] > 0 == lesions_mm3[1 - side]
+                uptake = located((phases[1] - phases[0])[None], affine)
+                right, left = (
+                    geometry.half(geometry.oriented(uptake, "RAS"), "RAS", name).as_tensor()
+                    for name in ("right", "left")
+                )
+                assert (right.max() > left.max()) == (side == 1)
+
+    @pytest.mark.parametrize(("words", "message"), [(["--n=3"], "two breasts"), (["--seed=-1"], "0 or more")])
+    def test_bad_options(self, medsoft, words, message):
+        code, _, err = medsoft("data", "phantom", "volumes", "--out=p", *words)
+        assert (code, message in err) == (2, True)
+
+    def test_data_show_draws_volumes(self, medsoft, volumes, tmp_path):
+        code, _, err = medsoft(
+            "data", "show", volumes, "--config=volume", "--data.positive=large", "--transforms.intensity=zscore",
+            "--transforms.size=16", "--transforms.orientation=LPS", "--n=2", "--out=sheet.png",
+        )  # fmt: skip
+        assert code == 0, err
+        assert (tmp_path / "sheet.png").stat().st_size > 10_000
+        code, _, err = medsoft("data", "show", volumes, "--config=volume", "--data.positive=large", "--out=other.png")
+        assert (code, "set transforms.intensity" in err) == (2, True)
+        assert not (tmp_path / "other.png").exists()
+
+    @pytest.mark.parametrize("axes", AXES)
+    def test_drawings_are_turned_the_same_way_for_every_orientation(self, axes):
+        from medsoft.data.volumes.dataset import VolumeReader
+        from medsoft.data.volumes.sheet import _turned
+
+        reader = VolumeReader(VolumeTransforms(orientation=axes), (3,), 10**6)
+        straight = geometry.oriented(ramp(), "RAS").as_tensor().numpy()
+        turned = _turned(geometry.oriented(ramp(), axes).as_tensor().numpy(), reader)
+        assert np.array_equal(turned, straight)
 
 
 class TestBadInput:

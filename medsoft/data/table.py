@@ -305,13 +305,18 @@ def _make_ids(paths: pd.Series, base: Path) -> pd.Series:
     """
     rows = range(1, len(paths) + 1)
     parts = [locate(path) for path in paths]
-    short = [f"{key.removesuffix('_images')}-{i}" if key else Path(file).stem for file, key, i in parts]
+    short = [f"{key.removesuffix('_images')}-{i}" if key else stem_of(file) for file, key, i in parts]
     full = [os.path.relpath(path, base).replace("#", "-") if path else "" for path in paths]
-    for names in (short, [name.removesuffix(Path(name).suffix) for name in full], full):
+    for names in (short, [str(Path(name).with_name(stem_of(name))) if name else "" for name in full], full):
         ids = pd.Series([name.replace("/", "-") or f"row-{row}" for name, row in zip(names, rows, strict=True)])
         if ids.is_unique:
             return ids
     return ids.where(~ids.duplicated(), ids + [f"-row-{row}" for row in rows])  # the same file twice
+
+
+def stem_of(file: str) -> str:
+    """A file's name without suffix; of ``.nii.gz`` without both."""
+    return Path(file).stem.removesuffix(".nii")
 
 
 def _renamed(splits: pd.Series, names: Mapping[str, str]) -> pd.Series:

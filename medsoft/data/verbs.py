@@ -43,9 +43,14 @@ def phantom(argv: Sequence[str]) -> None:
         InputError: no such modality.
     """
     from medsoft.data.phantoms.slides import phantom_slides
+    from medsoft.data.phantoms.volumes import phantom_volumes
     from medsoft.data.phantoms.write import phantom_fundus
 
-    makers: dict[str, Callable[..., Any]] = {"fundus": phantom_fundus, "slides": phantom_slides}
+    makers: dict[str, Callable[..., Any]] = {
+        "fundus": phantom_fundus,
+        "slides": phantom_slides,
+        "volumes": phantom_volumes,
+    }
     if not argv or argv[0] not in makers:
         raise InputError(f"usage: medsoft data phantom {{{','.join(makers)}}} --out DIR [--n N] [--seed S]")
     call(makers[argv[0]], argv[1:], f"data phantom {argv[0]}")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from medsoft.data.contact_sheet import transforms_sheet
+from medsoft.data.images import ImageDataModule
 from medsoft.data.read import read_image
+from medsoft.data.table_module import TableDataModule
 from medsoft.errors import InputError
 from medsoft.learn.command_line import CommandLine
 from medsoft.learn.quiet import quieten
@@ -28,12 +32,27 @@ def show(argv: Sequence[str]) -> None:
     first_of_each = ~frame.duplicated(columns)
     frame = frame.assign(_later=~first_of_each).sort_values("_later", kind="stable").head(line.config.n)
     captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
-    reading = {"max_pixels": line.config.data.max_pixels, "voi": line.config.data.voi}
-    images = [read_image(path, **reading) for path in frame["path"]]
     title = f"{line.config.name}: {type(line.datamodule.transforms).__name__} ({len(samples)} samples)"
     if line.datamodule.note:
         title += f": {line.datamodule.note}"
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist")
-    transforms_sheet(images, captions, line.datamodule.transforms, title, out)
+    _draw(line.datamodule, frame, captions, title, out)
     print(f"Contact sheet: {out}")
+
+
+def _draw(data: TableDataModule[Any], frame: pd.DataFrame, captions: list[str], title: str, out: Path) -> None:
+    if isinstance(data, ImageDataModule):
+        images = [read_image(path, max_pixels=data.max_pixels, voi=data.voi) for path in frame["path"]]
+        transforms_sheet(images, captions, data.transforms, title, out)
+        return
+    from medsoft.data.volumes.module import VolumeDataModule  # MONAI takes seconds
+
+    if not isinstance(data, VolumeDataModule):
+        raise InputError(f"data show draws images and volumes, not what {type(data).__name__} reads")
+    from medsoft.data.volumes.sheet import volumes_sheet
+
+    try:
+        volumes_sheet([data.files.of(row) for row in frame["row"]], captions, data.reader, title, out)
+    except ValueError as error:
+        raise InputError(f"data show: {error}") from None

@@ -23,6 +23,9 @@ class Purpose(IntEnum):
     SLIDE_STAIN = 10
     SLIDE_ARTEFACTS = 11
     SLIDE_CELLS = 12
+    VOLUME_PATIENT = 13
+    VOLUME_BREAST = 14
+    VOLUME_NOISE = 15
 
 
 def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

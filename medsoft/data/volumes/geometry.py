@@ -157,12 +157,11 @@ def stretched(volume: MetaTensor, size: Sequence[int]) -> MetaTensor:
     return out
 
 
-def padded(volume: MetaTensor, size: Sequence[int]) -> MetaTensor:
-    """Cut each axis to a number of voxels about its middle, or pad both sides with each channel's lowest value."""
+def padded(volume: MetaTensor, size: Sequence[int], fill_C: torch.Tensor) -> MetaTensor:
+    """Cut each axis to a number of voxels about its middle, or pad both sides with a value for each channel."""
     shape, wanted = np.array(volume.shape[1:]), np.array(size)
     start = np.floor_divide(shape - wanted, 2)
-    lowest = volume.as_tensor().flatten(1).amin(dim=1)
-    out = lowest[:, None, None, None].expand(-1, *size).clone()
+    out = fill_C[:, None, None, None].expand(-1, *size).clone()
     from_, to = np.maximum(start, 0), np.minimum(start + wanted, shape)
     source = [slice(int(a), int(b)) for a, b in zip(from_, to, strict=True)]
     place = [slice(int(a), int(b)) for a, b in zip(from_ - start, to - start, strict=True)]

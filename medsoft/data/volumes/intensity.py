@@ -69,6 +69,15 @@ def with_subtractions(volume: MetaTensor, dynamic: Dynamic) -> MetaTensor:
     return MetaTensor(torch.cat(list(parts)), affine=volume.affine)
 
 
+def background(volume: MetaTensor, dynamic: Dynamic) -> torch.Tensor:
+    """What is put where there is no volume, (C,): the lowest value, and 0 for subtractions, where nothing changes."""
+    values = volume.as_tensor()
+    fill: torch.Tensor = values.flatten(1).amin(dim=1)
+    differences = {"subtractions": len(values), "both": len(values) // 2}.get(dynamic, 0)
+    fill[len(values) - differences :] = 0
+    return fill
+
+
 def channels_of(phases: int, dynamic: Dynamic) -> int:
     """Channels that ``with_subtractions`` makes of a number of phases."""
     return {"subtractions": phases - 1, "both": 2 * phases - 1}.get(dynamic, phases)

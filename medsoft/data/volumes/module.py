@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ import torch
 from medsoft.data.decode import ReadError
 from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source
-from medsoft.data.table import SampleTable, read_table
+from medsoft.data.table import SampleTable, read_table, stem_of
 from medsoft.data.table_module import Stage, TableDataModule
 from medsoft.data.volumes.dataset import DiskCache, VolumeDataset, VolumeReader
 from medsoft.data.volumes.files import VolumeFiles, VolumeRow, path_columns
@@ -133,6 +134,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
             require_labels=stage != "predict",
             on_error=on_error,
         )
+        if id is None and laterality is not None:
+            samples = _named_by_side(samples, self.files)
         self._take(samples, splits_from, val_fraction, test_fraction)
 
     @cached_property
@@ -267,6 +270,13 @@ def _check_together(transforms: VolumeTransforms, missing: str, laterality: str 
         raise InputError("transforms.crop box and data.box go together: give both or neither")
     if transforms.dynamic != "none" and missing == "zeros":
         raise InputError("data.missing zeros: a dynamic series needs all of its phases; leave it out")
+
+
+def _named_by_side(samples: SampleTable, files: VolumeFiles) -> SampleTable:
+    """Two breasts of one volume have its name and their side, where that tells all rows apart."""
+    rows = [files.of(row) for row in samples.frame["row"]]
+    names = [f"{stem_of(next(filter(None, row.paths)))}-{row.side}" for row in rows]
+    return replace(samples, frame=samples.frame.assign(id=names)) if len(set(names)) == len(names) else samples
 
 
 def _channels(probe: VolumeReader, column: tuple[str, ...]) -> int:

@@ -14,7 +14,15 @@ from torch import Tensor
 from medsoft.data.transforms.base import check_percentiles
 from medsoft.data.volumes import geometry
 from medsoft.data.volumes.geometry import Box, Side
-from medsoft.data.volumes.intensity import OF_MODALITY, Dynamic, Scaling, channels_of, scaled, with_subtractions
+from medsoft.data.volumes.intensity import (
+    OF_MODALITY,
+    Dynamic,
+    Scaling,
+    background,
+    channels_of,
+    scaled,
+    with_subtractions,
+)
 from medsoft.data.volumes.random_steps import Augmentation
 from medsoft.errors import InputError, check_range
 
@@ -182,7 +190,10 @@ class VolumeTransforms:
         if self.sides == "mirror" and side == "right":
             together = geometry.mirrored(together, self.orientation)
         together = self._with_scaled_values(together, volumes, modalities)
-        shown = (geometry.stretched if self.fit == "stretch" else geometry.padded)(together, self.size)
+        if self.fit == "stretch":
+            shown = geometry.stretched(together, self.size)
+        else:
+            shown = geometry.padded(together, self.size, background(together, self.dynamic))
         image = shown.as_tensor().float().contiguous()
         return Prepared(image, torch.as_tensor(np.asarray(shown.affine, np.float64)))
 

@@ -1,0 +1,71 @@
+"""Contact sheets of volumes: three planes and a montage of each sample as read, prepared and augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medsoft.data.contact_sheet import contact_sheet
+from medsoft.data.volumes.dataset import VolumeReader
+from medsoft.data.volumes.files import VolumeRow
+from medsoft.data.volumes.geometry import located, oriented
+from medsoft.data.volumes.planes import montage, three_planes, to_grey
+
+AUGMENTATIONS = 2
+SLICES = 16
+AS_DRAWN = "RAS"
+
+
+def volumes_sheet(
+    rows: Sequence[VolumeRow], captions: Sequence[str], reader: VolumeReader, title: str, out: Path
+) -> None:
+    """Draw a row for each sample: planes as read, planes and montage as prepared, and random variants of that.
+
+    As read is the first channel of the first volume, turned to RAS in steps of 90°. Of what is prepared, planes show
+    the first and the last channel, the montage the first. Planes are axial, coronal and sagittal; the patient's right
+    is on the left.
+
+    Args:
+        rows: the samples.
+        captions: one a sample.
+        reader: reads and prepares.
+        title: above the page.
+        out: the file.
+
+    Raises:
+        ReadError: a volume cannot be read.
+        ValueError: it cannot be prepared.
+    """
+    cells, texts = [], []
+    for number, (row, caption) in enumerate(zip(rows, captions, strict=True)):
+        read = reader.read(next(filter(None, row.paths)))
+        prepared = reader.prepared(row)
+        image = _turned(prepared.image.numpy(), reader)
+        as_read = oriented(located(read.array[:1], read.affine), AS_DRAWN)
+        spacing = " × ".join(f"{mm:.3g}" for mm in read.spacing_mm)
+        size = " × ".join(map(str, prepared.image.shape[1:]))
+        shown = "1 channel" if len(image) == 1 else f"channels 1 and {len(image)}"
+        cells += [_planes(np.asarray(as_read)), _planes(image), montage(image[0], SLICES)]
+        texts += [f"{caption}\nas read, {spacing} mm", f"prepared, {size}\n{shown}", f"prepared\n{SLICES} slices"]
+        for seed in range(number * AUGMENTATIONS, (number + 1) * AUGMENTATIONS):
+            cells.append(_planes(_turned(reader.transforms.augment(prepared.image, seed).numpy(), reader)))
+            texts.append(f"augmented\nseed {seed}")
+    contact_sheet(cells, texts, 3 + AUGMENTATIONS, title, out)
+
+
+def _turned(image_CXYZ: np.ndarray, reader: VolumeReader) -> np.ndarray:
+    """A prepared volume, whose axes run as the recipe says, to RAS for drawing."""
+    axes = reader.transforms.orientation
+    order = [next(i for i, code in enumerate(axes) if code in pair) for pair in ("RL", "AP", "SI")]
+    turned = image_CXYZ.transpose(0, *(1 + axis for axis in order))
+    backwards = [1 + i for i, axis in enumerate(order) if axes[axis] in "LPI"]
+    flipped: np.ndarray = np.flip(turned, tuple(backwards))
+    return flipped
+
+
+def _planes(image_CXYZ: np.ndarray) -> np.ndarray:
+    """Three planes of the first and of the last channel, one below the other, (H, W, 1) uint8."""
+    shown = image_CXYZ if len(image_CXYZ) < 3 else image_CXYZ[[0, -1]]
+    return np.concatenate([three_planes(to_grey(channel)) for channel in shown])[..., np.newaxis]
