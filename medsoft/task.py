@@ -70,6 +70,19 @@ class Spec:
         self.target_scale = target_scale
 
 
+@dataclass(frozen=True)
+class Covariates:
+    """Numbers about a patient that the model sees beside the image.
+
+    Attributes:
+        names: of their columns.
+        scale: mean and standard deviation of each in the training part; None where a checkpoint will bring them.
+    """
+
+    names: tuple[str, ...]
+    scale: tuple[tuple[float, float], ...] | None
+
+
 class DataSpec(Spec):
     """What a model must know of images.
 
@@ -79,6 +92,7 @@ class DataSpec(Spec):
         image_size: (height, width) in px that the model sees; (x, y, z) in voxels of volumes.
         class_counts: as for ``Spec``.
         target_scale: as for ``Spec``.
+        covariates: joined at the head; None for none.
     """
 
     def __init__(
@@ -88,10 +102,12 @@ class DataSpec(Spec):
         image_size: tuple[int, ...],
         class_counts: np.ndarray,
         target_scale: tuple[float, float] | None = None,
+        covariates: Covariates | None = None,
     ) -> None:
         super().__init__(task, class_counts, target_scale)
         self.channels = channels
         self.image_size = image_size
+        self.covariates = covariates
 
 
 class BagSpec(Spec):

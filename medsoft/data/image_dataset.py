@@ -27,6 +27,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         max_pixels: limit for an image.
         cache: (n, H, W, C) prepared images, or None to read each when it is asked for.
         voi: as for ``read_image``.
+        covariates: (n, K) float32, NaN where missing, or None; a sample then has ``covariates`` (K,).
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         max_pixels: int,
         cache: np.ndarray | None = None,
         voi: bool = False,
+        covariates: np.ndarray | None = None,
     ) -> None:
         self.paths, self.transforms = paths, transforms
         self.targets = for_torch(targets)
+        self.covariates = covariates
         self.seed, self.max_pixels, self.cache, self.voi = seed, max_pixels, cache, voi
 
     def __len__(self) -> int:
@@ -66,8 +69,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         image = self.prepared(index)
         if isinstance(key, SampleKey):
             image = self.transforms.augment(image, seed=sample_seed(self.seed, key))
-        return {
+        sample = {
             "image": torch.from_numpy(self.transforms.finish(image)),
             "target": torch.as_tensor(self.targets[index]),
             "index": torch.tensor(index),
         }
+        return sample if self.covariates is None else sample | {"covariates": torch.from_numpy(self.covariates[index])}

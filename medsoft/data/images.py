@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medsoft.data.covariates import covariate_names
 from medsoft.data.image_dataset import ImageDataset
 from medsoft.data.labels import Uncertain
 from medsoft.data.read import MAX_PIXELS, ReadError, check_images, read_image
@@ -29,6 +30,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         table: CSV, Parquet or MedMNIST-style .npz with one row a sample.
         root: folder that image paths are relative to; the table's own folder if not given.
         path: column with the image paths.
+        covariates: numeric columns, such as age, that join the image at the head; empty ones stand at the mean.
         label: column with the label, or several, separated by commas, for multilabel.
         task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: label values that make the positive class of a binary question, such as 2,3,4.
@@ -63,6 +65,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         table: str,
         root: str | None = None,
         path: str = "path",
+        covariates: str | list[str] | None = None,
         label: str | list[str] = "label",
         task: TaskKind | None = None,
         positive: str | int | list[str | int] | None = None,
@@ -114,12 +117,14 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             require_labels=stage != "predict",
             on_error=on_error,
         )
+        self.covariate_columns = covariate_names(covariates)
         self._take(samples, splits_from, val_fraction, test_fraction)
 
     @property
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
-        return DataSpec(self.task, self.transforms.channels, self.transforms.size, self.class_counts, self.target_scale)
+        image = (self.transforms.channels, self.transforms.size)
+        return DataSpec(self.task, *image, self.class_counts, self.target_scale, self.covariates)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.
@@ -138,7 +143,14 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             problems += _unreadable(part, reasons)
             part, cache = self._leave_out(part, cache, reasons)
             dataset = ImageDataset(
-                part.frame["path"].tolist(), part.targets, self.transforms, self.seed, self.max_pixels, cache, self.voi
+                part.frame["path"].tolist(),
+                part.targets,
+                self.transforms,
+                self.seed,
+                self.max_pixels,
+                cache,
+                self.voi,
+                self.covariates_of(part),
             )
             self._parts[split] = (part, dataset)
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):

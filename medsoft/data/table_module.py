@@ -12,12 +12,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from medsoft.data.covariates import read_covariates, scaled_by
 from medsoft.data.sampling import EpochBatchSampler
 from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import SampleTable
 from medsoft.data.transforms.views import AS_IT_IS, View
 from medsoft.errors import InputError, check_range
-from medsoft.task import Task
+from medsoft.task import Covariates, Task
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
@@ -39,6 +40,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     """
 
     samples: SampleTable
+    covariate_columns: tuple[str, ...] = ()
 
     def __init__(
         self, batch_size: int, num_workers: int | None, balanced_sampling: bool, stage: Stage, seed: int
@@ -118,6 +120,24 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
             return None
         targets = self.samples.subset("train").targets
         return float(targets.mean()), float(targets.std())
+
+    @property
+    def covariates(self) -> Covariates | None:
+        """Clinical covariates with the training part's scale; without it outside of fit, where a checkpoint brings it.
+
+        Raises:
+            InputError: a column does not exist, holds other things than numbers, or is constant.
+        """
+        if not self.covariate_columns:
+            return None
+        values = read_covariates(self.samples, self.covariate_columns)
+        if self.stage != "fit":
+            return Covariates(self.covariate_columns, None)
+        return scaled_by(values[(self.samples.frame["split"] == "train").to_numpy()], self.covariate_columns)
+
+    def covariates_of(self, part: SampleTable) -> np.ndarray | None:
+        """Values of a part's rows, (N, K) float32, NaN where missing; None without covariates."""
+        return read_covariates(part, self.covariate_columns) if self.covariate_columns else None
 
     @property
     def eval_batch_size(self) -> int:

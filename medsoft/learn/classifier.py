@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
 from medsoft.errors import InputError, check_range
+from medsoft.learn.covariates import CovariateHead, restore_covariates
 from medsoft.learn.optimisation import parameter_groups
 from medsoft.learn.table_classifier import TableClassifier
 from medsoft.models.weights import load_pretrained
@@ -72,14 +73,27 @@ class Classifier(TableClassifier):
         self.head = nn.Linear(_feature_width(self.backbone, spec), self.objective.outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.covariates = CovariateHead(spec.covariates, self.objective.outputs) if spec.covariates else None
         self.train()  # Lightning begins with the modes that it finds, so that a frozen backbone must be in its own
 
-    def forward(self, image_BCx: Tensor) -> Tensor:
-        """Images (B, C, H, W), or volumes (B, C, X, Y, Z), to logits (B, K), float32."""
+    def forward(self, image_BCx: Tensor, covariates_BN: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), or volumes (B, C, X, Y, Z), to logits (B, K), float32.
+
+        Args:
+            image_BCx: the images.
+            covariates_BN: clinical covariates, NaN where missing; of a model that was trained with some.
+
+        Raises:
+            ValueError: covariates are missing, or there are none to be given.
+        """
+        if (covariates_BN is None) != (self.covariates is None):
+            raise ValueError("give covariates to a model that was trained with some, and to no other")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
             features = self.backbone(image_BCx)
-        logits: Tensor = self.head(self.head_drop(features))
-        return logits.float()
+        logits: Tensor = self.head(self.head_drop(features)).float()
+        if self.covariates is not None:
+            logits = logits + self.covariates(covariates_BN)
+        return logits
 
     def train(self, mode: bool = True) -> Classifier:
         """A frozen backbone stays in evaluation mode: its batch statistics are part of what is frozen."""
@@ -90,12 +104,28 @@ class Classifier(TableClassifier):
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B, K) of a batch of images."""
-        logits: Tensor = self(batch["image"])
+        logits: Tensor = self(batch["image"], batch.get("covariates"))
         return logits
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Earlier layers learn slower where ``layer_decay`` says so."""
-        return parameter_groups(self.backbone, self.head, self.lr, self.weight_decay, self.layer_decay)
+        heads = nn.ModuleList([self.head] if self.covariates is None else [self.head, self.covariates])
+        return parameter_groups(self.backbone, heads, self.lr, self.weight_decay, self.layer_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record the covariates' names and scale too."""
+        super().on_save_checkpoint(checkpoint)
+        if self.covariates is not None:
+            checkpoint["medsoft"]["covariates"] = self.covariates.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another task, or that were trained with other covariates.
+
+        Raises:
+            InputError: the task or the covariates differ.
+        """
+        super().on_load_checkpoint(checkpoint)
+        restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
 
     def facts(self) -> dict[str, Any]:
         """The backbone's name."""

@@ -11,7 +11,7 @@ import inspect
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -129,6 +129,8 @@ class CommandLine(LightningCLI):
         add("name", str, "run", "Name of the experiment: runs go to runs/NAME/TIME.")
         add("out", str | None, None, "Folder of this run, instead of runs/NAME/TIME.")
         add("pictures", bool, True, "Draw curves, confusion matrix and mistakes.")
+        pooling = "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of logits, or none."
+        add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
         if self.verb == "show":
             add("n", int, 4, "Number of samples to draw.")
         elif self.verb == "fit":

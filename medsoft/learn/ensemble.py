@@ -71,7 +71,7 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
             frames[index] = predict_table(trainer, line.model, line.datamodule, splits)
     code = write_errors_if_any(run, data.errors)
     mean = mean_of([frames[index] for index in range(len(members))], data.task)
-    write_outcome(run, mean, data, config.pictures)
+    write_outcome(run, mean, data, config.pictures, exams=config.exams)
     print(f"Results: {show_path(run.path)}")
     return code
 

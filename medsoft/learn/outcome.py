@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from medsoft.data.problems import write_errors
 from medsoft.data.table import SampleTable
 from medsoft.data.transforms.views import first_views
 from medsoft.errors import InputError
+from medsoft.evaluation.exams import has_exams, pool_exams
 from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
 from medsoft.learn.run_folder import RunFolder
@@ -106,9 +107,22 @@ def _exactly_one(probabilities: np.ndarray) -> np.ndarray:
 
 
 def write_outcome(
-    run: RunFolder, frame: pd.DataFrame, data: Data, pictures: bool, monitor: str | None = None
+    run: RunFolder,
+    frame: pd.DataFrame,
+    data: Data,
+    pictures: bool,
+    monitor: str | None = None,
+    exams: Literal["mean", "max", "none"] = "none",
 ) -> dict[str, Scores]:
-    """Write predictions, metrics and pictures of a run, and print the summary.
+    """Write predictions, metrics and pictures of a run, and print the summary; the same by exam, where it has several.
+
+    Args:
+        run: where to.
+        frame: the predictions.
+        data: what was predicted.
+        pictures: whether to draw.
+        monitor: the logged metric that chose the checkpoint.
+        exams: how the rows of an exam are pooled.
 
     Returns:
         Scores by split; empty where no row has a label.
@@ -123,13 +137,19 @@ def write_outcome(
         draw_all(
             frame, data.task, run.pictures, metrics_csv=table, thumbnail=data.thumbnail, note=data.note, monitor=monitor
         )
-    _print_summary(results)
+    _print_summary(results, "Metrics")
+    if exams != "none" and has_exams(frame):
+        pooled = pool_exams(frame, data.task, exams)
+        write_predictions(pooled, run.exam_predictions)
+        by_exam = score_splits(pooled, data.task)
+        write_metrics(by_exam, run.exam_metrics)
+        _print_summary(by_exam, f"Metrics by exam ({exams} of logits)")
     return results
 
 
-def _print_summary(results: dict[str, Scores]) -> None:
+def _print_summary(results: dict[str, Scores], title: str) -> None:
     names = dict.fromkeys(name for scores in results.values() for name in headline(scores))
-    table = Table("metric", *(f"{split} (n={scores['n']})" for split, scores in results.items()), title="Metrics")
+    table = Table("metric", *(f"{split} (n={scores['n']})" for split, scores in results.items()), title=title)
     for name in names:
         values = [headline(scores).get(name) for scores in results.values()]
         table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in values))

@@ -37,6 +37,8 @@ class RunFolder:
         self.metrics_table = path / "metrics.csv"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.csv"
+        self.exam_predictions = path / "predictions_exams.csv"
+        self.exam_metrics = path / "metrics_exams.json"
         self.errors = path / "errors.csv"
         self.pictures = path / "pictures"
         self.tensorboard = path / "tensorboard"

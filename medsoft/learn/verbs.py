@@ -132,5 +132,5 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
 def _finish(trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None) -> None:
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     frame = predict_table(trainer, model, data, splits)
-    write_outcome(run, frame, data, config.pictures, monitor)
+    write_outcome(run, frame, data, config.pictures, monitor, config.exams)
     print(f"Results: {show_path(run.path)}")

@@ -125,6 +125,7 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         reader: reads and prepares.
         seed: of the augmentation.
         cache: prepared volumes by index: a list in memory, files, or None to prepare each when it is asked for.
+        covariates: (n, K) float32, NaN where missing, or None; a sample then has ``covariates`` (K,).
     """
 
     def __init__(
@@ -134,9 +135,11 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         reader: VolumeReader,
         seed: int,
         cache: Sequence[Prepared] | DiskCache | None,
+        covariates: np.ndarray | None = None,
     ) -> None:
         self.rows, self.reader, self.seed, self.cache = rows, reader, seed, cache
         self.targets = for_torch(targets)
+        self.covariates = covariates
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,4 +153,5 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         image = self.prepared(index).image
         if isinstance(key, SampleKey):
             image = self.reader.transforms.augment(image, sample_seed(self.seed, key))
-        return {"image": image, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
+        sample = {"image": image, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
+        return sample if self.covariates is None else sample | {"covariates": torch.from_numpy(self.covariates[index])}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medsoft.data.covariates import covariate_names
 from medsoft.data.decode import ReadError
 from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source
@@ -42,6 +43,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         missing: an empty path beside another is an error, or its channels are zeros.
         laterality: column with left or right, for transforms.half and transforms.sides mirror.
         box: six columns with x0, y0, z0, x1, y1, z1 in voxels of the volume as read, for transforms.crop box.
+        covariates: numeric columns, such as age, that join the image at the head; empty ones stand at the mean.
         label: column with the label, or several, separated by commas, for multilabel.
         task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: label values that make the positive class of a binary question, such as 2,3,4.
@@ -77,6 +79,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         missing: Literal["error", "zeros"] = "error",
         laterality: str | None = None,
         box: list[str] | None = None,
+        covariates: str | list[str] | None = None,
         label: str | list[str] = "label",
         task: TaskKind | None = None,
         positive: str | int | list[str | int] | None = None,
@@ -136,6 +139,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         )
         if id is None and laterality is not None:
             samples = _named_by_side(samples, self.files)
+        self.covariate_columns = covariate_names(covariates)
         self._take(samples, splits_from, val_fraction, test_fraction)
 
     @cached_property
@@ -154,7 +158,9 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
         channels = self.transforms.channels(sum(self.reader.channels))
-        return DataSpec(self.task, channels, self.transforms.size, self.class_counts, self.target_scale)
+        return DataSpec(
+            self.task, channels, self.transforms.size, self.class_counts, self.target_scale, self.covariates
+        )
 
     def load(self, splits: list[str]) -> None:
         """Read, check or cache every volume of these splits, so that a bad one is known before work starts.
@@ -179,7 +185,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
                 cache = [one for one in prepared if one is not None]
             elif place == "disk":
                 cache = DiskCache(rows, self.reader, Path(str(self.cache_dir)))
-            self._parts[split] = (part, VolumeDataset(rows, part.targets, self.reader, self.seed, cache))
+            covariates = self.covariates_of(part)
+            self._parts[split] = (part, VolumeDataset(rows, part.targets, self.reader, self.seed, cache, covariates))
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
             raise TableError(str(self.samples.source), problems)
 
