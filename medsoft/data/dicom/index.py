@@ -43,13 +43,16 @@ def index_table(
     problems: Problems = [(path, "read", reason) for path, reason in failed]
     rows = []
     groups: dict[str, list[Instance]] = defaultdict(list)
+    series_below: dict[Path, set[str]] = defaultdict(set)
     for instance in instances:
         groups[instance.series].append(instance)
+        for folder in instance.path.parents:
+            series_below[folder].add(instance.series)
     for group in groups.values():
         kept, copies = _without_copies(group)
         problems += [(path, "duplicate", f"is a copy of {first} (the same SOPInstanceUID)") for path, first in copies]
         if any(frame.position and frame.orientation for instance in kept for frame in instance.frames):
-            path, root = _path_of_series(place, kept, instances)
+            path, root = _path_of_series(place, kept, series_below)
             try:
                 _check_neighbours(root, [path for path, _ in failed], [path for path, _ in copies])
                 rows.append({"path": path, **_volume(kept), **_names(kept[0], salt)})
@@ -79,7 +82,7 @@ def _without_copies(group: list[Instance]) -> tuple[list[Instance], list[tuple[P
     return list(first.values()), copies
 
 
-def _path_of_series(place: Path, group: list[Instance], everything: Sequence[Instance]) -> tuple[str, Path | None]:
+def _path_of_series(place: Path, group: list[Instance], series_below: dict[Path, set[str]]) -> tuple[str, Path | None]:
     """What ``read_volume`` reads this series by, and the folder whose files it then looks through, if any."""
     if len(group) == 1:
         return str(group[0].path), None
@@ -87,8 +90,7 @@ def _path_of_series(place: Path, group: list[Instance], everything: Sequence[Ins
     if not place.is_dir():
         return f"{place}#{name}", place.parent
     root = Path(os.path.commonpath([instance.path.parent for instance in group]))
-    alone = all(instance.series == name for instance in everything if root in instance.path.parents)
-    return (str(root) if alone else f"{root}#{name}"), root
+    return (str(root) if series_below[root] == {name} else f"{root}#{name}"), root
 
 
 def _check_neighbours(root: Path | None, failed: list[Path], copies: list[Path]) -> None:
