@@ -116,6 +116,7 @@ def test_what_cannot_be_a_sample_is_listed(scans, medsoft):
     shutil.copytree(scans / "one" / "ct", scans / "backup")
     (scans / "two" / "text.dcm").write_text("this is a text file")
     write_series(scans / "gap", phantom((5, 6, 8)), keep=[0, 1, 2, 4, 5, 6, 7])
+    write(scans / "nameless.dcm", np.zeros((9, 9), np.uint8), SeriesInstanceUID=None)
     write(scans / "loop.dcm", np.zeros((3, 20, 30), np.uint8), Modality="US")
     (scans / "notes.txt").write_text("seen")
     code, out, err = medsoft("data", "index", scans, "--out=table.csv", "--salt=salt")
@@ -128,6 +129,7 @@ def test_what_cannot_be_a_sample_is_listed(scans, medsoft):
     assert "lies beside 1 DICOM files that cannot be read" in problems["two#1.2.4"][1]
     assert "lacks slices" in problems["gap"][1]
     assert "a loop" in problems["loop.dcm"][1]
+    assert "SeriesInstanceUID" in problems["nameless.dcm"][1]
     assert "notes.txt" not in problems
     assert not [value for value in SECRET.values() if value in out + Path("errors.csv").read_text()]
     for row in rows(Path("table.csv")):

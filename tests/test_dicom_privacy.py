@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pydicom
 import pytest
@@ -17,7 +18,9 @@ from medsoft.data.read import ReadError, read_image
 from medsoft.data.volumes.read import read_volume
 from tests.conftest import TINY
 from tests.dicom_sets import SECRET, phantom, write_series
+from tests.volume_sets import TINY_VOLUME
 
+USERS_OWN = ("index.csv", "labelled.csv")
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
@@ -38,7 +41,7 @@ def identifying_values(files: list[Path]) -> set[str]:
 def written(folder: Path) -> dict[Path, bytes]:
     """All files; of the user's own tables without the columns of UIDs, which may hold dates and are asked for."""
     texts = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for path in (folder / "index.csv", folder / "labelled.csv"):
+    for path in (folder / name for name in USERS_OWN):
         frame = pd.read_csv(path, dtype=str)
         texts[path] = frame.drop(columns=["study_uid", "series_uid", "frame_of_reference_uid"]).to_csv().encode()
     return texts
@@ -100,6 +103,43 @@ def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_da
     assert not [i for i, text in enumerate(said) if "scans/" in text or "broken.dcm" in text], (
         "paths are in tables alone"
     )
+
+
+def test_nothing_identifying_is_in_any_output_of_a_run_over_series(medsoft, tmp_path):
+    rows = []
+    for i in range(12):
+        voxels = np.random.default_rng(i).integers(0, 500 + 500 * (i % 2), (18, 20, 8)).astype(np.int16)
+        secret = {"PatientID": f"HOSP-4711-{i}", "PatientName": f"Doe^Jane{i}"}
+        phases = [{}] if i < 8 else [{"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}]
+        for t, time in enumerate(phases):
+            write_series(
+                tmp_path / "scans" / f"Doe_Jane{i}", voxels, prefix=f"{t}-", SeriesInstanceUID=f"1.2.3.{i}",
+                StudyInstanceUID=f"1.2.4.{i}", Modality="MR", **secret, **time,
+            )  # fmt: skip
+    Path("salt").write_text("5a" * 32)
+    said = [*medsoft("data", "index", "scans", "--out=out/index.csv", "--salt=salt")[1:]]
+    with Path("out/index.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    rows = [row | {"label": ("dark", "light")[int(row["series_uid"].split(".")[-1]) % 2]} for row in rows]
+    with Path("out/labelled.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    words = ["--config=volume", "--data.table=out/labelled.csv", "--data.id=id", "--data.patient=patient"]
+    words += ["--data.exam=exam", "--data.positive=light", *TINY_VOLUME, "--trainer.max_epochs=1"]
+    code, *outputs = medsoft("fit", *words, "--out=out/refused")
+    assert (code, "announce time points" in outputs[1]) == (2, True)
+    said += outputs
+    code, *outputs = medsoft("fit", *words, "--data.on_error=skip", "--out=out/run")
+    assert code == 3, outputs
+    said += outputs
+    assert "2 volumes, one after the other" in Path("out/run/errors.csv").read_text()
+    secrets = {"HOSP-4711", "Doe^Jane", *SECRET.values()}
+    assert found(secrets, written(Path("out"))) == []
+    assert found(secrets | {"Doe_Jane"}, {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}) == []
+    run = {path: text for path, text in written(Path("out")).items() if path.name not in ("errors.csv", *USERS_OWN)}
+    assert found({"Doe_Jane"}, run) == [], "paths are in tables alone"
 
 
 @pytest.fixture(scope="module")

@@ -55,15 +55,14 @@ def index_table(
             path, root = _path_of_series(place, kept, series_below)
             try:
                 _check_neighbours(root, [path for path, _ in failed], [path for path, _ in copies])
-                rows.append({"path": path, **_volume(kept), **_names(kept[0], salt)})
+                rows.append({"path": path, **_names(kept[0], salt), **_volume(kept)})
             except ReadError as error:
                 problems.append((path, "index", error.reason))
             continue
         for instance in kept:
             try:
-                image = _image(instance)
                 sample = pseudonym(salt, "image", word(instance.header, "SOPInstanceUID"))
-                rows.append({"path": str(instance.path), **image, **_names(instance, salt), "id": sample})
+                rows.append({"path": str(instance.path), **_names(instance, salt), **_image(instance), "id": sample})
             except ReadError as error:
                 problems.append((instance.path, "index", error.reason))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", kind="stable").reset_index(drop=True)
@@ -146,6 +145,9 @@ def _image(instance: Instance) -> dict[str, object]:
 
 def _names(instance: Instance, salt: bytes) -> dict[str, object]:
     header = instance.header
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+        if not word(header, keyword):
+            raise ReadError(f"does not say its {keyword}")
     series = number(header, "SeriesNumber")
     return {
         "id": pseudonym(salt, "series", instance.series),

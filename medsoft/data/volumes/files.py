@@ -116,13 +116,13 @@ class VolumeFiles:
             first = first_with.setdefault(key, row)
             if first != row and any(key):
                 advice = "keep one row of each, or tell them apart with data.laterality or data.box"
-                problems.append(Problem("duplicate", (row,), f"{key[0]}: the same volume as row {first}", advice))
+                problems.append(Problem("duplicate", (row,), f"the same volume as row {first}", advice))
         return problems
 
     def _check_paths(self, row: int) -> list[Problem]:
         problems = []
         there = False
-        for paths in self._paths.values():
+        for column, paths in self._paths.items():
             path = paths[row - 1]
             if not path:
                 continue
@@ -131,9 +131,9 @@ class VolumeFiles:
             place, _ = locate_series(file)
             if not Path(place).exists():
                 advice = f"paths start from {self._base}: correct them, or the option root (fit: --data.root)"
-                problems.append(Problem("missing file", (row,), path, advice))
+                problems.append(Problem("missing file", (row,), f"{column}: no such file or folder", advice))
             elif Path(place).is_file() and not Path(place).stat().st_size:
-                problems.append(Problem("empty file", (row,), path, "copy it again (it has 0 bytes)"))
+                problems.append(Problem("empty file", (row,), f"{column}: 0 bytes", "copy it again"))
         if not there:
             problems.append(Problem("empty path", (row,), "the path is empty", "fill it in or delete the row"))
         elif self.missing == "error":

@@ -292,14 +292,11 @@ def _channels(probe: VolumeReader, column: tuple[str, ...]) -> int:
         try:
             return len(probe.read(path).array)
         except ReadError as error:
-            reason = f"{path}: {error.reason}" if reason == "every path is empty" else reason
+            reason = f"the first {error.reason}" if reason == "every path is empty" else reason
     raise InputError(f"no volume can be read: {reason}")
 
 
 def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
-    rows, paths = part.frame["row"].tolist(), part.frame["path"].tolist()
+    rows = part.frame["row"].tolist()
     advice = "export these volumes again, change the options that the reason names, or delete the rows"
-    return [
-        Problem("unreadable volume", (rows[index],), f"{paths[index]}: {reason}", advice)
-        for index, reason in sorted(reasons.items())
-    ]
+    return [Problem("unreadable volume", (rows[index],), reason, advice) for index, reason in sorted(reasons.items())]
