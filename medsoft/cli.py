@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "slides export": ("medsoft.data.verbs_bags:export", "write feature files in the layout of another tool"),
     "evaluate": ("medsoft.evaluation.verbs:evaluate", "metrics with intervals, thresholds and calibration"),
     "compare": ("medsoft.evaluation.verbs:compare", "differences between models on the same samples, with intervals"),
+    "export": ("medsoft.deploy.export:export", "make a bundle of a run: all that prediction needs, in one folder"),
+    "weights add": (
+        "medsoft.deploy.weights_verbs:add",
+        "put a file into the folder of weights, with its hash and licence",
+    ),
+    "weights list": ("medsoft.deploy.weights_verbs:show", "what is in the folder of weights (MEDSOFT_WEIGHTS)"),
+    "weights verify": ("medsoft.deploy.weights_verbs:verify", "hash the weights again and compare with the manifest"),
     "weights convert": ("medsoft.deploy.weights:convert", "turn a softmax vision transformer into one without softmax"),
     "benchmark attention": ("medsoft.benchmark.verbs:attention", "time and memory of attention mechanisms as N grows"),
     "benchmark backbones": ("medsoft.benchmark.verbs:backbones", "time and memory of backbones as images grow"),
@@ -111,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb is None:
         return _fail(_unknown(words))
     module, function = VERBS[verb][0].split(":")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # timm's hub: nothing is ever fetched
     try:
         result = getattr(importlib.import_module(module), function)(words[len(verb.split()) :])
     except InputError as error:

@@ -41,6 +41,10 @@ usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a ver
   slides export          write feature files in the layout of another tool
   evaluate               metrics with intervals, thresholds and calibration
   compare                differences between models on the same samples, with intervals
+  export                 make a bundle of a run: all that prediction needs, in one folder
+  weights add            put a file into the folder of weights, with its hash and licence
+  weights list           what is in the folder of weights (MEDSOFT_WEIGHTS)
+  weights verify         hash the weights again and compare with the manifest
   weights convert        turn a softmax vision transformer into one without softmax
   benchmark attention    time and memory of attention mechanisms as N grows
   benchmark backbones    time and memory of backbones as images grow

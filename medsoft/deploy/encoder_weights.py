@@ -41,14 +41,25 @@ def load_encoder_weights(model: nn.Module, recipe: Recipe, weights: Path | None,
         load_pretrained(model, recipe.weights)
         return digest
     digest = checked_sha256(weights, expected_sha256)
+    model.load_state_dict(fitting_state(model, recipe, weights))
+    return digest
+
+
+def fitting_state(model: nn.Module, recipe: Recipe, weights: Path) -> dict[str, Tensor]:
+    """A file's weights under the names of the recipe's model, without a classification head.
+
+    Raises:
+        InputError: no plain state dict, or weights of another model.
+    """
     state = read_weights(weights)
     if recipe.name in KEY_MAPS:
         state = KEY_MAPS[recipe.name](state)
     config: Any = getattr(model, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
     heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
-    load_strictly(model, {key: value for key, value in state.items() if not key.startswith(heads)}, weights)
-    return digest
+    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+    _check_fits(model, state, weights)
+    return state
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
@@ -57,6 +68,11 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], source: Path) -> N
     Raises:
         InputError: it has others; some are named.
     """
+    _check_fits(model, state, source)
+    model.load_state_dict(state)
+
+
+def _check_fits(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     own = model.state_dict()
     wrong = {
         "missing": [key for key in own if key not in state],
@@ -74,7 +90,6 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], source: Path) -> N
             if names
         )
         raise InputError(f"{source}: these are not the weights of this encoder ({type(model).__name__}): {found}")
-    model.load_state_dict(state)
 
 
 def checked_sha256(file: Path, expected: str | None) -> str:

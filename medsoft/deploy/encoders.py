@@ -24,15 +24,15 @@ from medsoft.deploy.encoder import Encoder, Precision, choose_device, choose_pre
 from medsoft.deploy.encoder_weights import checked_sha256, load_encoder_weights
 from medsoft.deploy.run_encoder import find_run, load_run
 from medsoft.errors import InputError
+from medsoft.models.weights import refuse_fetching
 from medsoft.slides.recipes import Recipe, find_recipe, recipes
+from medsoft.weights_folder import weights_for
 
 Init = Literal["weights", "random"]
 SEED = 0
 """Of random weights."""
 LAYERS = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "ConvStem": ConvStem}
 """Layers that recipes name."""
-NOT_ARGUMENTS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
-"""Arguments of ``timm.create_model`` that fetch weights."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def build_encoder(
     Args:
         name: a recipe, a medsoft run (its folder, or a checkpoint in it), or a timm model.
         weights: local file, .safetensors or a state dict; not for a run, nor where the recipe's weights come with an
-            installed package.
+            installed package. None: those in the folder of weights that have the SHA-256, or are for the recipe.
         init: ``random`` takes seeded random weights instead, which a feature file then says.
         sha256: what the file's SHA-256 must be; None: anything.
         stated: mean, deviation, input size and arguments of a timm model that has no recipe.
@@ -108,9 +108,13 @@ def build_encoder(
             model = create_model(recipe)
         return Encoder(model, recipe, "", seed=SEED, device=where, precision=dtype)
     if weights is None and not recipe.weights:
+        weights = weights_for(recipe.name, sha256)
+        if weights is not None:
+            print(f"Weights of {recipe.name}: {weights}")
+    if weights is None and not recipe.weights:
         where_from = f" (see {recipe.source})" if recipe.source else ""
         raise InputError(
-            f"--encoder {name} needs its weights: --weights FILE{where_from}. Nothing is downloaded. "
+            f"--encoder {name} needs its weights: --weights FILE|NAME{where_from}. Nothing is downloaded. "
             "To try things out without: --encoder-init random"
         )
     model = create_model(recipe)
@@ -194,6 +198,5 @@ def _recipe(name: str, stated: Stated, init: str) -> Recipe:
     if min(std) <= 0:
         raise InputError(f"--std {std} must be above 0")
     arguments = dict(stated.arguments or {})
-    if refused := sorted(arguments.keys() & NOT_ARGUMENTS):
-        raise InputError(f"--encoder-args: {refused[0]} is none of the model's own; weights come with --weights")
+    refuse_fetching("--encoder-args", arguments, "--weights")
     return Recipe(name, name, mean, std, stated.input_px, stated.input_px, pooling="model", arguments=arguments)

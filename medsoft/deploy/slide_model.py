@@ -14,7 +14,8 @@ from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.data.hashing import quick_hash, sha256
 from medsoft.deploy.bag_answers import Question, bag_logits, explain_bag
 from medsoft.deploy.encoder import choose_device
-from medsoft.learn.slide_classifier import load_slide_classifier
+from medsoft.learn.bundle import Bundle
+from medsoft.learn.slide_classifier import checkpoint_file, load_slide_classifier
 from medsoft.slides.heatmap import Heatmap
 from medsoft.task import Task
 
@@ -29,19 +30,18 @@ class SlideModel:
         num_features: features a tile.
 
     Args:
-        checkpoint: of the run, or the run's folder.
+        source: a checkpoint, the folder of a run, or a bundle.
         device: ``auto``, ``cpu``, ``cuda`` …
 
     Raises:
-        InputError: no checkpoint of a slide classifier, or no such device.
+        InputError: no slide classifier, or no such device.
     """
 
-    def __init__(self, checkpoint: str, device: str) -> None:
+    def __init__(self, source: Path | Bundle, device: str) -> None:
         where = choose_device(device)
-        self._loaded = load_slide_classifier(Path(checkpoint))
+        self._loaded = load_slide_classifier(source)
         self._loaded.model.to(where)
-        path = Path(checkpoint)
-        self._sha256 = sha256(path / "checkpoints" / "best.ckpt" if path.is_dir() else path)
+        self._sha256 = sha256(source.weights if isinstance(source, Bundle) else checkpoint_file(source))
         self.task: Task = self._loaded.task
         self.slides = self._loaded.slides
         self.identity = EncoderIdentity(**self._loaded.features)

@@ -77,7 +77,7 @@ def write_answers(
     sources: Sequence[SlideSource],
     known: Known,
     probabilities: Mapping[str, np.ndarray],
-) -> None:
+) -> pd.DataFrame | None:
     """Write ``predictions.csv``, and ``metrics.json`` where true classes are known, which are printed too.
 
     Both are of this call's slides alone: what an earlier call left is replaced, or removed where there is nothing.
@@ -89,6 +89,9 @@ def write_answers(
         known: of all slides.
         probabilities: (C,) by id, of the slides that have some.
 
+    Returns:
+        The predictions table; None where no slide could be predicted.
+
     Raises:
         OSError: a file cannot be written.
     """
@@ -98,7 +101,7 @@ def write_answers(
         folder.predictions_csv.unlink(missing_ok=True)
         metrics.unlink(missing_ok=True)
         print("No slide could be predicted.")
-        return
+        return None
     frame = make_predictions(
         task,
         [sources[row].id for row in rows],
@@ -110,9 +113,10 @@ def write_answers(
     print(f"{len(rows)} of {len(sources)} slides predicted: {folder.predictions_csv}")
     if known.targets is None:
         metrics.unlink(missing_ok=True)
-        return
+        return frame
     scores = score_splits(frame, task)
     write_metrics(scores, metrics)
     for split, found in scores.items():
         values = [f"{name} {value:.3f}" for name, value in headline(found).items() if value is not None]
         print(f"{split} (n={found['n']}): {', '.join([*values, *found['notes']])}")
+    return frame

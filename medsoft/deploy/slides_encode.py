@@ -12,6 +12,7 @@ from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
 from medsoft.parsing import call
 from medsoft.slides.settings import TileSettings, TissueSettings
+from medsoft.weights_folder import find_weights
 
 if TYPE_CHECKING:
     from medsoft.deploy.encoder import Encoder
@@ -66,7 +67,7 @@ def encode_tiles(
         slides: Files, folders or globs, or one table (.csv, .parquet) with one row a slide.
         encoder: A recipe (docs/encoders.md), the folder of a run of medsoft fit on tiles, or a model of timm.
         out: The folder for features/, slides.csv, tiles/, overviews/ and, where slides failed, errors.csv.
-        weights: Local file with the encoder's weights, .safetensors or a state dict.
+        weights: Local file with the encoder's weights, .safetensors or a state dict; or its name in MEDSOFT_WEIGHTS.
         weights_sha256: What the SHA-256 of that file must be.
         encoder_init: random takes seeded random weights, to try things out; the feature files say so.
         mean: Of a timm model without a recipe, the mean that it was trained with, as R,G,B for values from 0 to 1.
@@ -161,7 +162,7 @@ def _build(
         _json(arguments),
     )
     # Other processes may run in other folders.
-    file = None if weights is None else Path(weights).absolute()
+    file = None if weights is None else find_weights(weights).absolute()
     if not is_plain(name) and Path(name).exists():
         name = str(Path(name).absolute())
     return partial(build_encoder, name, file, init, sha256, stated=stated, precision=precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
@@ -13,6 +13,10 @@ from medsoft.parsing import call
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.progress import SlidesProgress, slides_progress
 from medsoft.slides.sources import find_slides
+from medsoft.weights_folder import find_weights
+
+if TYPE_CHECKING:
+    from medsoft.learn.bundle import Bundle
 
 Precision = Literal["auto", "32", "16", "bf16"]
 Labels = str | int | list[str | int]
@@ -32,8 +36,9 @@ def heatmap(argv: Sequence[str]) -> int:
 
 def predict_slides(
     slides: list[str],
-    checkpoint: str,
     out: str,
+    checkpoint: str | None = None,
+    bundle: str | None = None,
     encoder: str | None = None,
     weights: str | None = None,
     heatmap: bool = True,
@@ -67,10 +72,12 @@ def predict_slides(
 
     Args:
         slides: Files, folders or globs; one table (.csv, .parquet) with one row a slide; or feature files.
-        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
         out: The folder for predictions.csv, slides.csv, tiles/, features/, heatmaps/ and errors.csv.
+        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
+        bundle: Folder of a bundle (medsoft export), in place of checkpoint.
         encoder: Name of the encoder, to check against the checkpoint's; the run's folder if medsoft trained it.
-        weights: Local file with the encoder's weights; its SHA-256 must be the one of the training.
+        weights: Local file with the encoder's weights, or its name in MEDSOFT_WEIGHTS; its SHA-256 must be that of the
+            training.
         heatmap: Draw heatmaps.
         classes: Draw heatmaps of this class, or these, into heatmaps/CLASS; else of the positive or predicted one.
         mpp: Resolution of the tiles in µm per pixel, to check against the checkpoint's.
@@ -109,12 +116,15 @@ def predict_slides(
     from medsoft.deploy.slide_table_answers import read_known, write_answers
     from medsoft.deploy.slide_tasks import AnswerOrder
     from medsoft.deploy.trained_encoder import Encoding, check_tiles
+    from medsoft.evaluation.decide import decide, write_decisions
+    from medsoft.learn.bundle import Bundle
 
     processes = Workers(scheduler, jobs, cluster)
     check_range("workers", 1 if workers is None else workers, 1)
     check_range("batch", batch, 1)
     check_range("max_unreadable", max_unreadable, 0, 1)
-    model = SlideModel(checkpoint, device if processes.scheduler == "local" else "cpu")
+    source = model_source(checkpoint, bundle)
+    model = SlideModel(source, device if processes.scheduler == "local" else "cpu")
     check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
     maps = Maps.of(model.task, classes) if heatmap else None
     if classes is not None and not heatmap:
@@ -125,28 +135,35 @@ def predict_slides(
     known = read_known(sources, model.task, {"patient": patient, "exam": exam, "split": split}, label, positive)
     folder = SlidesFolder(out)
     # Other processes may run in other folders.
-    file = Path(weights).absolute() if weights else None
+    file = find_weights(weights).absolute() if weights else None
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
+    if isinstance(source, Bundle) and source.encoder is not None and encoder is None and file is None:
+        encoder, file = (str(source.encoder), None) if source.encoder.is_dir() else (None, source.encoder)
     encoding = Encoding(encoder, file, batch, workers, max_unreadable, device, precision)
     order = AnswerOrder(
         out=folder.path.absolute(),
         device=device,
         on_one_machine=processes.on_one_machine,
-        build=partial(SlideModel, str(Path(checkpoint).absolute())),
+        build=partial(SlideModel, source),
         maps=maps,
     )
     with Cluster(processes, folder) as group:
         outcomes = make_features(sources, folder, model, encoding, group)
         with slides_progress(len(sources), "predicting") as progress:
             probabilities = answer_with(group, sources, outcomes, folder, order, model, progress)
-    write_answers(folder, model.task, sources, known, probabilities)
+    frame = write_answers(folder, model.task, sources, known, probabilities)
+    decisions = folder.path / "decisions.csv"
+    decisions.unlink(missing_ok=True)
+    if isinstance(source, Bundle) and frame is not None and (locked := source.locked()) is not None:
+        write_decisions(decide(frame, model.task, locked), decisions)
     return _exit_code(progress, folder)
 
 
 def draw_heatmaps(
     slides: list[str],
-    checkpoint: str,
     out: str,
+    checkpoint: str | None = None,
+    bundle: str | None = None,
     classes: str | list[str] | None = None,
     slide_mpp: float | None = None,
     root: str | None = None,
@@ -160,8 +177,9 @@ def draw_heatmaps(
 
     Args:
         slides: Files, folders or globs; one table (.csv, .parquet) with one row a slide; or feature files.
-        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
         out: The folder in which slides encode or slides predict left features/; heatmaps/ goes there.
+        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
+        bundle: Folder of a bundle (medsoft export), in place of checkpoint.
         classes: The class, or several, whose maps go into heatmaps/CLASS; else the positive or the predicted one.
         slide_mpp: Resolution of the slides' finest level in µm per pixel, in place of what the files say.
         root: Folder that relative paths of a table start from; the table's own folder if not given.
@@ -181,7 +199,7 @@ def draw_heatmaps(
     from medsoft.deploy.slide_features import find_features
     from medsoft.deploy.slide_model import SlideModel
 
-    model = SlideModel(checkpoint, device)
+    model = SlideModel(model_source(checkpoint, bundle), device)
     maps = Maps.of(model.task, classes)
     sources = find_slides(
         slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
@@ -192,6 +210,19 @@ def draw_heatmaps(
         answer_slides(sources, outcomes, model, folder, maps, progress)
     print(f"Heatmaps: {folder.path / 'heatmaps'}")
     return _exit_code(progress, folder)
+
+
+def model_source(checkpoint: str | None, bundle: str | None) -> Path | Bundle:
+    """Where the model comes from.
+
+    Raises:
+        InputError: neither is given, or both; or the bundle is not whole.
+    """
+    from medsoft.learn.bundle import Bundle
+
+    if (checkpoint is None) == (bundle is None):
+        raise InputError("name the model with --checkpoint (a run of medsoft fit), or with --bundle; one of the two")
+    return Bundle(Path(bundle).absolute()) if bundle is not None else Path(str(checkpoint)).absolute()
 
 
 def _exit_code(progress: SlidesProgress, folder: SlidesFolder) -> int:

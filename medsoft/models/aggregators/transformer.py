@@ -161,7 +161,9 @@ class TransformerAggregator(Aggregator):
         if coords_BN2_um is not None:
             coords_BN2_um = zero_padding(coords_BN2_um, mask_BN)
         tiles_BND = self._tokens(zero_padding(x_BNF, mask_BN), coords_BN2_um)
-        x_BND = torch.cat([self.cls_token.to(tiles_BND.dtype).expand(len(tiles_BND), -1, -1), tiles_BND], dim=1)
+        # shape[0], and not len(), which would fix the number of bags of an exported model.
+        cls_B1D = self.cls_token.to(tiles_BND.dtype).expand(tiles_BND.shape[0], -1, -1)
+        x_BND = torch.cat([cls_B1D, tiles_BND], dim=1)
         mask = None
         if mask_BN is not None:
             mask = torch.cat([mask_BN.new_ones(len(mask_BN), 1), mask_BN], dim=1)
