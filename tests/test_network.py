@@ -60,7 +60,7 @@ MODELS = {
 def test_a_graph_answers_as_the_model_at_every_size(tmp_path, name):
     make, format = MODELS[name]
     model = make()
-    found = network._export(tmp_path / network.FILES[format], format, model, network._fixed(model))
+    found = network._export(tmp_path / network.FILES[format], format, model, network.fixed_network(model))
     assert all(value <= TOLERANCE[output] / 10 for output, value in found["largest_difference"].items())
     axes = next(iter(found["inputs"].values()))
     expected = {"any size": ["batch", 3, "32*height", "32*width"], "bags": ["batch", "tiles", 12]}
@@ -77,7 +77,7 @@ def test_a_graph_with_other_answers_is_refused(tmp_path, monkeypatch):
     other = of_bags("mean", dim=16)
     other.aggregator.head.bias.data += 0.01
     with pytest.raises(RunError, match="differ from the model's"):
-        network._export(tmp_path / "model.pt2", "torch-export", model, network._fixed(other))
+        network._export(tmp_path / "model.pt2", "torch-export", model, network.fixed_network(other))
 
 
 def test_a_bundles_network_gives_the_predictions_of_the_run(medsoft, run, images, tmp_path):  # noqa: F811

@@ -6,23 +6,22 @@ fixed form (reordered), and ``soft`` inverts by a fixed number of Newton steps (
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medsoft.errors import InputError, RunError
-from medsoft.layers.seqnorm import SeqNormAttention
 from medsoft.learn.bundle import Bundle
 from medsoft.learn.rebuild import load_classifier
 from medsoft.learn.table_classifier import TableClassifier
 from medsoft.models.aggregators import Aggregator, TransformerAggregator
+from medsoft.models.fixed_form import with_fixed_form
 from medsoft.task import BagSpec, DataSpec
 
 FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
@@ -92,17 +91,13 @@ def export_networks(bundle: Bundle, formats: Sequence[str]) -> list[dict[str, An
         RunError: a file does not answer as the model does.
     """
     classifier = load_classifier(bundle)
-    fixed = _fixed(classifier)
+    fixed = fixed_network(classifier)
     return [_export(bundle.path / FILES[format], format, classifier, fixed) for format in formats]
 
 
-def _fixed(classifier: TableClassifier) -> Network:
+def fixed_network(classifier: TableClassifier) -> Network:
     """The network in one form for every size."""
-    network = Network(copy.deepcopy(classifier)).eval().requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, SeqNormAttention):
-            module.form = "reordered"
-    return network
+    return cast(Network, with_fixed_form(Network(classifier)))
 
 
 def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
