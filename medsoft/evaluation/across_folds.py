@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.evaluation.bootstrap import Units, make_units, patients_of, percentile_interval, resample
-from medsoft.evaluation.estimates import Estimate, estimates
+from medsoft.evaluation.estimates import CURVES, Estimate, estimates
 from medsoft.evaluation.folds import strata_by_fold
 from medsoft.evaluation.locked import Locked
 from medsoft.evaluation.measures import measures
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.scorecard import COUNTS, Key, Measure, Probabilistic, Ranked, Values, scorecard
+from medsoft.evaluation.selective import selective_measures
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.thresholds import OperatingPoint
 from medsoft.task import Task
@@ -160,7 +161,11 @@ def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: L
         for part in parts
     }
     own = {fold: scorecard(card, units.ones) for fold, card in cards.items()}
-    keys = [key for key in dict.fromkeys(key for values in own.values() for key in values) if key.metric not in COUNTS]
+    keys = [
+        key
+        for key in dict.fromkeys(key for values in own.values() for key in values)
+        if key.metric not in (*COUNTS, *CURVES)
+    ]
     defined = {key: [fold for fold, v in own.items() if key in v and np.isfinite(v[key]).all()] for key in keys}
 
     def means(weights_BU: FloatArray) -> dict[Key, FloatArray]:
@@ -203,6 +208,7 @@ def _measures(
     settings: Settings,
 ) -> list[Measure]:
     found = measures(part.frame, task, unit_N, points)
+    found += selective_measures(part.frame, task, unit_N, part.level, settings.uncertainty)
     if task is None:
         return found
     found[0] = Ranked(part.frame, task, unit_N, points, settings.prevalences)

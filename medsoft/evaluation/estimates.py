@@ -19,7 +19,7 @@ from medsoft.evaluation.scorecard import COUNTS, Key, Values
 from medsoft.task import Task
 
 FloatArray = npt.NDArray[np.float64]
-CURVES = ("roc", "net_benefit")
+CURVES = ("roc", "net_benefit", "risk_coverage")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class Part:
         calibration: by class or label, as predicted ("") and recalibrated.
         top_label_error: calibration error of the predicted class's probability, likewise; for several classes.
         curves: by class or label.
+        risk_coverage: errors among the rows that are answered, by label, "" for the whole table; empty where nothing
+            says how certain the answers are.
         groups: subgroups; by row only.
         frame: the samples with a target, as a predictions table.
         recalibrated: the same with recalibrated probabilities, or None.
@@ -79,6 +81,7 @@ class Part:
     calibration: dict[str, dict[str, Calibration]]
     top_label_error: dict[str, float]
     curves: dict[str, ClassCurves]
+    risk_coverage: dict[str, Curve]
     groups: list[GroupEstimate]
     frame: pd.DataFrame
     recalibrated: pd.DataFrame | None

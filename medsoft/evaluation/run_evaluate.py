@@ -39,6 +39,7 @@ def evaluate(
     recalibrate: str | None = None,
     locked: str | None = None,
     prevalences: float | str | list[float] | None = None,
+    uncertainty: str | None = None,
     draws: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -69,6 +70,8 @@ def evaluate(
         recalibrate: temperature, isotonic or none; temperature if not given and where there are rows to fit on.
         locked: locked.json of an earlier evaluation, whose thresholds and recalibration are then used.
         prevalences: For further PPV and NPV, with commas between, such as 0.01,0.05.
+        uncertainty: Column by which selective prediction sets rows aside, such as spread_ill or ood_score; the
+            predicted class's probability if not given.
         draws: Of the bootstrap over patients.
         seed: Of the bootstrap.
         confidence: Of all intervals.
@@ -99,6 +102,7 @@ def evaluate(
         recalibrate=recalibrate,
         prevalences=_numbers(prevalences),
         levels=None if by is None else tuple(words(by)),
+        uncertainty=uncertainty,
     )
     chosen_before = None
     if locked is not None:
@@ -209,7 +213,7 @@ def across_table(across: AcrossFolds) -> Table:
 
 
 _SHOWN = {"auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"}
-_SHOWN |= {"brier", "mae", "bias", "r2", "concordance"}
+_SHOWN |= {"brier", "aurc", "mae", "bias", "r2", "concordance"}
 
 
 def _is_shown(estimate: Estimate | FoldsEstimate, several: bool) -> bool:

@@ -28,6 +28,7 @@ from medsoft.evaluation.scorecard import (
     Values,
     scorecard,
 )
+from medsoft.evaluation.selective import COVERAGES, selective_measures
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import GroupEstimate, subgroup_estimates
 from medsoft.evaluation.thresholds import OperatingPoint
@@ -70,6 +71,7 @@ def score_part(
     ]
     if task.kind in ("multiclass", "ordinal"):
         parts.append(Classified(known, task, units.of_row))
+    parts += selective_measures(known, task, units.of_row, level.name, settings.uncertainty)
     if recalibrated is not None:
         parts.append(Probabilistic(recalibrated, task, units.of_row, how))
     part = _empty_part(level, known_N, known, units, task)
@@ -87,6 +89,7 @@ def score_part(
         calibration=_calibration(known, recalibrated, how, task, units, settings),
         top_label_error=_top_label_errors(known, recalibrated, how, task),
         curves=_curves(point, drawn, known, recalibrated, task, units, settings.confidence),
+        risk_coverage=_risk_coverage(point, drawn, settings.confidence),
         groups=_groups(known, known_N, task, units, groups, points, settings),
         recalibrated=recalibrated,
     )
@@ -100,10 +103,17 @@ def score_regression(level: Level, settings: Settings, groups: pd.DataFrame | No
     part = _empty_part(level, known_N, known, units, None)
     if not len(known):
         return part
-    measured = Measured(known, units.of_row)
-    drawn = resample(units, measured, settings.draws, settings.seed)
-    found = estimates(measured(units.ones), drawn, known, None, units, settings.confidence, {})
-    return replace(part, estimates=found, groups=_groups(known, known_N, None, units, groups, (), settings))
+    parts: list[Measure] = [Measured(known, units.of_row)]
+    parts += selective_measures(known, None, units.of_row, level.name, settings.uncertainty)
+    point = scorecard(parts, units.ones)
+    drawn = resample(units, lambda weights: scorecard(parts, weights), settings.draws, settings.seed)
+    found = estimates(point, drawn, known, None, units, settings.confidence, {})
+    return replace(
+        part,
+        estimates=found,
+        risk_coverage=_risk_coverage(point, drawn, settings.confidence),
+        groups=_groups(known, known_N, None, units, groups, (), settings),
+    )
 
 
 def _groups(
@@ -157,6 +167,7 @@ def _empty_part(
         calibration={},
         top_label_error={},
         curves={},
+        risk_coverage={},
         groups=[],
         frame=known,
         recalibrated=None,
@@ -248,6 +259,11 @@ def _curves(
             better = Curve(NET_BENEFIT_THRESHOLDS, after[Key("net_benefit", name)][0], none, none)
         curves[name] = ClassCurves(roc, benefit, better, float(question.truth.mean()))
     return curves
+
+
+def _risk_coverage(point: Values, drawn: dict[Key, FloatArray], confidence: float) -> dict[str, Curve]:
+    keys = [key for key in point if key.metric == "risk_coverage"]
+    return {key.class_name: _curve(COVERAGES, point, drawn, key, confidence) for key in keys}
 
 
 def _curve(x: FloatArray, point: Values, drawn: dict[Key, FloatArray], key: Key, confidence: float) -> Curve:

@@ -32,6 +32,7 @@ class Settings:
         recalibrate: temperature, isotonic or none; None for temperature where there are rows to fit on.
         prevalences: for further PPV and NPV.
         levels: of row, exam and patient; None for those that differ.
+        uncertainty: column by which selective prediction sets rows aside; None for the predicted class's probability.
     """
 
     draws: int = 2000
@@ -44,6 +45,7 @@ class Settings:
     recalibrate: str | None = None
     prevalences: tuple[float, ...] = ()
     levels: tuple[str, ...] | None = None
+    uncertainty: str | None = None
 
     def __post_init__(self) -> None:
         check_range("draws", self.draws, 1)

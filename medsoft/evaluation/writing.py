@@ -94,6 +94,7 @@ def write_evaluation(
 
 def draw_part(part: Part, task: Task | None, folder: Path, confidence: float = 0.95, note: str = "") -> list[Path]:
     """Draw the pictures of a part for which there is material; ``confidence`` is that of its intervals."""
+    from medsoft.evaluation.pictures.coverage import risk_coverage
     from medsoft.evaluation.pictures.decision import decision_curve
     from medsoft.evaluation.pictures.forest import forest, group_rows
     from medsoft.evaluation.pictures.panels import describe
@@ -106,6 +107,8 @@ def draw_part(part: Part, task: Task | None, folder: Path, confidence: float = 0
     if part.curves and task is not None:
         written.append(roc_band(part, task, folder / f"roc_band{suffix}.png", note))
         written.append(decision_curve(part, task, folder / f"decision_curve{suffix}.png", note))
+    if part.risk_coverage:
+        written.append(risk_coverage(part, task, folder / f"risk_coverage{suffix}.png", note))
     if part.calibration and task is not None:
         written.append(reliability(part, task, folder / f"reliability{suffix}.png", note))
     if task is None and part.n:
@@ -174,6 +177,7 @@ def _part_json(part: Part) -> dict[str, Any]:
             }
             for name, curves in part.curves.items()
         },
+        "risk_coverage": {name: curve.to_json() for name, curve in part.risk_coverage.items()},
         "subgroups": [group.to_json() for group in part.groups],
     }
 
@@ -198,18 +202,16 @@ def _reliability_rows(part: Part) -> list[dict[str, Any]]:
 
 
 def _curve_rows(part: Part) -> list[dict[str, Any]]:
-    rows = []
+    found = [("risk_coverage", name, curve) for name, curve in part.risk_coverage.items()]
     for name, curves in part.curves.items():
-        for kind, curve in (
-            ("roc", curves.roc),
-            ("net_benefit", curves.net_benefit),
-            ("net_benefit_recalibrated", curves.net_benefit_recalibrated),
-        ):
-            if curve is None:
-                continue
-            for at in range(len(curve.x)):
-                band = {"low": curve.low[at], "high": curve.high[at]} if len(curve.low) else {"low": None, "high": None}
-                rows.append({**_about(part), "class": name, "curve": kind, "x": curve.x[at], "y": curve.y[at], **band})
+        found += [("roc", name, curves.roc), ("net_benefit", name, curves.net_benefit)]
+        if curves.net_benefit_recalibrated is not None:
+            found.append(("net_benefit_recalibrated", name, curves.net_benefit_recalibrated))
+    rows = []
+    for kind, name, curve in found:
+        for at in range(len(curve.x)):
+            band = {"low": curve.low[at], "high": curve.high[at]} if len(curve.low) else {"low": None, "high": None}
+            rows.append({**_about(part), "class": name, "curve": kind, "x": curve.x[at], "y": curve.y[at], **band})
     return rows
 
 
