@@ -368,7 +368,8 @@ def test_the_command_writes_everything(medsoft, tmp_path: Path) -> None:
     assert names == {
         *("evaluation.json", "metrics.csv", "calibration.csv", "reliability.csv", "curves.csv", "subgroups.csv"),
         *("locked.json", "thresholds.csv", "recalibrated.csv", "report.html", "report.json"),
-        *(f"pictures/{kind}_{split}{level}.png" for kind in ("roc_band", "reliability", "decision_curve")
+        *(f"pictures/{kind}_{split}{level}.png"
+          for kind in ("roc_band", "reliability", "decision_curve", "risk_coverage")
           for split in ("val", "test") for level in ("", "_patient")),
         *(f"pictures/subgroups_auroc_{split}.png" for split in ("val", "test")),
     }  # fmt: skip
