@@ -16,9 +16,10 @@ import torch
 from medsoft.data.bags.bag_file import open_bag
 from medsoft.data.pyramid import write_pyramid
 from medsoft.deploy import bag_answers
-from medsoft.deploy.bag_answers import default_question, explain_bag, question_about
+from medsoft.deploy.bag_answers import explain_bag
 from medsoft.errors import InputError
 from medsoft.evaluation.predictions import read_predictions
+from medsoft.learn.question import default_question, question_about
 from medsoft.learn.slide_classifier import SlideClassifier, load_slide_classifier
 from medsoft.slides.heatmap_files import SUFFIXES
 from medsoft.task import BagSpec, Task

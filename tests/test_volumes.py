@@ -372,7 +372,8 @@ class TestPhantoms:
         pd.testing.assert_frame_equal(few, more.head(4))
         same = [nibabel.load(f"p{n}/{few['path_post1'][2]}").get_fdata() for n in (4, 12)]
         assert np.array_equal(*same)
-        assert more.groupby("patient")["label"].apply(sorted).map(tuple).unique().tolist() == [("healthy", "lesion")]
+        ill = more.groupby("patient")["label"].apply(lambda labels: (labels == "lesion").any())
+        assert ill.to_numpy().reshape(-1, 2).sum(axis=1).tolist() == [1, 1, 1]  # one of every two patients
         assert ((more["lesion_mm3"] > 0) == (more["label"] == "lesion")).all()
 
         code, out, err = medsoft(
@@ -392,7 +393,7 @@ class TestPhantoms:
         for site in ("A", "B"):
             affine = affine_of(site)
             for side in (0, 1):
-                phases, lesions_mm3 = draw_breasts(0, 1, site, affine, side)
+                phases, lesions_mm3 = draw_breasts(0, 1, site, affine, (side == 0, side == 1))
                 assert lesions_mm3[side] > 0 == lesions_mm3[1 - side]
                 uptake = located((phases[1] - phases[0])[None], affine)
                 right, left = (

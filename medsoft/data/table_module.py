@@ -158,6 +158,10 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         """A loaded part, its rows in the order of its loader."""
         return self._parts[split][0]
 
+    def dataset(self, split: str) -> SampleDataset:
+        """A loaded part's data set, its samples in the order of ``part``."""
+        return self._parts[split][1]
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented; see ``medsoft.data.sampling``."""
         part, dataset = self._parts["train"]

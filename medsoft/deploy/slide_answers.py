@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from medsoft.data.bags.bag_file import Bag, BagError, open_bag
-from medsoft.deploy.bag_answers import Question, default_question, question_about
 from medsoft.deploy.slide_features import features_of, holds_features
 from medsoft.deploy.slide_model import SlideModel
+from medsoft.learn.question import Question, default_question, question_about
 from medsoft.slides.errors import SlideError
 from medsoft.slides.folder import Outcome, SlidesFolder
 from medsoft.slides.heatmap import Pixels, thumbnail_of

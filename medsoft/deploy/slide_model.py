@@ -12,9 +12,10 @@ from medsoft import __version__
 from medsoft.data.bags.bag_file import Bag, BagError
 from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.data.hashing import quick_hash, sha256
-from medsoft.deploy.bag_answers import Question, bag_logits, explain_bag
+from medsoft.deploy.bag_answers import bag_logits, explain_bag
 from medsoft.deploy.encoder import choose_device
 from medsoft.learn.bundle import Bundle
+from medsoft.learn.question import Question
 from medsoft.learn.slide_classifier import checkpoint_file, load_slide_classifier
 from medsoft.slides.heatmap import Heatmap
 from medsoft.task import Task

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
 from medsoft.errors import InputError, check_range
-from medsoft.learn.covariates import CovariateHead, restore_covariates
 from medsoft.learn.optimisation import parameter_groups
 from medsoft.learn.table_classifier import TableClassifier
 from medsoft.models.weights import load_pretrained, refuse_fetching
@@ -73,7 +72,6 @@ class Classifier(TableClassifier):
         self.head = nn.Linear(_feature_width(self.backbone, spec), self.objective.outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.covariates = CovariateHead(spec.covariates, self.objective.outputs) if spec.covariates else None
         self.train()  # Lightning begins with the modes that it finds, so that a frozen backbone must be in its own
 
     def forward(self, image_BCx: Tensor, covariates_BN: Tensor | None = None) -> Tensor:
@@ -112,29 +110,20 @@ class Classifier(TableClassifier):
         heads = nn.ModuleList([self.head] if self.covariates is None else [self.head, self.covariates])
         return parameter_groups(self.backbone, heads, self.lr, self.weight_decay, self.layer_decay)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the covariates' names and scale too."""
-        super().on_save_checkpoint(checkpoint)
-        if self.covariates is not None:
-            checkpoint["medsoft"]["covariates"] = self.covariates.state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another task, or that were trained with other covariates.
-
-        Raises:
-            InputError: the task or the covariates differ.
-        """
-        super().on_load_checkpoint(checkpoint)
-        restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
-
     def facts(self) -> dict[str, Any]:
         """The backbone's name, and what it is shown."""
         shown = {"channels": self.spec.channels, "image_size": list(self.spec.image_size)}
         return {"backbone": self.backbone_name, **shown}
 
 
-def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.Module:
+def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any], option: str = "backbone") -> nn.Module:
     """A timm model without a head, for the image size where it must know it.
+
+    Args:
+        name: that timm knows.
+        spec: of the images.
+        arguments: for timm.
+        option: of the model that names it, for messages.
 
     Raises:
         InputError: no model of this name (the nearest are listed), or arguments that it does not take.
@@ -143,7 +132,7 @@ def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.
         import difflib
 
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise InputError(f"model.backbone: no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        raise InputError(f"model.{option}: no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     refuse_fetching("model.backbone_args", arguments, "model.pretrained")
     settings = {"num_classes": 0, "in_chans": spec.channels} | arguments
     of_size: dict[str, Any] = {"img_size": spec.image_size}
@@ -155,7 +144,7 @@ def create_backbone(name: str, spec: DataSpec, arguments: dict[str, Any]) -> nn.
         except TypeError:  # convolutional networks take any size and no such argument
             model = timm.create_model(name, **settings)
     except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"model.backbone_args: {name} cannot be built with {arguments}: {error}") from None
+        raise InputError(f"model.{option}_args: {name} cannot be built with {arguments}: {error}") from None
     network: nn.Module = model
     return network
 

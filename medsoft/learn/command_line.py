@@ -148,6 +148,7 @@ class CommandLine(LightningCLI):
             text = "Folder of a run, for its best checkpoint, or a checkpoint file; several, or a crossval folder."
             add("ckpt_path", str | list[str] | None, None, text)
             add("tta", int, 1, "Average over so many mirrored and turned views, of those that the recipe allows.")
+            add("maps", int, 0, "Write maps of shares of so many volumes of each part, as NIfTI and as pictures.")
             add("bundle", str | None, None, "Folder of a bundle (medsoft export), in place of ckpt_path.")
 
         def add_for_fit(name: str, kind: Any, default: Any, text: str) -> None:

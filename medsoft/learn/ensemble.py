@@ -43,6 +43,8 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
         InputError: a member cannot be read, answers another question, or was trained on another split.
     """
     words, notes = _with_a_common_split(verb, words, members)
+    if option(words, "--maps") not in (None, "0"):
+        raise InputError("--maps is of one model: name a single checkpoint with --ckpt_path")
     lines: dict[str, CommandLine] = {}
     sharing: dict[str, list[int]] = {}
     for index, member in enumerate(members):

@@ -41,6 +41,7 @@ class RunFolder:
         self.exam_metrics = path / "metrics_exams.json"
         self.errors = path / "errors.csv"
         self.pictures = path / "pictures"
+        self.maps = path / "maps"
         self.tensorboard = path / "tensorboard"
         self.last = path / "checkpoints" / "last.ckpt"
         self.best = path / "checkpoints" / "best.ckpt"

@@ -15,6 +15,7 @@ from medsoft.data.transforms.views import View
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
+from medsoft.learn.covariates import CovariateHead, restore_covariates
 from medsoft.learn.objectives import Quantity, build_objective
 from medsoft.learn.optimisation import WarmupCosine
 from medsoft.task import Spec
@@ -62,6 +63,8 @@ class TableClassifier(LightningModule):
             self.objective = build_objective(spec.task, weights, label_smoothing, spec.target_scale, regression_loss)
         except ValueError as error:
             raise InputError(f"model: {error}") from None
+        covariates = getattr(spec, "covariates", None)
+        self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
         self.views: tuple[View, ...] = ()
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -131,12 +134,14 @@ class TableClassifier(LightningModule):
         checkpoint["medsoft"] = {"task": asdict(self.spec.task), **self.facts()}
         if isinstance(self.objective, Quantity):
             checkpoint["medsoft"]["target_scale"] = self.objective.scale
+        if self.covariates is not None:
+            checkpoint["medsoft"]["covariates"] = self.covariates.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were trained for another task.
+        """Refuse weights that were trained for another task, or with other covariates.
 
         Raises:
-            InputError: other task or classes than the configuration's.
+            InputError: other task, classes or covariates than the configuration's.
         """
         trained = checkpoint.get("medsoft", {}).get("task")
         asked = asdict(self.spec.task)
@@ -148,6 +153,7 @@ class TableClassifier(LightningModule):
         if isinstance(self.objective, Quantity):
             mean, sd = checkpoint["medsoft"]["target_scale"]
             self.objective.scale = (float(mean), float(sd))
+        restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
 
 
 def balanced_weights(spec: Spec) -> Tensor:

