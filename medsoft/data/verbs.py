@@ -33,7 +33,7 @@ def index(argv: Sequence[str]) -> int:
         f"{word}=true" if word in bare and after not in ("true", "false") else word
         for word, after in zip(argv, followed, strict=True)
     ]
-    return int(call(verbs_index.index, words, "data index", positional="folder"))
+    return int(call(verbs_index.index, words, "data index", positional="folder") or 0)
 
 
 def phantom(argv: Sequence[str]) -> None:
