@@ -115,7 +115,7 @@ def test_an_unknown_verb_of_a_group_gets_the_group(medsoft):
     for words in (["data"], ["data", "chekc"]):
         code, _, err = medsoft(*words)
         assert code == 2
-        assert "medsoft data does: check, split, show, phantom" in err
+        assert "medsoft data does: check, split, index, show, phantom" in err
 
 
 def test_help_of_a_group_lists_its_verbs(medsoft):
