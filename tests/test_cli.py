@@ -145,6 +145,7 @@ def test_help_lists_every_option_with_type_default_and_a_sentence(ends, monkeypa
     listed = options_listed(ends("fit", "--config", "fundus", "--help"))
     set_elsewhere = {"self", "data.transforms", "data.seed", "data.stage", "model.spec"}
     expected = {"seed_everything", "name", "out", "resume", "monitor", "patience", "ema_decay", "save_every_n_steps"}
+    expected |= {"ood_quantile"}
     for group, made in {"transforms": Fundus, "data": ImageDataModule, "model": Classifier, "trainer": Trainer}.items():
         expected |= {f"{group}.{name}" for name in inspect.signature(made).parameters}
     expected -= set_elsewhere | {f"trainer.{name}" for name in SET_BY_MEDSOFT | WITHOUT_USE}
@@ -166,7 +167,7 @@ def test_help_lists_every_option_with_type_default_and_a_sentence(ends, monkeypa
 def test_help_of_the_other_verbs_leaves_out_what_belongs_to_fit(ends, verb):
     listed = options_listed(ends(verb, "--help"))
     assert "ckpt_path" in listed
-    assert not {"resume", "monitor", "patience", "ema_decay", "save_every_n_steps"} & listed.keys()
+    assert not {"resume", "monitor", "patience", "ema_decay", "save_every_n_steps", "ood_quantile"} & listed.keys()
 
 
 @pytest.mark.parametrize(

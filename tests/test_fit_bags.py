@@ -182,7 +182,7 @@ def test_what_is_no_slide_classifier_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint"):
         load_slide_classifier(tmp_path / "none.ckpt")
     torch.save({"state_dict": {}, "medsoft": {"task": {}, "backbone": "resnet18"}}, tmp_path / "image.ckpt")
-    with pytest.raises(InputError, match="no checkpoint of a slide classifier"):
+    with pytest.raises(InputError, match="holds no slide classifier"):
         load_slide_classifier(tmp_path / "image.ckpt")
 
 

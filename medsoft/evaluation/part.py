@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medsoft.evaluation.abstention import Abstention
 from medsoft.evaluation.calibration import Calibration
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.subgroups import GroupEstimate
@@ -62,6 +63,7 @@ class Part:
         risk_coverage: errors among the rows that are answered, by label, "" for the whole table; empty where nothing
             says how certain the answers are.
         groups: subgroups; by row only.
+        abstention: what is left where the model abstains, by row; None for tables that say nothing of it.
         frame: the samples with a target, as a predictions table.
         recalibrated: the same with recalibrated probabilities, or None.
         notes: what to know before reading.
@@ -83,6 +85,7 @@ class Part:
     curves: dict[str, ClassCurves]
     risk_coverage: dict[str, Curve]
     groups: list[GroupEstimate]
+    abstention: Abstention | None
     frame: pd.DataFrame
     recalibrated: pd.DataFrame | None
     notes: list[str]

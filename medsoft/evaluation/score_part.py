@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medsoft.evaluation.abstention import abstention
 from medsoft.evaluation.arrays import has_target, one_against_rest, probabilities, targets
 from medsoft.evaluation.bootstrap import Units, make_units, patients_of, resample
 from medsoft.evaluation.calibration import Calibration, calibrate, top_label_error
@@ -83,6 +84,8 @@ def score_part(
     found = estimates(point, drawn, known, task, units, settings.confidence, chosen.thresholds)
     if own and settings.optimistic:
         found = [_marked(estimate, chosen) for estimate in found]
+    aside = abstention(known, task, units, points, settings)
+    part.notes.extend([aside.said()] if aside else [])
     return replace(
         part,
         estimates=found,
@@ -91,6 +94,7 @@ def score_part(
         curves=_curves(point, drawn, known, recalibrated, task, units, settings.confidence),
         risk_coverage=_risk_coverage(point, drawn, settings.confidence),
         groups=_groups(known, known_N, task, units, groups, points, settings),
+        abstention=aside,
         recalibrated=recalibrated,
     )
 
@@ -108,11 +112,14 @@ def score_regression(level: Level, settings: Settings, groups: pd.DataFrame | No
     point = scorecard(parts, units.ones)
     drawn = resample(units, lambda weights: scorecard(parts, weights), settings.draws, settings.seed)
     found = estimates(point, drawn, known, None, units, settings.confidence, {})
+    aside = abstention(known, None, units, (), settings)
+    part.notes.extend([aside.said()] if aside else [])
     return replace(
         part,
         estimates=found,
         risk_coverage=_risk_coverage(point, drawn, settings.confidence),
         groups=_groups(known, known_N, None, units, groups, (), settings),
+        abstention=aside,
     )
 
 
@@ -169,6 +176,7 @@ def _empty_part(
         curves={},
         risk_coverage={},
         groups=[],
+        abstention=None,
         frame=known,
         recalibrated=None,
         notes=notes,

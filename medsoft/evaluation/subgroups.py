@@ -174,7 +174,7 @@ def subgroup_estimates(
             (rows, key): value
             for rows, parts in sets.items()
             for key, value in scorecard(parts, weights).items()
-            if _is_shown(key, task) or key.metric in COUNTS
+            if is_shown(key, task) or key.metric in COUNTS
         }
 
     if not sets:
@@ -209,8 +209,8 @@ def subgroup_estimates(
     return found
 
 
-def _is_shown(key: Key, task: Task | None) -> bool:
-    """The few metrics of a subgroup: of the whole table, for multilabel also those of each label."""
+def is_shown(key: Key, task: Task | None) -> bool:
+    """Whether it is one of the few metrics of a subgroup: of the whole table, for multilabel also of each label."""
     if task is None:
         return key.metric in ("mae", "bias", "r2")
     if task.kind in ("multiclass", "ordinal"):

@@ -71,6 +71,8 @@ def write_evaluation(
     written += _table(out / "calibration.csv", (row for part in parts for row in _calibration_rows(part)))
     written += _table(out / "reliability.csv", (row for part in parts for row in _reliability_rows(part)))
     written += _table(out / "curves.csv", (row for part in parts for row in _curve_rows(part)))
+    aside = ((_about(part), part.abstention) for part in parts)
+    written += _table(out / "abstention.csv", (about | row for about, found in aside if found for row in found.rows()))
     written += _table(out / "subgroups.csv", (_about(p) | g.to_json() for p in parts for g in p.groups))
     if evaluation.locked is not None:
         write_metrics(evaluation.locked.to_json(), out / "locked.json")
@@ -178,6 +180,7 @@ def _part_json(part: Part) -> dict[str, Any]:
             for name, curves in part.curves.items()
         },
         "risk_coverage": {name: curve.to_json() for name, curve in part.risk_coverage.items()},
+        "abstention": part.abstention.rows() if part.abstention else None,
         "subgroups": [group.to_json() for group in part.groups],
     }
 

@@ -163,6 +163,13 @@ class CommandLine(LightningCLI):
         )
         add_for_fit("patience", int | None, None, "Stop after so many epochs without a better metric; else not at all.")
         add_for_fit("ema_decay", float | None, None, "Average the weights with this decay a step, such as 0.999.")
+        add_for_fit(
+            "ood_quantile",
+            float | None,
+            0.99,
+            "Share of the validation part that is familiar; what lies farther from the training part makes predict "
+            "abstain. null for no such score.",
+        )
         add_for_fit("save_every_n_steps", int | None, None, "Save the state every so many steps too, not only epochs.")
 
     def instantiate_classes(self) -> None:

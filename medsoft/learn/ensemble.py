@@ -16,6 +16,7 @@ import pandas as pd
 from medsoft.errors import InputError, RunError
 from medsoft.learn.checkpoints import Checkpoint, load_weights
 from medsoft.learn.command_line import CommandLine, option, read_configuration, split_of_this_table
+from medsoft.learn.features import find_familiar
 from medsoft.learn.outcome import load_splits, predict_table, show_path, use_views, write_errors_if_any, write_outcome
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer
@@ -70,6 +71,8 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
             print("\n".join([*data.notes, *notes, f"{len(members)} models", f"Run: {show_path(run.path)}"]))
         for index in indices:
             load_weights(line.model, members[index].file)
+            config_file = members[index].config
+            line.model.familiar = find_familiar(RunFolder(config_file.parent), line.model) if config_file else None
             frames[index] = predict_table(trainer, line.model, line.datamodule, splits)
     code = write_errors_if_any(run, data.errors)
     mean = mean_of([frames[index] for index in range(len(members))], data.task)
@@ -87,7 +90,8 @@ def mean_of(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
 
     Returns:
         The first table with the mean of all answers, then ``members``, their number, and for each class
-        ``spread_<class>`` (of a regression ``spread``): the standard deviation over the members (n - 1).
+        ``spread_<class>`` (of a regression ``spread``): the standard deviation over the members (n - 1). The mean of
+        ``ood_score`` where all have one, and ``abstain`` where that is above 1.
 
     Raises:
         RunError: the tables hold different samples.
@@ -100,6 +104,11 @@ def mean_of(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
     answers_MNC = np.stack([frame[names].to_numpy(dtype=np.float64) for frame in frames])
     mean = first.copy()
     mean[names] = answers_MNC.mean(axis=0)
+    if all("ood_score" in frame for frame in frames):
+        mean["ood_score"] = np.mean([frame["ood_score"] for frame in frames], axis=0)
+        mean["abstain"] = (mean["ood_score"] > 1).astype(int)
+    else:
+        mean = mean.drop(columns=["ood_score", "abstain"], errors="ignore")
     mean["members"] = len(frames)
     for name, spread in zip(names, answers_MNC.std(axis=0, ddof=1).T, strict=True):
         mean["spread" if name == "prediction" else f"spread_{name.removeprefix('p_')}"] = spread

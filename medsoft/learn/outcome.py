@@ -72,7 +72,8 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
 
     Args:
         trainer: decides device and precision.
-        model: its ``predict_step`` gives (indices, probabilities); of a regression (indices, numbers (B, 1)).
+        model: its ``predict_step`` gives (indices, probabilities), of a regression (indices, numbers (B, 1)), and then
+            scores of how unfamiliar each sample is, where it knows.
         data: splits are loaded already.
         splits: names, in the order of the table.
     """
@@ -93,10 +94,19 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
                 patient=part.frame["patient"].tolist(),
                 exam=part.frame["exam"].tolist(),
                 split=split,
-                extra={"views": [len(views)] * len(part)} if views else None,
+                extra=_extra(outputs, len(views), len(part)),
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def _extra(outputs: Any, n_views: int, n: int) -> dict[str, Any]:
+    """Columns beside the answers: the number of views, and how far each sample lies from the training data."""
+    extra: dict[str, Any] = {"views": [n_views] * n} if n_views else {}
+    if outputs and len(outputs[0]) > 2:
+        score_N = torch.cat([part[2] for part in outputs]).cpu().numpy()
+        extra |= {"ood_score": score_N, "abstain": (score_N > 1).astype(int)}
+    return extra
 
 
 def _exactly_one(probabilities: np.ndarray) -> np.ndarray:

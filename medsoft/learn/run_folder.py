@@ -43,6 +43,7 @@ class RunFolder:
         self.pictures = path / "pictures"
         self.maps = path / "maps"
         self.tensorboard = path / "tensorboard"
+        self.familiar = path / "familiar.safetensors"
         self.last = path / "checkpoints" / "last.ckpt"
         self.best = path / "checkpoints" / "best.ckpt"
 

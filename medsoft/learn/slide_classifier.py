@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medsoft.data.bag_files import differences
 from medsoft.data.bags.facts import EncoderIdentity
@@ -71,6 +71,11 @@ class SlideClassifier(TableClassifier):
         """Logits (B, K) of a batch of bags."""
         logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords_um"))
         return logits_BK
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The aggregator's: what it reads is the slide's embedding."""
+        return self.aggregator.head
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One learning rate for all of it."""

@@ -9,13 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from medsoft.data.transforms.views import View
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
 from medsoft.learn.covariates import CovariateHead, restore_covariates
+from medsoft.learn.familiar import Familiar
 from medsoft.learn.objectives import Quantity, build_objective
 from medsoft.learn.optimisation import WarmupCosine
 from medsoft.task import Spec
@@ -66,6 +67,7 @@ class TableClassifier(LightningModule):
         covariates = getattr(spec, "covariates", None)
         self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
         self.views: tuple[View, ...] = ()
+        self.familiar: Familiar | None = None
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @abstractmethod
@@ -110,14 +112,36 @@ class TableClassifier(LightningModule):
             if value is not None:
                 self.log(f"val_{name}", value)
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+    @property
+    def last_layer(self) -> nn.Module:
+        """The linear layer whose inputs are the features that the answer is read from."""
+        head: Any = self.head
+        layer: nn.Module = head
+        return layer
+
+    def logits_and_features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) of a batch, and the features (B, D) that they are read from, both float32."""
+        seen: list[Tensor] = []
+        hook = self.last_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float()))
+        try:
+            logits = self.logits(batch)
+        finally:
+            hook.remove()
+        return logits, seen[0]
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, ...]:
         """(index of the sample in its data set (B,), probabilities (B, C) or predicted numbers (B, 1)).
 
-        Where there are ``views``, the mean over them.
+        Where there are ``views``, the mean over them. Where it is known what is ``familiar``, the score of the sample
+        as it is (B,) follows, float64.
         """
         seen = [batch | {"image": view(batch["image"])} for view in self.views] or [batch]
-        answers = [self.objective.probabilities(self.logits(one)) for one in seen]
-        return batch["index"], answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+        logits, features = self.logits_and_features(seen[0])
+        answers = [self.objective.probabilities(part) for part in (logits, *map(self.logits, seen[1:]))]
+        answer = answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+        if self.familiar is None:
+            return batch["index"], answer
+        return batch["index"], answer, torch.from_numpy(self.familiar.score(features.cpu().numpy()))
 
     def configure_optimizers(self) -> Any:
         # Fused is faster, but unscales gradients by itself in mixed precision, where they then could not be clipped.

@@ -11,13 +11,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from medsoft.errors import InputError, RunError
+from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.decide import decide, write_decisions
 from medsoft.learn.bundle import Bundle
 from medsoft.learn.callbacks import Stopped
 from medsoft.learn.checkpoints import Checkpoint, find_checkpoints, load_weights, without_checkpoints
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
 from medsoft.learn.ensemble import apply_ensemble
+from medsoft.learn.features import find_familiar, keep_familiar
 from medsoft.learn.outcome import (
     load_splits,
     predict_table,
@@ -50,6 +51,8 @@ def fit(argv: Sequence[str]) -> int:
     config, data, model = line.config, line.datamodule, line.model
     run = stopped or RunFolder.choose(config.out, config.name)
     monitor, _ = monitored(config.monitor, data.task.kind)
+    if config.ood_quantile is not None:
+        check_range("ood_quantile", config.ood_quantile, 0.5, 1)
     callbacks = training_callbacks(config, run, data.task.kind)
     if stopped:
         # Not before the state is loaded: an added option may not fit it.
@@ -83,6 +86,8 @@ def fit(argv: Sequence[str]) -> int:
             "choose. Raise trainer.max_steps or trainer.max_time"
         )
     load_weights(model, run.best)
+    if config.ood_quantile is not None:
+        model.familiar = keep_familiar(trainer, model, data, run, config.ood_quantile)
     _finish(trainer, model, data, run, config, monitor)
     return code
 
@@ -122,6 +127,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     config, data, model = line.config, line.datamodule, line.model
     config.ckpt_path = None if bundle is not None else given[0]
     load_weights(model, checkpoint.file)
+    model.familiar = find_familiar(RunFolder(checkpoint.config.parent), model) if checkpoint.config else None
     use_views(model, data, config.tta)
     if config.maps:
         from medsoft.learn.volume_maps import check_maps  # MONAI takes seconds
