@@ -90,6 +90,7 @@ def export_run(
     """
     from medsoft.deploy.model_card import model_card
     from medsoft.learn import bundle as layout
+    from medsoft.learn.familiar import FILE_NAME as FAMILIAR
 
     formats = _formats(format)
     target = Path(out)
@@ -103,6 +104,8 @@ def export_run(
         _write_weights(source, folder / layout.WEIGHTS)
         _write_text(folder / layout.CONFIG, yaml.safe_dump(clean_config(source.config), sort_keys=False))
         _write_text(folder / layout.LICENCE, terms)
+        if (familiar := Path(run) / FAMILIAR).is_file():
+            shutil.copyfile(familiar, folder / FAMILIAR)
         if chosen is not None:
             _write_text(folder / layout.LOCKED, json.dumps(chosen.to_json(), indent=2, ensure_ascii=False) + "\n")
         name = None if given is None else _put_encoder(given, folder / layout.ENCODER)

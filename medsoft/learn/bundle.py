@@ -3,6 +3,7 @@
     bundle.json         what the model is: task, network, preprocessing, versions
     model.safetensors   weights
     config.yaml         the run's configuration, without the paths of its data
+    familiar.safetensors  what the training data looked like to the model, where the run has kept it
     locked.json         thresholds and recalibration that were chosen on validation data, where there are some
     README.md           model card
     LICENCE.txt         licence of the weights

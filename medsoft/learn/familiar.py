@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from medsoft.errors import InputError
 from medsoft.files import replacing
 
+FILE_NAME = "familiar.safetensors"
 FORMAT = "1"
 FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]

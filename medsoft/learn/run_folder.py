@@ -18,6 +18,7 @@ import yaml
 from medsoft import __version__
 from medsoft.errors import InputError
 from medsoft.files import replacing
+from medsoft.learn.familiar import FILE_NAME
 
 PACKAGES = ("torch", "lightning", "timm", "monai", "albumentations", "scikit-learn", "numpy", "pandas", "pillow")
 
@@ -43,7 +44,7 @@ class RunFolder:
         self.pictures = path / "pictures"
         self.maps = path / "maps"
         self.tensorboard = path / "tensorboard"
-        self.familiar = path / "familiar.safetensors"
+        self.familiar = path / FILE_NAME
         self.last = path / "checkpoints" / "last.ckpt"
         self.best = path / "checkpoints" / "best.ckpt"
 
