@@ -139,6 +139,11 @@ class SliceClassifier(TableClassifier):
         logits: Tensor = self(batch["image"], batch.get("covariates"))
         return logits
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """The aggregator's: what it reads is the volume's embedding."""
+        return self.aggregator.head
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One learning rate for all of it."""
         nothing = nn.ModuleList([])
