@@ -57,6 +57,8 @@ class BagDataModule(TableDataModule[BagDataset]):
         seed: of split, order and augmentation; seed_everything if not given.
     """
 
+    unit = "slide"
+
     def __init__(
         self,
         table: str,

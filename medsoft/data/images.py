@@ -59,6 +59,8 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         seed: of split, order and augmentation; seed_everything if not given.
     """
 
+    unit = "image"
+
     def __init__(
         self,
         transforms: Transforms,

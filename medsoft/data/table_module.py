@@ -41,6 +41,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
 
     samples: SampleTable
     covariate_columns: tuple[str, ...] = ()
+    unit = "sample"
+    """What a row is, in the report's words."""
 
     def __init__(
         self, batch_size: int, num_workers: int | None, balanced_sampling: bool, stage: Stage, seed: int

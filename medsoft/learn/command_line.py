@@ -93,6 +93,7 @@ class CommandLine(LightningCLI):
         self.config = parser.parse_args(args)
         self.config.data.stage = "predict" if self.verb == "show" else self.verb  # whatever a saved configuration says
         check_range("seed_everything", self.config.seed_everything, 0, 2**32 - 1)  # what numpy takes
+        check_range("examples", self.config.examples, 0)
         if (self.verb not in ("fit", "crossval") or self.config.get("resume")) and "pretrained" in self.config.model:
             self.config.model.pretrained = None  # the checkpoint holds all weights
 
@@ -128,9 +129,14 @@ class CommandLine(LightningCLI):
         add("use", dict[str, str], DEFAULT_CLASSES, "Classes of data, model and transforms, by dotted path.")
         add("name", str, "run", "Name of the experiment: runs go to runs/NAME/TIME.")
         add("out", str | None, None, "Folder of this run, instead of runs/NAME/TIME.")
-        add("pictures", bool, True, "Draw curves, confusion matrix and mistakes.")
         pooling = "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of logits, or none."
         add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
+        add("pictures", bool, True, "Draw curves, confusion matrix, mistakes and examples.")
+        ends = self.verb != "show"  # which takes the configuration of a fit as well
+        report = "End with report.html, an evaluation of what was predicted, with intervals."
+        add("report", bool, True, report if ends else SUPPRESS)
+        examples = "So many right and so many wrong answers are drawn for the report; 0 for none."
+        add("examples", int, 4, examples if ends else SUPPRESS)
         if self.verb == "show":
             add("n", int, 4, "Number of samples to draw.")
         elif self.verb == "fit":

@@ -16,6 +16,9 @@ from medsoft.evaluation.across_folds import MIXES, AcrossFolds, FoldsEstimate, p
 from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.metrics import write_metrics
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.content import Given
+from medsoft.evaluation.report.page import write_report
+from medsoft.evaluation.report.run_facts import read_run
 from medsoft.evaluation.run_evaluate import across_table
 from medsoft.evaluation.scorecard import MOST_PROBABLE
 from medsoft.evaluation.tables import read_either, read_parts
@@ -60,6 +63,7 @@ def collect(folder: CrossvalFolder) -> int:
     result = evaluate_table(given.frame, given.task)
     pictures = bool(yaml.safe_load(folder.config.read_text(encoding="utf-8")).get("pictures", True))
     write_evaluation(result, folder.evaluation, given.inputs, pictures)
+    write_report(result, folder.path, Given(given.frame, given.inputs, read_run(folder.path)))
     by_row = next(across for across in result.across if (across.split, across.level) == ("test", "row"))
     with replacing(folder.folds_table) as temporary:
         table = pd.DataFrame([_fold_row(folder, fold, result, by_row) for fold in folds])

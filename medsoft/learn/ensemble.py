@@ -16,8 +16,9 @@ import pandas as pd
 from medsoft.errors import InputError, RunError
 from medsoft.learn.checkpoints import Checkpoint, load_weights
 from medsoft.learn.command_line import CommandLine, option, read_configuration, split_of_this_table
+from medsoft.learn.ending import end_run
 from medsoft.learn.features import find_familiar
-from medsoft.learn.outcome import load_splits, predict_table, show_path, use_views, write_errors_if_any, write_outcome
+from medsoft.learn.outcome import load_splits, predict_table, show_path, use_views, write_errors_if_any
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer
 from medsoft.task import Task
@@ -76,8 +77,7 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
             frames[index] = predict_table(trainer, line.model, line.datamodule, splits)
     code = write_errors_if_any(run, data.errors)
     mean = mean_of([frames[index] for index in range(len(members))], data.task)
-    write_outcome(run, mean, data, config.pictures, exams=config.exams)
-    print(f"Results: {show_path(run.path)}")
+    end_run(run, mean, data, config, trainer, first.model, members=len(members))
     return code
 
 

@@ -158,16 +158,24 @@ def write_outcome(
 
 
 def _print_summary(results: dict[str, Scores], title: str) -> None:
-    names = dict.fromkeys(name for scores in results.values() for name in headline(scores))
-    table = Table("metric", *(f"{split} (n={scores['n']})" for split, scores in results.items()), title=title)
-    for name in names:
-        values = [headline(scores).get(name) for scores in results.values()]
-        table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in values))
     console = Console()
-    console.print(table)
+    labelled = {split: scores for split, scores in results.items() if scores["n"]}
+    if labelled:
+        shown = {split: headline(scores) | _rates(scores) for split, scores in labelled.items()}
+        table = Table("metric", *(f"{split} (n={scores['n']})" for split, scores in labelled.items()), title=title)
+        for name in dict.fromkeys(name for values in shown.values() for name in values):
+            cells = [values.get(name) for values in shown.values()]
+            table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in cells))
+        console.print(table)
     for split, scores in results.items():
         for note in scores["notes"]:
             console.print(f"{split}: {note}", highlight=False)
+
+
+def _rates(scores: Scores) -> dict[str, float | None]:
+    """Sensitivity and specificity: of the positive class, or the mean over classes or labels."""
+    values = scores["macro"] | scores["overall"]
+    return {name: values[name] for name in ("sensitivity", "specificity") if name in values}
 
 
 def write_errors_if_any(run: RunFolder, errors: pd.DataFrame) -> int:

@@ -17,6 +17,7 @@ from medsoft.learn.bundle import Bundle
 from medsoft.learn.callbacks import Stopped
 from medsoft.learn.checkpoints import Checkpoint, find_checkpoints, load_weights, without_checkpoints
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
+from medsoft.learn.ending import end_run
 from medsoft.learn.ensemble import apply_ensemble
 from medsoft.learn.features import find_familiar, keep_familiar
 from medsoft.learn.outcome import (
@@ -25,7 +26,6 @@ from medsoft.learn.outcome import (
     show_path,
     use_views,
     write_errors_if_any,
-    write_outcome,
 )
 from medsoft.learn.quiet import quieten
 from medsoft.learn.run_folder import RunFolder
@@ -139,7 +139,8 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     run.begin(verb, argv, line.resolved())
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors)
-    frame = _finish(trainer, model, data, run, config)
+    model_of = RunFolder(checkpoint.config.parent) if checkpoint.config else None
+    frame = _finish(trainer, model, data, run, config, model_of=model_of)
     if config.maps:
         from medsoft.learn.volume_maps import write_maps
 
@@ -161,10 +162,15 @@ def _bundle(words: Sequence[str], checkpoints: Sequence[str]) -> Bundle | None:
 
 
 def _finish(
-    trainer: Trainer, model: Any, data: Any, run: RunFolder, config: Any, monitor: str | None = None
+    trainer: Trainer,
+    model: Any,
+    data: Any,
+    run: RunFolder,
+    config: Any,
+    monitor: str | None = None,
+    model_of: RunFolder | None = None,
 ) -> pd.DataFrame:
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     frame = predict_table(trainer, model, data, splits)
-    write_outcome(run, frame, data, config.pictures, monitor, config.exams)
-    print(f"Results: {show_path(run.path)}")
+    end_run(run, frame, data, config, trainer, model, monitor, model_of)
     return frame

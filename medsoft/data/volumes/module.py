@@ -70,6 +70,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         seed: of split, order and augmentation; seed_everything if not given.
     """
 
+    unit = "volume"
+
     def __init__(
         self,
         transforms: VolumeTransforms,

@@ -124,6 +124,8 @@ def _model(run: RunFacts | None) -> list[Entry]:
     if "parameters" in model:
         trained = "" if model["trainable"] == model["parameters"] else f", {model['trainable']:,} of them trained"
         entries.append(Entry("Parameters", f"{model['parameters']:,}{trained}"))
+    if "members" in model:
+        entries.append(Entry("Ensemble", f"the mean of {model['members']} models"))
     began = run.option("model", "pretrained")
     entries.append(Entry("Weights at the start", Path(began).name if began else "random"))
     if "best_epoch" in training:

@@ -93,6 +93,8 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     flow = flow_of(evaluation, given.frame, run)
     parts = ordered_parts(evaluation)
     notes = [without_names(note, hidden) for note in evaluation.notes]
+    if run and (about := run.facts.get("data", {}).get("note")):
+        notes.insert(0, str(about))
     first = parts[0] if parts else None
     of_first = [without_names(note, hidden) for note in first.levels[0].notes] if first else []
     card = model_card(evaluation, flow, run, [*notes, *of_first], given.words)
@@ -161,8 +163,13 @@ def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None)
 
 def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, Any]:
     """The question in a sentence, and where it stands."""
+    label = run.option("data", "label") if run else None
+    positive = run.option("data", "positive") if run else None
     if task is None:
         text = "Regression: a number for each " + flow.unit
+    elif task.classes == ("negative", "positive") and label and positive is not None:
+        values = ", ".join(map(str, positive)) if isinstance(positive, list) else str(positive).replace(",", ", ")
+        text = f"Binary: is “{label}” of the {flow.unit} {values} (positive) or not (negative)?"
     elif task.kind == "binary":
         text = f"Binary: is the {flow.unit} “{task.classes[1]}” (positive) or “{task.classes[0]}”?"
     elif task.kind == "multilabel":
@@ -170,8 +177,6 @@ def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, 
     else:
         order = ", in rising order" if task.kind == "ordinal" else ""
         text = f"{task.kind.capitalize()}: which one of {_quoted(task)}{order}?"
-    label = run.option("data", "label") if run else None
-    positive = run.option("data", "positive") if run else None
     return {
         "kind": task.kind if task else "regression",
         "classes": list(task.classes) if task else [],

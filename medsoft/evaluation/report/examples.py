@@ -1,6 +1,6 @@
 """Examples of right and wrong answers: which ones to show, and the pictures that were drawn of them.
 
-The pictures are drawn where the model is, by ``medsoft explain``, into a folder with ``examples.json``:
+The pictures are drawn where the model is, at the end of a run, into a folder with ``examples.json``:
 
     {"format": 1, "how": "…", "examples": [{"id", "split", "target", "predicted", "p", "label", "image", "map"}, …]}
 
@@ -117,7 +117,7 @@ def read_examples(folder: Path, frame: pd.DataFrame, n: int) -> tuple[list[Shown
         found = [_example(about) for about in values["examples"]]
         how = str(values["how"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: not an examples.json of medsoft explain ({error!r})") from error
+        raise InputError(f"{file}: not an examples.json of medsoft ({error!r})") from error
     known = set(zip(frame["id"], frame["split"], strict=True))
     shown: list[Shown] = []
     for right in (True, False):

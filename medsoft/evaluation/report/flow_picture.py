@@ -54,7 +54,7 @@ def flow_svg(flow: Flow, narrow: bool = False) -> str:
     out = _excluded(flow)
     columns = [_column(split, flow.unit) for split in flow.splits]
     parts, y = [], 4.0
-    middle = 190.0 if narrow else 300.0
+    middle = width / 2
     if top is not None:
         wide = width - 8.0 if narrow else 290.0
         x = 4.0 if narrow else middle - wide / 2

@@ -121,9 +121,8 @@ def report_html(
 
 def number(value: float) -> str:
     """Three decimals; large values and tiny ones in four digits."""
-    if value == 0 or 1e-3 <= abs(value) < 100:
-        return f"{value:.3f}"
-    return f"{value:.4g}"
+    text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.4g}"
+    return text.replace("-", "−")
 
 
 def _view(

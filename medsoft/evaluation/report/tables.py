@@ -65,13 +65,13 @@ class MetricTable:
         if self.by_column:
             pairs = [(cell, column) for _, cells in self.rows for cell, column in zip(cells, self.columns, strict=True)]
             return [said] if (said := _methods(pairs)) else []
-        found = []
+        of: dict[str, list[str]] = {}
         for at, column in enumerate(self.columns):
             if said := _methods([(cells[at], name) for name, cells in self.rows]):
-                found.append(
-                    f"{column.partition(', n =')[0].partition(', p ≥')[0]}: {said}" if len(self.columns) > 1 else said
-                )
-        return found
+                of.setdefault(said, []).append(column.partition(", n =")[0].partition(", p ≥")[0])
+        if len(of) == 1:
+            return list(of)
+        return [f"{' and '.join(columns)}: {said}" for said, columns in of.items()]
 
 
 def _methods(pairs: Sequence[tuple[Cell | None, str]]) -> str:

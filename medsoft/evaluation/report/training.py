@@ -13,7 +13,7 @@ from medsoft.evaluation.report.figures import Figure
 
 
 def learning_figures(log: Path, best: int | None) -> list[Figure]:
-    """Losses, and validation metrics, by epoch; none where the log holds no epoch."""
+    """Losses, and validation metrics, by epoch; none where the log holds none."""
     try:
         epochs = by_epoch(log)
     except InputError:

@@ -1,0 +1,212 @@
+"""How a run ends: facts, examples with maps of shares, and the report with locked thresholds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from medsoft.data.transforms.plain import Plain
+from medsoft.evaluation.predictions import read_predictions
+from medsoft.learn.classifier import Classifier
+from medsoft.learn.examples import overlay
+from medsoft.learn.shares import can_be_taken_apart, patch_shares
+from medsoft.models.vit_shares import answer_shares
+from medsoft.task import DataSpec, Task
+
+from .conftest import TINY
+
+TWO = Task("binary", ("dark", "light"))
+BACKBONE = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, table) -> Path:
+    """A run with pictures, 40 images of 20 patients."""
+    from medsoft.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", f"--out={out}"]
+    assert main(["fit", *words, *TINY, "--pictures=true", "--trainer.max_epochs=2", "--examples=2"]) == 0
+    return out
+
+
+def test_a_run_ends_with_its_report(run: Path) -> None:
+    values = json.loads((run / "report.json").read_text())
+    frame, task = read_predictions(run / "predictions.csv")
+    assert [part["heading"] for part in values["parts"]] == ["Test part", "Validation part"]
+    splits = {split["name"]: split for split in values["flow"]["splits"]}
+    counts = pd.read_csv(run / "split.csv")["split"].value_counts()
+    assert {name: split["rows"] for name, split in splits.items()} == counts.to_dict()
+    assert splits["train"]["patients"] * 2 == splits["train"]["rows"]
+    assert sum(splits["train"]["classes"].values()) == splits["train"]["rows"]
+    assert (values["flow"]["unit"], values["flow"]["rows"], values["flow"]["patients"]) == ("image", 40, 20)
+    assert values["settings"]["draws"] == 500
+    chosen = [row for row in values["locked"] if row["rule"] == "youden"]
+    assert {row["chosen_on"] for row in chosen} == {"val"}
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == 2 * len(
+        json.loads((run / "examples/examples.json").read_text())["examples"]
+    )
+    assert "500 draws" in html
+    assert not any(name in html for name in [*frame["id"], *frame["patient"]])
+    locked = json.loads((run / "evaluation" / "locked.json").read_text())
+    assert (locked["task"], locked["classes"]) == ("binary", list(task.classes))
+
+
+def test_facts_of_a_run(run: Path) -> None:
+    facts = json.loads((run / "facts.json").read_text())
+    log = pd.read_csv(run / "metrics.csv")
+    assert facts["training"]["epochs"] == 2
+    assert facts["training"]["best_epoch"] == log["epoch"][log["val_auroc"].idxmax()]
+    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert facts["model"]["parameters"] == sum(value.numel() for value in state.values())
+    assert facts["model"]["backbone"] == "vit_seqnorm_tiny_patch16_224"
+
+
+def test_another_table_is_read_with_the_thresholds_of_the_run(run: Path, medsoft, table, tmp_path: Path) -> None:
+    words = ["--ckpt_path", run, "--data.table", table, "--pictures=false", "--data.split", "none"]
+    frame = pd.read_csv(table).assign(none="test")
+    frame["path"] = [str(table.parent / path) for path in frame["path"]]
+    frame.to_csv(tmp_path / "other.csv", index=False)
+    words[3] = tmp_path / "other.csv"
+    code, out, err = medsoft("test", *words, "--out", tmp_path / "test")
+    assert code == 0, err
+    assert "Report: " in out
+    values = json.loads((tmp_path / "test" / "report.json").read_text())
+    ours = json.loads((run / "report.json").read_text())
+    assert values["locked"] == ours["locked"]
+    assert [part["chose_thresholds"] for part in values["parts"]] == [False]
+    assert any("as locked by" in note for note in values["notes"])
+    rules = {column.split(",")[0] for t in values["parts"][0]["tables"] for column in t["columns"]}
+    assert "youden" in rules
+    assert values["run"]["training"] == ours["run"]["training"]
+
+
+def test_without_labels_there_is_no_report_and_no_table_of_dashes(run: Path, medsoft, table, tmp_path: Path) -> None:
+    frame = pd.read_csv(table).drop(columns="label")
+    frame["path"] = [str(table.parent / path) for path in frame["path"]]
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    code, out, err = medsoft(
+        "predict",
+        "--ckpt_path",
+        run,
+        "--data.table",
+        tmp_path / "new.csv",
+        "--out",
+        tmp_path / "new",
+        "--pictures=false",
+    )
+    assert code == 0, err
+    assert "No row has a target" in out
+    assert "–" not in out
+    assert "Report" not in out
+    assert not (tmp_path / "new" / "report.html").exists()
+    assert (tmp_path / "new" / "predictions.csv").is_file()
+
+
+def test_the_table_of_metrics_has_sensitivity_and_specificity(fit, tmp_path: Path) -> None:
+    out, _ = fit("--trainer.max_epochs=1", f"--out={tmp_path / 'run'}", "--report=false")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for name in ("sensitivity", "specificity"):
+        (line,) = [line for line in out.splitlines() if name in line]
+        for split in ("val", "test"):
+            assert f"{metrics[split]['overall'][name]:.3f}" in line
+    assert "Report: " not in out
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "evaluation").exists()
+    assert not (tmp_path / "run" / "examples").exists()
+
+
+def test_examples_are_of_the_reported_part_and_their_files_are_there(run: Path) -> None:
+    frame, _ = read_predictions(run / "predictions.csv")
+    known = frame.set_index("id")
+    examples = json.loads((run / "examples" / "examples.json").read_text())["examples"]
+    assert examples
+    for example in examples:
+        row = known.loc[example["id"]]
+        assert (example["split"], row["split"]) == ("test", "test")
+        assert example["target"] == row["target"]
+        assert example["p"] == row[f"p_{example['predicted']}"]
+        assert Image.open(run / "examples" / example["image"]).size == (32, 32)
+        assert Image.open(run / "examples" / example["map"]).size == (32, 32)
+
+
+def test_a_report_can_be_made_again_by_evaluate(run: Path, medsoft, tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(run, folder)
+    code, _, err = medsoft("evaluate", folder, "--out", tmp_path / "again", "--draws", 20, "--pictures", "false")
+    assert code == 0, err
+    values = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert values["run"]["name"] == "moved"
+    assert values["flow"]["rows"] == 40
+    assert "data:image/jpeg" in (tmp_path / "again" / "report.html").read_text()
+
+
+def spec(task: Task = TWO) -> DataSpec:
+    return DataSpec(task, 3, (32, 32), np.ones(len(task.classes)))
+
+
+@pytest.mark.parametrize("name", ["seqnorm", "softmax", "sima"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_shares_add_up_to_what_the_layer_adds_to_the_answer(name: str, freeze: bool) -> None:
+    """Against finite differences: the layer's output, without its bias, is scaled by a hair."""
+    torch.manual_seed(0)
+    task = Task("multiclass", ("a", "b", "c"))
+    model = Classifier(spec(task), f"vit_{name}_tiny_patch16_224", BACKBONE, freeze=freeze).eval().double()
+    image = torch.rand(3, 32, 32, dtype=torch.float64)
+
+    def log_odds(features: torch.Tensor) -> torch.Tensor:
+        return torch.logit(model.objective.probabilities(model.head(features))[0, 1])
+
+    shares_N, grid = answer_shares(model.backbone, image[None], log_odds)
+    assert (len(shares_N), grid) == (17, (4, 4))
+    np.testing.assert_allclose(patch_shares(model, image, 1).ravel(), shares_N[1:], rtol=1e-9)
+    attention = model.backbone.blocks[-1].attn
+
+    def odds(factor: float) -> float:
+        bias = attention.proj.bias
+
+        def scale(_, __, output: torch.Tensor) -> torch.Tensor:
+            changed = output.clone()
+            changed[:, 0] = bias + factor * (output[:, 0] - bias)
+            return changed
+
+        hook = attention.register_forward_hook(scale)
+        with torch.no_grad():
+            value = log_odds(model.backbone(image[None]))
+        hook.remove()
+        return float(value)
+
+    along = (odds(1 + 1e-4) - odds(1 - 1e-4)) / 2e-4
+    assert abs(along) > 1e-6
+    assert float(shares_N.sum()) == pytest.approx(along, rel=1e-5)
+
+
+def test_shares_of_a_label_that_is_not_there_have_the_other_sign() -> None:
+    torch.manual_seed(0)
+    model = Classifier(spec(Task("multilabel", ("a", "b"))), "vit_seqnorm_tiny_patch16_224", BACKBONE).eval()
+    image = torch.rand(3, 32, 32)
+    np.testing.assert_allclose(patch_shares(model, image, 0), -patch_shares(model, image, 0, positive=False), rtol=1e-4)
+
+
+def test_only_our_transformer_with_a_class_token_is_taken_apart() -> None:
+    assert can_be_taken_apart(Classifier(spec(), "vit_seqnorm_tiny_patch16_224", BACKBONE))
+    assert not can_be_taken_apart(Classifier(spec(), "resnet18", {}))
+    assert not can_be_taken_apart(Classifier(spec(), "vit_seqnorm_tiny_patch16_224", BACKBONE | {"global_pool": "map"}))
+    assert not can_be_taken_apart(Plain())
+
+
+def test_a_map_is_red_where_shares_are_for_and_grey_where_they_are_nothing() -> None:
+    pixels = np.full((8, 8, 3), 100, np.uint8)
+    drawn = overlay(pixels, np.array([[1.0, 0.0], [-1.0, 0.0]])).astype(int)
+    assert drawn[0, 0, 0] > drawn[0, 0, 2]
+    assert drawn[7, 0, 2] > drawn[7, 0, 0]
+    assert (drawn[:, 4:] == 100).all()
+    assert (overlay(pixels, np.zeros((2, 2))) == 100).all()
