@@ -275,7 +275,7 @@ def test_leaving_out_every_picture_of_a_part_is_refused(refused, small):
         ("--use.data=medsoft.data.table_module.count_classes", "is no LightningDataModule"),
         ("--use.model=pathlib.Path", "use.model: pathlib.Path is no LightningModule"),
         ("--use.transforms=Fundus", "use.transforms: Fundus cannot be imported"),
-        ("--config=nowhere", "nowhere: no such file, and no shipped configuration: chest_xray, "),
+        ("--config=nowhere", "nowhere: no such file, and no shipped configuration: breast_mri, "),
     ],
 )
 def test_an_option_that_cannot_be(refused, word, says):
