@@ -208,3 +208,11 @@ def test_one_question_of_the_table_keeps_its_rows() -> None:
     assert first.rows.tolist() == [0, 2]
     assert second.rows.tolist() == [1, 2]
     assert targets(frame, FINDINGS)[first.rows, 0].tolist() == [1, 0]
+
+
+def test_probabilities_of_next_to_nothing_have_a_brier_score_in_parts() -> None:
+    p = np.array([1e-320, 3e-310, 1e-300, 1e-12, 0.3, 1 - 1e-16])
+    result = calibrate(np.array([False, True, False, False, True, True]), p)
+    parts = (result.uncertainty, result.discrimination, result.miscalibration)
+    assert np.isfinite(parts).all()
+    assert result.brier == pytest.approx(parts[0] - parts[1] + parts[2])

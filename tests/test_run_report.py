@@ -167,7 +167,7 @@ def test_shares_add_up_to_what_the_layer_adds_to_the_answer(name: str, freeze: b
 
     shares_N, grid = answer_shares(model.backbone, image[None], log_odds)
     assert (len(shares_N), grid) == (17, (4, 4))
-    np.testing.assert_allclose(patch_shares(model, image, 1).ravel(), shares_N[1:], rtol=1e-9)
+    np.testing.assert_allclose(patch_shares(model, {"image": image}, 1).ravel(), shares_N[1:], rtol=1e-9)
     attention = model.backbone.blocks[-1].attn
 
     def odds(factor: float) -> float:
@@ -193,7 +193,8 @@ def test_shares_of_a_label_that_is_not_there_have_the_other_sign() -> None:
     torch.manual_seed(0)
     model = Classifier(spec(Task("multilabel", ("a", "b"))), "vit_seqnorm_tiny_patch16_224", BACKBONE).eval()
     image = torch.rand(3, 32, 32)
-    np.testing.assert_allclose(patch_shares(model, image, 0), -patch_shares(model, image, 0, positive=False), rtol=1e-4)
+    there, absent = (patch_shares(model, {"image": image}, 0, positive) for positive in (True, False))
+    np.testing.assert_allclose(there, -absent, rtol=1e-4)
 
 
 def test_only_our_transformer_with_a_class_token_is_taken_apart() -> None:

@@ -76,7 +76,9 @@ def calibrate(
     from sklearn.isotonic import IsotonicRegression
 
     outcome = truth.astype(np.float64)
-    best = IsotonicRegression().fit_transform(p, outcome)
+    # By ranks: the fit depends on the order alone, and slopes between probabilities such as 1e-300 would overflow.
+    _, rank = np.unique(p, return_inverse=True)
+    best = IsotonicRegression().fit_transform(rank.astype(np.float64), outcome)
     brier, attainable = float(((p - outcome) ** 2).mean()), float(((best - outcome) ** 2).mean())
     prevalence = float(outcome.mean())
     uncertainty = prevalence * (1 - prevalence)

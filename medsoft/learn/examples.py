@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image
 
 from medsoft.evaluation.arrays import has_target
@@ -71,9 +70,8 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
 def _shares(model: Any, data: Data, example: Example) -> npt.NDArray[np.float64]:
     dataset: Any = data.split_dataloader(example.split).dataset
     row = int(np.flatnonzero(data.part(example.split).frame["id"] == example.id)[0])
-    tensor: torch.Tensor = dataset[row]["image"]
     index, positive = _answer(example, data.task)
-    return patch_shares(model, tensor, index, positive)
+    return patch_shares(model, dataset[row], index, positive)
 
 
 def _answer(example: Example, task: Task) -> tuple[int, bool]:

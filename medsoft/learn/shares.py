@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -19,12 +20,14 @@ def can_be_taken_apart(model: object) -> bool:
     return isinstance(model, Classifier) and reads_a_class_token(model.backbone)
 
 
-def patch_shares(model: Classifier, image_CHW: Tensor, index: int, positive: bool = True) -> npt.NDArray[np.float64]:
+def patch_shares(
+    model: Classifier, sample: Mapping[str, Tensor], index: int, positive: bool = True
+) -> npt.NDArray[np.float64]:
     """The share of every patch in the log-odds of an answer (``medsoft.models.vit_shares``).
 
     Args:
         model: one for which ``can_be_taken_apart`` holds, in evaluation mode.
-        image_CHW: one image as the model takes it.
+        sample: ``image`` (C, H, W) as the model takes it, and ``covariates`` (K,) of a model that has some.
         index: of the class or label that is answered.
         positive: False for the answer that a label is not there.
 
@@ -34,9 +37,12 @@ def patch_shares(model: Classifier, image_CHW: Tensor, index: int, positive: boo
     backbone = cast(VisionTransformer, model.backbone)
 
     def log_odds(features_1D: Tensor) -> Tensor:
+        logits = model.head(features_1D)
+        if model.covariates is not None:
+            logits = logits + model.covariates(sample["covariates"][None].to(model.device))
         # In float64 a probability near 1 still has a slope.
-        p = model.objective.probabilities(model.head(features_1D).double())[0, index]
+        p = model.objective.probabilities(logits.double())[0, index]
         return torch.logit(p if positive else 1 - p, eps=1e-15)
 
-    shares_N, grid = answer_shares(backbone, image_CHW[None].to(model.device), log_odds)
+    shares_N, grid = answer_shares(backbone, sample["image"][None].to(model.device), log_odds)
     return np.asarray(shares_N[backbone.num_prefix_tokens :].reshape(grid).double().cpu().numpy())
