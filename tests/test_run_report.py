@@ -16,13 +16,14 @@ from medsoft.data.transforms.plain import Plain
 from medsoft.evaluation.predictions import read_predictions
 from medsoft.learn.classifier import Classifier
 from medsoft.learn.examples import overlay
-from medsoft.learn.shares import can_be_taken_apart, patch_shares
-from medsoft.models.vit_shares import answer_shares
-from medsoft.task import DataSpec, Task
+from medsoft.learn.shares import answer_shares, can_be_taken_apart
+from medsoft.models.vit_shares import patch_shares
+from medsoft.task import Covariates, DataSpec, Task
 
 from .conftest import TINY
 
 TWO = Task("binary", ("dark", "light"))
+TINY_VIT = "vit_seqnorm_tiny_patch16_224"
 BACKBONE = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
 
 
@@ -149,58 +150,35 @@ def test_a_report_can_be_made_again_by_evaluate(run: Path, medsoft, tmp_path: Pa
     assert "data:image/jpeg" in (tmp_path / "again" / "report.html").read_text()
 
 
-def spec(task: Task = TWO) -> DataSpec:
-    return DataSpec(task, 3, (32, 32), np.ones(len(task.classes)))
+def spec(task: Task = TWO, **about) -> DataSpec:
+    return DataSpec(task, 3, (32, 32), np.ones(len(task.classes)), **about)
 
 
-@pytest.mark.parametrize("name", ["seqnorm", "softmax", "sima"])
-@pytest.mark.parametrize("freeze", [False, True])
-def test_shares_add_up_to_what_the_layer_adds_to_the_answer(name: str, freeze: bool) -> None:
-    """Against finite differences: the layer's output, without its bias, is scaled by a hair."""
+def test_shares_are_those_of_the_log_odds_covariates_included() -> None:
+    """Two classes: the log-odds are the difference of the logits, which is linear in the head's weights."""
     torch.manual_seed(0)
-    task = Task("multiclass", ("a", "b", "c"))
-    model = Classifier(spec(task), f"vit_{name}_tiny_patch16_224", BACKBONE, freeze=freeze).eval().double()
-    image = torch.rand(3, 32, 32, dtype=torch.float64)
-
-    def log_odds(features: torch.Tensor) -> torch.Tensor:
-        return torch.logit(model.objective.probabilities(model.head(features))[0, 1])
-
-    shares_N, grid = answer_shares(model.backbone, image[None], log_odds)
-    assert (len(shares_N), grid) == (17, (4, 4))
-    np.testing.assert_allclose(patch_shares(model, {"image": image}, 1).ravel(), shares_N[1:], rtol=1e-9)
-    attention = model.backbone.blocks[-1].attn
-
-    def odds(factor: float) -> float:
-        bias = attention.proj.bias
-
-        def scale(_, __, output: torch.Tensor) -> torch.Tensor:
-            changed = output.clone()
-            changed[:, 0] = bias + factor * (output[:, 0] - bias)
-            return changed
-
-        hook = attention.register_forward_hook(scale)
-        with torch.no_grad():
-            value = log_odds(model.backbone(image[None]))
-        hook.remove()
-        return float(value)
-
-    along = (odds(1 + 1e-4) - odds(1 - 1e-4)) / 2e-4
-    assert abs(along) > 1e-6
-    assert float(shares_N.sum()) == pytest.approx(along, rel=1e-5)
+    model = Classifier(spec(covariates=Covariates(("age",), ((50.0, 10.0),))), TINY_VIT, BACKBONE, freeze=True).eval()
+    torch.nn.init.normal_(model.covariates.linear.weight)
+    sample = {"image": torch.rand(3, 32, 32), "covariates": torch.tensor([70.0])}
+    found = answer_shares(model, sample, 1)
+    direction = (model.head.weight[1] - model.head.weight[0]).detach()
+    expected = patch_shares(model.backbone, sample["image"][None], lambda features: features @ direction)
+    assert found.shape == (4, 4)
+    np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-4, atol=1e-8)
 
 
 def test_shares_of_a_label_that_is_not_there_have_the_other_sign() -> None:
     torch.manual_seed(0)
-    model = Classifier(spec(Task("multilabel", ("a", "b"))), "vit_seqnorm_tiny_patch16_224", BACKBONE).eval()
+    model = Classifier(spec(Task("multilabel", ("a", "b"))), TINY_VIT, BACKBONE).eval()
     image = torch.rand(3, 32, 32)
-    there, absent = (patch_shares(model, {"image": image}, 0, positive) for positive in (True, False))
+    there, absent = (answer_shares(model, {"image": image}, 0, positive) for positive in (True, False))
     np.testing.assert_allclose(there, -absent, rtol=1e-4)
 
 
 def test_only_our_transformer_with_a_class_token_is_taken_apart() -> None:
-    assert can_be_taken_apart(Classifier(spec(), "vit_seqnorm_tiny_patch16_224", BACKBONE))
+    assert can_be_taken_apart(Classifier(spec(), TINY_VIT, BACKBONE))
     assert not can_be_taken_apart(Classifier(spec(), "resnet18", {}))
-    assert not can_be_taken_apart(Classifier(spec(), "vit_seqnorm_tiny_patch16_224", BACKBONE | {"global_pool": "map"}))
+    assert not can_be_taken_apart(Classifier(spec(), TINY_VIT, BACKBONE | {"global_pool": "map"}))
     assert not can_be_taken_apart(Plain())
 
 

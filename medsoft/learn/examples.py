@@ -14,7 +14,7 @@ from medsoft.evaluation.arrays import has_target
 from medsoft.evaluation.report.examples import Example, pick_examples, write_examples
 from medsoft.files import replacing
 from medsoft.learn.outcome import Data
-from medsoft.learn.shares import can_be_taken_apart, patch_shares
+from medsoft.learn.shares import answer_shares, can_be_taken_apart
 from medsoft.task import Task
 
 LONGEST_SIDE_PX = 256
@@ -71,7 +71,7 @@ def _shares(model: Any, data: Data, example: Example) -> npt.NDArray[np.float64]
     dataset: Any = data.split_dataloader(example.split).dataset
     row = int(np.flatnonzero(data.part(example.split).frame["id"] == example.id)[0])
     index, positive = _answer(example, data.task)
-    return patch_shares(model, dataset[row], index, positive)
+    return answer_shares(model, dataset[row], index, positive)
 
 
 def _answer(example: Example, task: Task) -> tuple[int, bool]:

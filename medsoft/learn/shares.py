@@ -12,15 +12,17 @@ from torch import Tensor
 
 from medsoft.learn.classifier import Classifier
 from medsoft.models.vit import VisionTransformer
-from medsoft.models.vit_shares import answer_shares, reads_a_class_token
+from medsoft.models.vit_shares import can_share, patch_shares
 
 
 def can_be_taken_apart(model: object) -> bool:
-    """Whether ``patch_shares`` can be had of a model."""
-    return isinstance(model, Classifier) and reads_a_class_token(model.backbone)
+    """Whether ``answer_shares`` can be had of a model: of a classifier of pictures whose patches have shares."""
+    if not isinstance(model, Classifier) or not can_share(model.backbone):
+        return False
+    return cast(VisionTransformer, model.backbone).spatial_dims == 2
 
 
-def patch_shares(
+def answer_shares(
     model: Classifier, sample: Mapping[str, Tensor], index: int, positive: bool = True
 ) -> npt.NDArray[np.float64]:
     """The share of every patch in the log-odds of an answer (``medsoft.models.vit_shares``).
@@ -34,15 +36,14 @@ def patch_shares(
     Returns:
         (rows, columns) of the patch grid, in nats.
     """
-    backbone = cast(VisionTransformer, model.backbone)
 
     def log_odds(features_1D: Tensor) -> Tensor:
         logits = model.head(features_1D)
         if model.covariates is not None:
             logits = logits + model.covariates(sample["covariates"][None].to(model.device))
         # In float64 a probability near 1 still has a slope.
-        p = model.objective.probabilities(logits.double())[0, index]
+        p = model.objective.probabilities(logits.double())[:, index]
         return torch.logit(p if positive else 1 - p, eps=1e-15)
 
-    shares_N, grid = answer_shares(backbone, sample["image"][None].to(model.device), log_odds)
-    return np.asarray(shares_N[backbone.num_prefix_tokens :].reshape(grid).double().cpu().numpy())
+    shares = patch_shares(cast(VisionTransformer, model.backbone), sample["image"][None].to(model.device), log_odds)
+    return np.asarray(shares[0].double().cpu().numpy())
