@@ -32,7 +32,7 @@ class Question:
         vit: arguments of the vision transformers' backbone.
         resnet: name and arguments of the residual network.
         epochs: of every model.
-        folds: of a cross-validation with one seed; 0 for seeds 0, 1 and 2 on the table's own test part or a split.
+        folds: of a cross-validation with seed 0; 0 for seeds 0, 1 and 2 on the table's own test part or a split.
         metrics: shown, from the test part.
     """
 
@@ -53,6 +53,7 @@ HIPPOCAMPUS = (
 )
 KERMANY = "--config=chest_xray --data.path=file --data.label=label --data.positive=pneumonia --data.batch_size=16"
 CLASSES = ("auroc", "accuracy")
+SIZES = "Hippocampus small or large"
 QUESTIONS = {
     "AdrenalMNIST3D": Question(
         "volume/adrenalmnist3d_split/adrenalmnist3d_trainval.npz",
@@ -61,13 +62,13 @@ QUESTIONS = {
         "--transforms.rotation=15 --data.batch_size=32",
         f"{{patch_size: 4, {SMALL_VIT}}}", STRIDE_2, 10, 0, CLASSES,
     ),
-    "Hippocampus small or large": Question(
+    SIZES: Question(
         "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=size --data.positive=large",
-        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 30, 5, CLASSES,
+        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 20, 5, CLASSES,
     ),
     "Hippocampus volume": Question(
         "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=volume_mm3 --data.task=regression",
-        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 30, 5, ("r2", "mae"),
+        f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 20, 5, ("r2", "mae"),
     ),
     "MedNIST studies": Question(
         "radiology2d/medical_mnist/labels.csv",
@@ -109,9 +110,9 @@ def _split(text: str) -> list[str]:
 
 def run(data: Path, out: Path, questions: list[str], models: list[str]) -> None:
     """Train every run that is not there; several of these may run side by side."""
-    for repeat in range(5):
+    for repeat in range(3):
         for name in questions:
-            if repeat >= (QUESTIONS[name].folds or 3):
+            if repeat and QUESTIONS[name].folds:
                 continue
             for model in models:
                 folder = out / _folder(name) / f"{_folder(model)}-{repeat}"
@@ -120,35 +121,31 @@ def run(data: Path, out: Path, questions: list[str], models: list[str]) -> None:
                     folder.with_suffix(".lock").touch(exist_ok=False)
                 except FileExistsError:
                     continue
-                table = _table(data, out, name, repeat)
-                _fit(folder, options(name, model, 0 if QUESTIONS[name].folds else repeat, table, data))
+                table = data / QUESTIONS[name].table
+                if name == SIZES:
+                    table = _with_sizes(table, out)
+                _train(folder, options(name, model, repeat, table, data), QUESTIONS[name].folds)
 
 
-def _fit(folder: Path, words: list[str]) -> None:
+def _train(folder: Path, words: list[str], folds: int) -> None:
     from medsoft.cli import main
 
-    print("medsoft fit", shlex.join(words), flush=True)
-    started = time.monotonic()
-    code = main(["fit", *words, f"--out={folder}"])
+    verb = ["crossval", f"--folds={folds}"] if folds else ["fit"]
+    print("medsoft", shlex.join([*verb, *words]), flush=True)
+    started, cpu = time.monotonic(), time.process_time()
+    code = main([*verb, *words, f"--out={folder}"])
     if code != 0:
         print(f"failed with {code}: {folder}", file=sys.stderr)
         return
-    facts = {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time(), 1)}
+    facts = {"seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu)}
     (folder / "real_run.json").write_text(json.dumps(facts | {"threads": os.environ.get("OMP_NUM_THREADS")}))
 
 
-def _table(data: Path, out: Path, name: str, repeat: int) -> Path:
-    """The set's own table; of a cross-validation one with this fold as the test part."""
-    question = QUESTIONS[name]
-    if not question.folds:
-        return data / question.table
-    from medsoft.data.split import split_folds
-
-    frame = pd.read_csv(data / question.table)
+def _with_sizes(table: Path, out: Path) -> Path:
+    """The hippocampi with a column that says whether each is larger than the median."""
+    frame = pd.read_csv(table)
     frame["size"] = ["large" if value > frame["volume_mm3"].median() else "small" for value in frame["volume_mm3"]]
-    folds = split_folds(frame["volume_mm3"].to_numpy(dtype=float), frame["file"].to_numpy(), question.folds, seed=0)
-    frame["split"] = ["test" if fold == repeat else "train" for fold in folds]
-    path = out / f"hippocampus_fold_{repeat}.csv"
+    path = out / "hippocampus_sizes.csv"
     frame.to_csv(path, index=False)
     return path
 
@@ -158,40 +155,39 @@ def _folder(text: str) -> str:
 
 
 def table(out: Path) -> None:
-    """Print the test metrics: mean over the seeds and their range; of a cross-validation those of all rows together."""
+    """Print test metrics: mean over the seeds and their range; of a cross-validation mean and range of the folds."""
     for name, question in QUESTIONS.items():
-        print(f"\n| {name} | " + " | ".join(question.metrics) + " | seconds |")
+        print(f"\n| {name} | " + " | ".join(question.metrics) + " | CPU seconds a model |")
         print("|---" * (len(question.metrics) + 2) + "|")
         for model in MODELS:
-            folders = sorted((out / _folder(name)).glob(f"{_folder(model)}-*/real_run.json"))
+            folders = [path.parent for path in sorted((out / _folder(name)).glob(f"{_folder(model)}-*/real_run.json"))]
             if folders:
-                print(f"| {model} | " + " | ".join(_cells([path.parent for path in folders], question)) + " |")
+                print(f"| {model} | " + " | ".join(_cells(folders, question)) + " |")
 
 
 def _cells(folders: list[Path], question: Question) -> list[str]:
-    seconds = statistics.mean(json.loads((folder / "real_run.json").read_text())["seconds"] for folder in folders)
-    if question.folds:
-        scores = _pooled(folders)
-        cells = [f"{scores[metric]:.3f}" for metric in question.metrics]
-        return [*cells, f"{seconds:.0f} a fold, n={len(folders)}"]
+    seconds = statistics.mean(json.loads((folder / "real_run.json").read_text())["cpu_seconds"] for folder in folders)
     cells = []
     for metric in question.metrics:
-        found = [json.loads((folder / "metrics.json").read_text())["test"] for folder in folders]
-        values = [(scores["macro"] | scores["overall"])[metric] for scores in found]
-        cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-    return [*cells, f"{seconds:.0f}, n={len(folders)}"]
+        values = _of_folds(folders[0], metric) if question.folds else [_of_test(folder, metric) for folder in folders]
+        cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}), n={len(values)}")
+    return [*cells, f"{seconds / (question.folds or 1):.0f}"]
 
 
-def _pooled(folders: list[Path]) -> dict[str, float]:
-    """Metrics of the test rows of all folds together."""
+def _of_test(folder: Path, metric: str) -> float:
+    scores = json.loads((folder / "metrics.json").read_text())["test"]
+    value: float = (scores["macro"] | scores["overall"])[metric]
+    return value
+
+
+def _of_folds(folder: Path, metric: str) -> list[float]:
     from medsoft.evaluation.metrics import headline, score
-    from medsoft.evaluation.tables import read_parts
+    from medsoft.evaluation.tables import read_either
     from medsoft.task import Task
 
-    found = read_parts([folder / "predictions.csv" for folder in folders])
-    test = found.frame[found.frame["split"] == "test"]
-    values = headline(score(test, found.task or Task("regression", ())))
-    return {name: float("nan") if value is None else value for name, value in values.items()}
+    frame, task = read_either(folder / "predictions.csv")
+    found = [headline(score(part, task or Task("regression", ())))[metric] for _, part in frame.groupby("fold")]
+    return [value for value in found if value is not None]
 
 
 if __name__ == "__main__":

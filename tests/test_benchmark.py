@@ -295,6 +295,18 @@ def test_backbones_over_sizes(tmp_path):
     assert (tmp_path / "backbones.png").stat().st_size > 10_000
 
 
+def test_backbones_over_volumes(tmp_path):
+    """Cubes; softmax's memory grows faster than that of a backbone without it."""
+    small = "depth=1:embed_dim=32:num_heads=2"
+    models = f"vit_softmax_tiny_patch8_224:{small},vit_seqnorm_tiny_patch8_224:{small}:form=moments"
+    options = {"volumes": True, "sizes": "16,32", "device": "cpu", "sample_seconds": 0, "out": str(tmp_path)}
+    assert backbones(models, **options) == 0
+    rows = table(tmp_path / "backbones.csv")
+    assert [(row["voxels"], row["channels"]) for row in rows[:4:3]] == [("4096", "1"), ("4096", "1")]
+    assert {row["voxels"] for row in rows} == {"4096", "32768"}
+    assert all(float(row["median_ms"]) > 0 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,7 +1,8 @@
-"""``medsoft benchmark backbones``: time and memory of whole models as the image grows."""
+"""``medsoft benchmark backbones``: time and memory of whole models as the image or the volume grows."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from medsoft.benchmark.options import choices, conditions_from, cpu_threads, num
 from medsoft.benchmark.report import Report
 from medsoft.errors import InputError, check_range
 
+OF_IMAGES = "vit_softmax_tiny_patch16_224,vit_seqnorm_tiny_patch16_224"
+OF_VOLUMES = "vit_softmax_tiny_patch8_224,vit_seqnorm_tiny_patch8_224"
+
 
 def backbones(
-    models: str = "vit_softmax_tiny_patch16_224,vit_seqnorm_tiny_patch16_224",
-    sizes: str = "224,448,896,1792",
+    models: str | None = None,
+    sizes: str | None = None,
+    volumes: bool = False,
     batch: int = 1,
-    channels: int = 3,
+    channels: int | None = None,
     dtype: str = "float32",
     device: str = "auto",
     threads: int = 0,
@@ -36,10 +41,13 @@ def backbones(
     Writes backbones.csv (a row a case), backbones.json (versions, machine, options) and backbones.png.
 
     Args:
-        models: Names that timm knows, with commas between; options behind colons, as in soft_tiny:inverse=newton.
-        sizes: Sides of the square images in pixels, with commas between.
+        models: Names that timm knows, with commas between; options behind colons, as in soft_tiny:inverse=newton. If
+            not given, the tiny vision transformers with softmax and seqnorm, patch 16, of volumes 8.
+        sizes: Sides of the square images in pixels, or of the cubes in voxels, with commas between; if not given,
+            224,448,896,1792, and 64,96,128 of volumes.
+        volumes: Measure cubes instead of squares.
         batch: Images in a batch.
-        channels: Channels of an image.
+        channels: Channels of an image; if not given 3, of volumes 1.
         dtype: float32, float64, bfloat16 or float16, of images and weights.
         device: auto, cpu or cuda.
         threads: CPU threads; 0 leaves PyTorch's choice.
@@ -56,12 +64,11 @@ def backbones(
     Raises:
         InputError: an option is out of range or names nothing.
     """
+    models = models or (OF_VOLUMES if volumes else OF_IMAGES)
+    sizes = sizes or ("64,96,128" if volumes else "224,448,896,1792")
+    channels = (1 if volumes else 3) if channels is None else channels
     options = dict(locals())
-    contenders = [
-        Contender({"name": text, "model": name}, partial(_create, name, settings, channels), compiled=flag)
-        for text, (name, settings) in _models(models).items()
-        for flag in ((False, True) if compile else (False,))
-    ]
+    chosen = _models(models)
     sides = numbers("--sizes", sizes)
     check_range("--batch", batch, 1)
     check_range("--channels", channels, 1)
@@ -70,11 +77,21 @@ def backbones(
         report = Report("backbones", Path(out), options)
         facts = f"batch {batch}, {channels} channels, {dtype}, {conditions.device}"
         forecast = Forecast()
+        unit = "voxels" if volumes else "pixels"
         for side in sides:
-            size = {"size": side, "pixels": side * side, "batch": batch, "channels": channels}
-            rows = measure(contenders, size, (batch, channels, side, side), conditions, forecast)
-            report.add(rows, f"{side} × {side}, {facts}")
-        report.draw("backbones.png", "pixels", "pixels of an image", "Backbones", facts, only={})
+            shape = (side,) * (3 if volumes else 2)
+            contenders = [
+                Contender(
+                    {"name": text, "model": name}, partial(_create, name, settings, channels, shape), compiled=flag
+                )
+                for text, (name, settings) in chosen.items()
+                for flag in ((False, True) if compile else (False,))
+            ]
+            size = {"size": side, unit: math.prod(shape), "batch": batch, "channels": channels}
+            rows = measure(contenders, size, (batch, channels, *shape), conditions, forecast)
+            report.add(rows, f"{' × '.join(map(str, shape))}, {facts}")
+        kind = "a volume" if volumes else "an image"
+        report.draw("backbones.png", unit, f"{unit} of {kind}", "Backbones", facts, only={})
     return report.finish()
 
 
@@ -100,5 +117,6 @@ def _models(text: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def _create(name: str, settings: dict[str, Any], channels: int) -> Any:
-    return timm.create_model(name, in_chans=channels, **settings)
+def _create(name: str, settings: dict[str, Any], channels: int, shape: tuple[int, ...]) -> Any:
+    of_volumes = {"spatial_dims": 3, "img_size": shape} if len(shape) == 3 and name.startswith("vit_") else {}
+    return timm.create_model(name, in_chans=channels, **of_volumes, **settings)
