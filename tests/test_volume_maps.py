@@ -14,6 +14,7 @@ from medsoft.errors import InputError
 from medsoft.learn.slice_classifier import SliceClassifier
 from medsoft.models.vit_shares import patch_shares
 from medsoft.task import DataSpec, Task
+from tests.dicom_sets import write_series
 from tests.volume_sets import TINY_VOLUME, oblique, write_volumes
 
 BINARY = Task("binary", ("small", "large"))
@@ -215,3 +216,38 @@ def test_maps_are_of_volumes(medsoft, fit):
     fit("--trainer.max_epochs=1", "--out=run")
     code, _, err = medsoft("test", "--ckpt_path=run", "--maps=1", "--out=again")
     assert (code, "--maps is for volumes" in err) == (2, True)
+
+
+def test_from_dynamic_dicom_series_to_maps_in_the_patients_space(medsoft, tmp_path):
+    """As a user would type it: index, join labels, fit on phases and subtractions, maps of new series."""
+    from medsoft.data.volumes.read import read_volume
+
+    for i in range(10):
+        voxels = np.random.default_rng(i).integers(0, 300, (18, 20, 8)).astype(np.int16)
+        for phase in (1, 2):
+            bright = voxels + 400 * (i % 2) * (phase == 2)
+            write_series(
+                tmp_path / "scans" / f"case{i}", bright, prefix=f"{phase}-", SeriesInstanceUID=f"1.2.3.{i}",
+                StudyInstanceUID=f"1.2.4.{i}", PatientID=f"p{i}", Modality="MR", TemporalPositionIdentifier=phase,
+                ImageOrientationPatient=[0.96, 0.28, 0, -0.28, 0.96, 0],
+            )  # fmt: skip
+    (tmp_path / "salt").write_text("5a" * 32)
+    assert medsoft("data", "index", "scans", "--out=index.csv", "--salt=salt")[0] == 0
+    index = pd.read_csv("index.csv", dtype=str)
+    assert len(index) == 10
+    index["label"] = [("plain", "uptake")[int(uid.split(".")[-1]) % 2] for uid in index["series_uid"]]
+    index.to_csv("labelled.csv", index=False)
+    words = [word for word in TINY_VOLUME if "intensity" not in word]  # of MR it is known
+    code, out, err = medsoft(
+        "fit", "--config=volume", "--data.table=labelled.csv", "--data.id=id", "--data.patient=patient",
+        "--data.positive=uptake", "--transforms.dynamic=both", *words, "--trainer.max_epochs=1", "--out=run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "10 volumes of 3 x 16 x 16 x 16" in out  # two phases and a subtraction
+    code, _, err = medsoft("predict", "--ckpt_path=run", "--maps=1", "--out=new", "--pictures=false")
+    assert code == 0, err
+    row = pd.read_csv("new/maps/maps.csv").iloc[0]
+    made = nibabel.load(tmp_path / "new/maps" / row["nifti"])
+    volume = read_volume(index.set_index("id").loc[row["id"], "path"], time="phases")
+    assert made.shape == volume.shape
+    assert np.allclose(made.affine, volume.affine, atol=1e-5)
