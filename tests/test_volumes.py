@@ -178,6 +178,18 @@ class TestAugmentation:
         assert type(first) is torch.Tensor
         assert (first.shape, first.dtype) == (volume.shape, torch.float32)
 
+    def test_a_bias_field_leaves_no_signal_as_it_is(self):
+        field = Augmentation(None, 0, 0, 0, 0, 0, 0.5, "both")
+        volume = torch.full((3, 8, 8, 8), -2.0)  # two phases and a subtraction
+        volume[:, 2:6] = torch.tensor([3.0, 4.0, 1.0])[:, None, None, None]
+        volume[2, :2] = 0.0
+        changed = field(volume, 1)
+        assert torch.allclose(changed[:2, :2], volume[:2, :2])  # the lowest value is no signal
+        assert torch.equal(changed[2, :2], volume[2, :2])  # in a subtraction 0 is
+        ratio = (changed[1, 2:6] + 2) / (volume[1, 2:6] + 2)
+        assert ratio.std() > 0.01
+        assert torch.allclose(changed[2, 2:6] / volume[2, 2:6], ratio, atol=1e-5)
+
     def test_sides_are_kept_unless_they_do_not_matter(self):
         still = {"rotation": 0, "zoom": 0, "shift": 0, "jitter": 0, "noise": 0}
         volume = torch.arange(8.0).view(1, 8, 1, 1).expand(1, 8, 8, 8)

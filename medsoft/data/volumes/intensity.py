@@ -69,9 +69,8 @@ def with_subtractions(volume: MetaTensor, dynamic: Dynamic) -> MetaTensor:
     return MetaTensor(torch.cat(list(parts)), affine=volume.affine)
 
 
-def background(volume: MetaTensor, dynamic: Dynamic) -> torch.Tensor:
-    """What is put where there is no volume, (C,): the lowest value, and 0 for subtractions, where nothing changes."""
-    values = volume.as_tensor()
+def background(values: torch.Tensor, dynamic: Dynamic) -> torch.Tensor:
+    """What stands for no signal in channels (C, X, Y, Z): (C,) the lowest value, and 0 of subtractions."""
     fill: torch.Tensor = values.flatten(1).amin(dim=1)
     differences = {"subtractions": len(values), "both": len(values) // 2}.get(dynamic, 0)
     fill[len(values) - differences :] = 0

@@ -12,6 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import RandAffine, RandBiasField, RandFlip
 from torch import Tensor
 
+from medsoft.data.volumes.intensity import Dynamic, background
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -24,8 +26,9 @@ class Augmentation:
         shift: largest shift along each axis, as a part of its length.
         jitter: largest relative change of contrast, and largest change of brightness in standard deviations.
         noise: largest standard deviation of Gaussian noise, in standard deviations of the volume.
-        bias: largest coefficient of a smooth field that multiplies the values above the lowest, as the coils of a
-            scanner do.
+        bias: largest coefficient of a smooth field that multiplies the signal, as the coils of a scanner do: what is
+            above the lowest value of a channel, and of subtractions all.
+        dynamic: which channels are subtractions.
     """
 
     flip_axis: int | None
@@ -35,6 +38,7 @@ class Augmentation:
     jitter: float
     noise: float
     bias: float
+    dynamic: Dynamic = "none"
 
     def __call__(self, volume_CXYZ: Tensor, seed: int) -> Tensor:
         """Change a volume: the same volume and seed give the same result anywhere. ``volume_CXYZ`` stays as it is.
@@ -46,9 +50,9 @@ class Augmentation:
         for step in self._in_space(volume_CXYZ.shape[1:]):
             out = _plain(_seeded(step, rng)(out))
         if self.bias:
-            lowest = out.flatten(1).amin(dim=1)[:, None, None, None]
+            nothing = background(out, self.dynamic)[:, None, None, None]
             field = _seeded(RandBiasField(coeff_range=(-self.bias, self.bias), prob=1.0), rng)
-            out = _plain(field(out - lowest)) + lowest
+            out = _plain(field(out - nothing)) + nothing
         mean, sd = float(out.mean()), float(out.std())
         if self.jitter:
             contrast, brightness = rng.uniform(-self.jitter, self.jitter, 2)

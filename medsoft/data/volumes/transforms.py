@@ -119,7 +119,7 @@ class VolumeTransforms:
         self.dynamic: Dynamic = dynamic
         self.sides, self.augmentation = sides, augmentation
         axis = geometry.left_right_axis(orientation) if sides == "flip" else None
-        self.changes = Augmentation(axis, rotation, zoom, shift, jitter, noise, bias)
+        self.changes = Augmentation(axis, rotation, zoom, shift, jitter, noise, bias, dynamic)
 
     @property
     def needs_laterality(self) -> bool:
@@ -193,7 +193,7 @@ class VolumeTransforms:
         if self.fit == "stretch":
             shown = geometry.stretched(together, self.size)
         else:
-            shown = geometry.padded(together, self.size, background(together, self.dynamic))
+            shown = geometry.padded(together, self.size, background(together.as_tensor(), self.dynamic))
         image = shown.as_tensor().float().contiguous()
         return Prepared(image, torch.as_tensor(np.asarray(shown.affine, np.float64)))
 
