@@ -411,7 +411,7 @@ def test_the_command_writes_everything(medsoft, tmp_path: Path) -> None:
         (["--locked", "no.json", "--thresholds", "0.5"], "leave out --thresholds"),
         (["other.csv"], "no column of probabilities"),
         (["types.csv"], "one call evaluates one model"),
-        (["copy.csv"], "twice in their split and fold, such as 'test-0' in copy.csv and t.csv"),
+        (["copy.csv"], "twice in their split and fold, such as 'test-0' in t.csv (row 1) and copy.csv (row 1)"),
     ],
 )
 def test_wrong_calls_are_refused_before_work_starts(medsoft, options: list[str], words: str) -> None:

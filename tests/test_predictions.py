@@ -171,7 +171,9 @@ def test_a_broken_table_reports_all_its_problems(tmp_path: Path) -> None:
         (["id,target,p_a", "x,a,1"], "one column of probabilities only"),
         (["id,task,target,p_a,p_b,p_c", "x,binary,a,1,0,0"], "a binary task has 2 classes, not 3"),
         (["id,task,target,p_a,p_b", "x,grading,a,1,0"], "'grading': allowed are binary"),
-        (["id,task,target,p_a,p_b", "x,binary,a,1,0", "y,ordinal,a,1,0"], "not the same in all rows"),
+        (["id,task,target,p_a,p_b", "x,binary,a,1,0", "y,ordinal,a,1,0"], "in all rows: binary, ordinal; line 3"),
+        (["id;target;p_a;p_b", "x;a;1;0"], "the columns are parted by ';' (line 1)"),
+        (["id,target,p_a,p_b", "x,a,1,0", '"y,a,1,0'], "unexpected end of data, after line 2"),
         (["id,target_a,p_a,p_b", "x,1,1,0"], "column 'target_b' is missing"),
         (["id,target_a,target_c,p_a", "x,1,1,0"], "column 'p_c' is missing"),
         (["id,target_a,p_a", "x,yes,1"], "target_a is 'yes': 0, 1 or empty"),
@@ -189,8 +191,11 @@ def test_each_problem_has_its_words(tmp_path: Path, lines: list[str], problem: s
 
 def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "image.csv").write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
+    with pytest.raises(InputError, match="not a CSV file in UTF-8: line 1 holds other bytes"):
         read_predictions(tmp_path / "image.csv")
+    (tmp_path / "latin.csv").write_bytes("id,target,p_a,p_b\nx,a,1,0\nä,a,1,0\n".encode("latin-1"))
+    with pytest.raises(InputError, match="line 3 holds other bytes"):
+        read_predictions(tmp_path / "latin.csv")
     with pytest.raises(InputError, match="No such file"):
         read_predictions(tmp_path / "nowhere.csv")
 

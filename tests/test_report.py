@@ -28,6 +28,7 @@ from medsoft.evaluation.report.page import write_report
 from medsoft.evaluation.report.privacy import listed, without_folders, without_names
 from medsoft.evaluation.report.run_facts import kind_of_reason, read_run
 from medsoft.evaluation.settings import Settings
+from medsoft.evaluation.subgroups import group_columns
 from medsoft.task import Task
 
 BINARY = Task("binary", ("benign", "malignant"))
@@ -145,6 +146,13 @@ def test_no_sample_and_no_patient_is_named(task: Task, tmp_path: Path) -> None:
         assert "patient-" not in text
         assert "sample-" not in text
     assert "1 of 41 patients are in &#39;val&#39; too" in html
+
+
+def test_a_column_of_patients_is_no_column_of_groups() -> None:
+    frame = table(BINARY, n=12).assign(patient=[f"patient-{i % 4}" for i in range(12)])
+    samples = pd.DataFrame({"case": frame["patient"], "eye": ["left", "right"] * 6})
+    groups, _ = group_columns(samples, frame, BINARY, None, {})
+    assert list(groups) == ["eye"]
 
 
 def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ are binary with two ``p_`` columns and multiclass with any other number. Only th
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError
+from medsoft.evaluation.csv_rows import listed, raise_problems, read_rows
 from medsoft.files import replacing
 from medsoft.task import TASK_KINDS, Task, TaskKind
 
@@ -80,7 +80,7 @@ def make_predictions(
             raise ValueError(f"an extra column cannot be called {name!r}: that name has a meaning in the table")
         columns[name] = values
     frame = pd.DataFrame(columns)
-    _raise("predictions", _value_problems(frame, task))
+    raise_problems("predictions", _value_problems(frame, task))
     return frame
 
 
@@ -149,9 +149,9 @@ def _target_columns(task: Task, targets: npt.ArrayLike | None, n: int) -> dict[s
 
 def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
     text, lines_N = read_rows(path, name)
-    task, problems = _find_task(text)
+    task, problems = _find_task(text, lines_N)
     if task is None:
-        raise InputError(_listed(name, problems))
+        raise InputError(listed(name, problems))
     frame = pd.DataFrame({column: text.get(column, "") for column in ABOUT_COLUMNS}, index=text.index)
     frame["task"] = task.kind
     for column in task.target_columns:
@@ -168,41 +168,11 @@ def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
         frame[column] = text[column]
     # A missing id column is one problem, not one a row.
     problems += _value_problems(frame if "id" in text else frame.drop(columns="id"), task, lines_N)
-    _raise(name, problems)
+    raise_problems(name, problems)
     return frame, task
 
 
-def read_rows(path: Path, name: str) -> tuple[pd.DataFrame, npt.NDArray[np.intp]]:
-    """Every cell as the text that it is, and the line of the file on which each row ends.
-
-    pandas' own reader would turn a class named NA into a missing one.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines, numbers = [], []
-            for line in reader:
-                if line:
-                    lines.append(line)
-                    numbers.append(reader.line_num)
-    except OSError as error:
-        raise InputError(f"{name}: cannot read the predictions table: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name}: not a CSV file in UTF-8: {error}") from error
-    if len(lines) < 2:
-        raise InputError(f"{name}: the predictions table has no rows")
-    header, *rows = lines
-    problems = [f"column {column!r} is there twice" for column in dict.fromkeys(header) if header.count(column) > 1]
-    problems += [
-        f"row {number} has {len(row)} cells, the header has {len(header)} (line {numbers[number]})"
-        for number, row in enumerate(rows, start=1)
-        if len(row) != len(header)
-    ]
-    _raise(name, problems)
-    return pd.DataFrame(rows, columns=header, dtype=str), np.array(numbers[1:], dtype=np.intp)
-
-
-def _find_task(text: pd.DataFrame) -> tuple[Task | None, list[str]]:
+def _find_task(text: pd.DataFrame, lines_N: npt.NDArray[np.intp]) -> tuple[Task | None, list[str]]:
     """The task, or none where it cannot be told, and what is wrong with the columns."""
     classes = [column.removeprefix("p_") for column in text.columns if column.startswith("p_")]
     labels = [column.removeprefix("target_") for column in text.columns if column.startswith("target_")]
@@ -212,7 +182,9 @@ def _find_task(text: pd.DataFrame) -> tuple[Task | None, list[str]]:
     if "task" not in text:
         kind = "multilabel" if labels and "target" not in text else "binary" if len(classes) == 2 else "multiclass"
     elif text["task"].nunique() > 1:
-        return None, [*problems, f"column 'task' is not the same in all rows: {', '.join(text['task'].unique())}"]
+        first = int(lines_N[(text["task"] != text["task"].iloc[0]).argmax()])
+        kinds_there = ", ".join(text["task"].unique())
+        return None, [*problems, f"column 'task' is not the same in all rows: {kinds_there}; line {first}"]
     else:
         kind = text["task"].iloc[0]
     kinds = [name for name in TASK_KINDS if name != "regression"]
@@ -281,13 +253,3 @@ def _rows(
     plural = "s" if len(positions) > 1 else ""
     lines = "" if lines_N is None else f"; line{plural} {', '.join(str(lines_N[at]) for at in positions[:show])}"
     return f"row{plural} {', '.join(shown)}{more}{lines}{' …' if lines and more else ''}"
-
-
-def _listed(name: str, problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{name}: {count} in the predictions table:" + "".join(f"\n  - {problem}" for problem in problems)
-
-
-def _raise(name: str, problems: list[str]) -> None:
-    if problems:
-        raise InputError(_listed(name, problems))

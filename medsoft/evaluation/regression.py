@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.predictions import ABOUT_COLUMNS, read_rows
+from medsoft.evaluation.csv_rows import read_rows
+from medsoft.evaluation.predictions import ABOUT_COLUMNS
 from medsoft.evaluation.scorecard import Key, Values
 
 FloatArray = npt.NDArray[np.float64]

@@ -134,11 +134,15 @@ def _banded(values: pd.Series, limits: Sequence[float]) -> pd.Series:
 def _is_group(values: pd.Series, frame: pd.DataFrame, task: Task | None) -> bool:
     if not 2 <= values.nunique() <= MOST_VALUES:
         return False
+    # A few patients are no groups, and the report must not name them.
+    values = values.reset_index(drop=True)
+    if any((values == frame[about].reset_index(drop=True)).all() for about in ("id", "patient", "exam")):
+        return False
     if task is None or task.kind == "multilabel":
         return True
     # A column that gives the target away (the label itself, a diagnosis) has groups of one class.
     target = frame["target"].reset_index(drop=True)
-    return bool((target.groupby(values.reset_index(drop=True)).nunique() > 1).all())
+    return bool((target.groupby(values).nunique() > 1).all())
 
 
 def subgroup_estimates(

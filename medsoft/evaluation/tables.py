@@ -82,8 +82,11 @@ def read_parts(paths: Sequence[str | Path]) -> Predictions:
     again = frame.duplicated(["id", "split", "fold"])
     if again.any():
         first = frame[again].iloc[0]
-        files = np.repeat([str(path) for path in paths], [len(part) for part in frames])
-        both = sorted(set(files[(frame[["id", "split", "fold"]] == first[["id", "split", "fold"]]).all(axis=1)]))
+        places = [
+            f"{path} (row {row})" for path, part in zip(paths, frames, strict=True) for row in range(1, len(part) + 1)
+        ]
+        same = (frame[["id", "split", "fold"]] == first[["id", "split", "fold"]]).all(axis=1)
+        both = [places[at] for at in np.flatnonzero(same)]
         raise InputError(
             f"{int(again.sum())} samples are there twice in their split and fold, such as {first['id']!r} in "
             f"{' and '.join(both)}; one call evaluates one model (medsoft compare takes several)"
