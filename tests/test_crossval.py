@@ -24,6 +24,7 @@ from medsoft.learn.crossval_folder import CrossvalFolder
 from medsoft.task import Task
 from tests.bag_sets import TINY_BAGS, write_slides
 from tests.conftest import TINY, write_images
+from tests.volume_sets import TINY_VOLUME, write_volumes
 
 BINARY = Task("binary", ("no", "yes"))
 QUICK = ["--trainer.max_epochs=1", "--data.val_fraction=0.25"]
@@ -404,3 +405,16 @@ def test_numbers_take_part_too(tmp_path, images, medsoft):
     errors = (frame["prediction"] - frame["target"]).abs().groupby(frame["fold"]).mean()
     assert (summary["primary"]["metric"], summary["primary"]["n_folds"]) == ("mae", 2)
     assert summary["primary"]["value"] == pytest.approx(errors.mean())
+
+
+def test_volumes_of_slices_take_part_too(tmp_path, medsoft):
+    table = write_volumes(tmp_path / "volumes", 16)
+    tiny = [word for word in TINY_VOLUME if "backbone" not in word]
+    encoder = "--model.encoder_args={patch_size: 8, depth: 1, embed_dim: 16, num_heads: 2}"
+    words = ["--config=volume_slices", *tiny, encoder, "--model.aggregator_args={dim: 16, num_heads: 2, depth: 1}"]
+    words += [f"--data.table={table}", "--data.classes=[small, large]", "--data.patient=patient", *QUICK]
+    code, _, err = medsoft("crossval", *words, "--folds=2", "--data.val_fraction=0.5", f"--out={tmp_path / 'cv'}")
+    assert (code, err) == (0, "")
+    frame = pd.read_csv(tmp_path / "cv" / "predictions.csv")
+    assert len(frame) == frame["id"].nunique() == 16
+    assert frame["ood_score"].notna().all()
