@@ -18,7 +18,7 @@ from medsoft.data.volumes.intensity import scaled, with_subtractions
 from medsoft.data.volumes.module import VolumeDataModule
 from medsoft.data.volumes.random_steps import Augmentation
 from medsoft.data.volumes.transforms import VolumeTransforms
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError
 from tests.volume_sets import TINY_VOLUME, oblique, save, write_volumes
 
 AXES = ["RAS", "LPS", "SAR", "PIL", "IRA"]
@@ -492,6 +492,32 @@ class TestBadInput:
         code, _, err = medsoft(*words, "--data.on_error=skip", "--out=run")
         assert code == 3, err
         assert len(pd.read_csv("run/errors.csv")) == 3
+
+    @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+    def test_the_reason_is_the_same_from_every_cache(self, cache, tmp_path):
+        table = write_volumes(tmp_path / "set", 6)
+        files = sorted((tmp_path / "set/volumes").iterdir())
+        files[1].write_bytes(b"no volume at all")
+        recipe = VolumeTransforms(size=8, intensity="none", crop="foreground", foreground_above=11.0)
+        save(np.ones((9, 9, 9)), np.eye(4), files[2])  # without a foreground
+        options = {"positive": "large", "cache": cache, "cache_dir": str(tmp_path / "cache"), "stage": "test"}
+        with pytest.raises(InputError) as caught:
+            VolumeDataModule(recipe, str(table), **options).load(["test"])
+        message = str(caught.value)
+        assert "is a damaged NIfTI file" in message
+        assert "no foreground: no voxel is above 11" in message
+        assert "unreadable volume (2)" in message
+
+    def test_a_volume_that_vanishes_during_the_training_is_said_in_one_line(self, tmp_path):
+        table = write_volumes(tmp_path / "set", 4)
+        data = VolumeDataModule(
+            VolumeTransforms(size=8, intensity="none"), str(table), positive="large", cache="none", stage="test",
+            check_files=False,
+        )  # fmt: skip
+        data.load(["test"])
+        sorted((tmp_path / "set/volumes").iterdir())[2].unlink()
+        with pytest.raises(RunError, match="can no longer be read: it cannot be opened"):
+            data.dataset("test")[2]
 
     def test_a_nifti_without_a_stated_scale_says_what_to_do(self, medsoft, volumes):
         words = [word for word in TINY_VOLUME if "intensity" not in word]

@@ -103,6 +103,13 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
     return trainer
 
 
+def check_precision(precision: object, task_kind: str) -> None:
+    """Raise InputError where the labels of a regression would be rounded to half precision."""
+    if task_kind == "regression" and str(precision) in ("16-true", "bf16-true"):
+        mixed = str(precision).replace("true", "mixed")
+        raise InputError(f"trainer.precision {precision} would round the labels of a regression: use {mixed}")
+
+
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []

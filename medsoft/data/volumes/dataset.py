@@ -15,12 +15,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsoft import __version__
+from medsoft.data.decode import ReadError
 from medsoft.data.read import locate
 from medsoft.data.sampling import SampleKey, for_torch, sample_seed
 from medsoft.data.volumes.files import VolumeRow
 from medsoft.data.volumes.geometry import located
 from medsoft.data.volumes.read import Time, Volume, locate_series, read_volume
 from medsoft.data.volumes.transforms import Prepared, VolumeTransforms
+from medsoft.errors import RunError
+
+UNREADABLE = (ReadError, ValueError, RuntimeError)
+"""What a volume that cannot be had raises: in reading, in preparing, and through MONAI, which wraps both."""
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a volume, in words without its path."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) and not isinstance(error, ReadError) else error
+    return cause.reason if isinstance(cause, ReadError) else str(cause)
 
 
 class VolumeReader(Transform):
@@ -145,8 +156,15 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         return len(self.rows)
 
     def prepared(self, index: int) -> Prepared:
-        """The volume as the model sees it without augmentation."""
-        return self.reader.prepared(self.rows[index]) if self.cache is None else self.cache[index]
+        """The volume as the model sees it without augmentation.
+
+        Raises:
+            RunError: it can no longer be read.
+        """
+        try:
+            return self.reader.prepared(self.rows[index]) if self.cache is None else self.cache[index]
+        except UNREADABLE as error:
+            raise RunError(f"a volume can no longer be read: it {reason_of(error)}") from None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
         index = key.sample if isinstance(key, SampleKey) else key

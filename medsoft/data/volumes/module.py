@@ -20,7 +20,7 @@ from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source
 from medsoft.data.table import SampleTable, read_table, stem_of
 from medsoft.data.table_module import Stage, TableDataModule
-from medsoft.data.volumes.dataset import DiskCache, VolumeDataset, VolumeReader
+from medsoft.data.volumes.dataset import UNREADABLE, DiskCache, VolumeDataset, VolumeReader, reason_of
 from medsoft.data.volumes.files import VolumeFiles, VolumeRow, path_columns
 from medsoft.data.volumes.planes import montage
 from medsoft.data.volumes.transforms import Prepared, VolumeTransforms
@@ -250,10 +250,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         def attempt(index: int) -> tuple[Prepared | None, str | None]:
             try:
                 prepared = get(index)
-            except ReadError as error:
-                return None, error.reason
-            except (ValueError, RuntimeError) as error:  # of the transforms; MONAI wraps errors of disk caches
-                return None, str(error.__cause__ or error)
+            except UNREADABLE as error:
+                return None, reason_of(error)
             return (prepared if place == "memory" else None), None
 
         # Decompression and PyTorch release the interpreter's lock, so that threads are enough; each holds a volume.
