@@ -285,3 +285,38 @@ def test_vectors_and_the_class_token_are_not_decayed():
     assert free["weight_decay"] == 0
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert "cls_token" in {names[id(parameter)] for parameter in free["params"]}
+
+
+# ---- bags in pieces
+
+
+@pytest.mark.parametrize("attention", ["seqnorm", "softmax"])
+def test_long_bags_are_predicted_in_pieces_with_the_same_answers(tmp_path, medsoft, slides, monkeypatch, attention):
+    args = f"--model.aggregator_args={{attention: {attention}, dim: 16, num_heads: 2, depth: 2, coordinates: true}}"
+    more = ["--trainer.max_epochs=1", "--data.cache=none", args]
+    assert medsoft("fit", *words(slides, tmp_path / "run", *more))[0] == 0
+    where = [f"--ckpt_path={tmp_path / 'run'}", "--trainer.accelerator=cpu"]
+    assert medsoft("predict", *where, f"--out={tmp_path / 'whole'}")[0] == 0
+
+    def whole(bag):
+        raise AssertionError(f"{bag.path} was held in memory as a whole")
+
+    monkeypatch.setattr("medsoft.data.bag_dataset.read_good", whole)
+    for cache in ("none", "memory"):
+        options = ["--data.stream_above=0", f"--data.cache={cache}", f"--out={tmp_path / cache}"]
+        code, _, err = medsoft("predict", *where, *options)
+        assert code == 0, err
+        one, other = (predictions(tmp_path / name) for name in ("whole", cache))
+        assert one["id"].tolist() == other["id"].tolist()
+        np.testing.assert_allclose(one["p_ill"], other["p_ill"], atol=1e-6)
+
+
+def test_the_validation_of_a_training_may_come_in_pieces(tmp_path, medsoft, slides):
+    for name, more in (("whole", []), ("pieces", ["--data.stream_above=0"])):
+        code, _, err = medsoft("fit", *words(slides, tmp_path / name, "--trainer.max_epochs=2", *more))
+        assert code == 0, err
+    one, other = (predictions(tmp_path / name) for name in ("whole", "pieces"))
+    np.testing.assert_allclose(one["p_ill"], other["p_ill"], atol=1e-6)
+    weights_of = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True) for n in ("whole", "pieces")]
+    for key, value in weights_of[0]["state_dict"].items():
+        assert torch.equal(value, weights_of[1]["state_dict"][key])  # the training itself takes whole bags

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,12 +55,40 @@ class BagAugmentation:
         return min(math.ceil(self.tile_fraction * num_tiles), self.max_tiles or num_tiles)
 
 
-class BagDataset(Dataset[dict[str, Tensor]]):
+@dataclass(frozen=True)
+class BagPieces:
+    """A bag that is read from its files piece by piece, as often as it is called.
+
+    Attributes:
+        files: of its slides, one after the other.
+        with_places: give the tiles' places too.
+    """
+
+    files: tuple[str, ...]
+    with_places: bool
+
+    def __call__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Features (n, F) and places (n, 2) in µm, or None, of the good tiles.
+
+        Raises:
+            RunError: a file can no longer be read.
+        """
+        for path in self.files:
+            try:
+                with open_bag(Path(path)) as bag:
+                    for features_nF, coords_n2_um in bag.chunks():
+                        places = coords_n2_um if self.with_places else None
+                        yield torch.from_numpy(features_nF), None if places is None else torch.from_numpy(places)
+            except BagError as error:
+                raise RunError(f"{path}: can no longer be read: {error}") from error
+
+
+class BagDataset(Dataset[dict[str, Any]]):
     """Bags and targets of some rows of a table.
 
     Indexed by an int for the whole bag, by a SampleKey for an augmented one, which is a function of (seed, epoch, row)
     alone. A sample has ``features`` (N, F) float32, ``coords_um`` (N, 2) float32 where asked for, ``target`` and
-    ``index``.
+    ``index``. A whole bag that is not to be held in memory has its ``pieces`` in place of features and places.
 
     Args:
         files: of each bag, one slide after the other.
@@ -68,6 +97,7 @@ class BagDataset(Dataset[dict[str, Tensor]]):
         seed: of the augmentation.
         with_places: give the tiles' places too.
         in_memory: keep all bags in memory from the start; else each is read when it is asked for.
+        streamed: of each bag, whether it is handed on in pieces, and never kept; None: no bag is.
 
     Raises:
         RunError: a feature file can no longer be read.
@@ -81,28 +111,33 @@ class BagDataset(Dataset[dict[str, Tensor]]):
         seed: int,
         with_places: bool,
         in_memory: bool,
+        streamed: Sequence[bool] | None = None,
     ) -> None:
         self.files, self.augmentation = files, augmentation
+        self.streamed = [False] * len(files) if streamed is None else list(streamed)
         self.targets = for_torch(targets)
         self.seed, self.with_places = seed, with_places
-        self.cache: list[Arrays] | None = None
+        self.cache: list[Arrays | None] | None = None
         if in_memory:
-            self.cache = [self.read(index) for index in range(len(files))]
+            self.cache = [None if streamed else self.read(index) for index, streamed in enumerate(self.streamed)]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> Arrays:
         """All good tiles of a bag."""
-        if self.cache is not None:
-            return self.cache[index]
+        if self.cache is not None and (kept := self.cache[index]) is not None:
+            return kept
         slides = [_read(path) for path in self.files[index]]
         features_NF = slides[0][0] if len(slides) == 1 else np.concatenate([slide[0] for slide in slides])
         # Places of several slides have no common frame: bags with places are of one slide.
         return features_NF, slides[0][1] if self.with_places else None
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.sample if isinstance(key, SampleKey) else key
+        if self.streamed[index] and not isinstance(key, SampleKey):
+            pieces = BagPieces(tuple(self.files[index]), self.with_places)
+            return {"pieces": pieces, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
         bag = self.read(index)
         if isinstance(key, SampleKey):
             bag = self.augmentation(bag, np.random.default_rng(sample_seed(self.seed, key)))
@@ -122,13 +157,13 @@ def _read(path: str) -> Arrays:
         raise RunError(f"{path}: can no longer be read: {error}") from error
 
 
-def collate_bags(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def collate_bags(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch: bags padded at their end to the longest, with ``mask`` (B, N) True where a tile is real.
 
-    One bag alone has nothing to pad, and no mask.
+    One bag alone has nothing to pad, and no mask; only one alone may come in pieces.
     """
     if len(samples) == 1:
-        return {name: value[None] for name, value in samples[0].items()}
+        return {name: value[None] if isinstance(value, Tensor) else value for name, value in samples[0].items()}
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in ("target", "index")}
     for name in samples[0].keys() - batch.keys():
         batch[name] = pad_sequence([sample[name] for sample in samples], batch_first=True)

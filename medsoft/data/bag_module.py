@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from medsoft.data.bag_dataset import BagAugmentation, BagDataset, collate_bags
-from medsoft.data.bag_files import BagFiles, BagSummary
+from medsoft.data.bag_files import BagFiles
 from medsoft.data.clinical import join_clinical
 from medsoft.data.sampling import BucketBatchSampler, EpochBatchSampler
 from medsoft.data.source import load_source
@@ -46,6 +47,8 @@ class BagDataModule(TableDataModule[BagDataset]):
         batch_size: bags a step; with more than 1, bags of similar length meet and are padded.
         num_workers: processes that load bags; chosen by itself if not given (none on a CPU).
         cache: memory keeps all bags in memory; auto does so while they fit into cache_gib.
+        stream_above: outside of training, bags with more tiles are read from their files in pieces, so that memory does
+            not grow with them; not with softmax, soft and soft_norm attention, which need all tiles at once.
         cache_gib: limit of the automatic cache in GiB.
         balanced_sampling: draw training bags so that classes come equally often (not for multilabel).
         max_tiles: in training, cut longer bags to as many tiles, drawn anew each epoch; all tiles if not given.
@@ -83,6 +86,7 @@ class BagDataModule(TableDataModule[BagDataset]):
         batch_size: int = 1,
         num_workers: int | None = None,
         cache: Literal["auto", "memory", "none"] = "auto",
+        stream_above: int = 50_000,
         cache_gib: float = 4.0,
         balanced_sampling: bool = False,
         max_tiles: int | None = None,
@@ -100,7 +104,8 @@ class BagDataModule(TableDataModule[BagDataset]):
         _check_share("data.feature_dropout", feature_dropout, low_allowed=True)
         if group == "patient" and patient is None:
             raise InputError("data.group patient: name the column with the patient with data.patient")
-        self.cache, self.cache_gib = cache, cache_gib
+        check_range("data.stream_above", stream_above, 0)
+        self.cache, self.cache_gib, self.stream_above = cache, cache_gib, stream_above
         self.augmentation = BagAugmentation(max_tiles, tile_fraction, feature_dropout)
         folder = Path(features or root or Path(table).parent)
         self.files = BagFiles(folder, features is not None, check_files, group == "patient")
@@ -170,22 +175,37 @@ class BagDataModule(TableDataModule[BagDataset]):
         """
         parts = {split: self.samples.subset(split) for split in splits}
         parts = {split: part for split, part in parts.items() if len(part)}
-        size = sum(
-            summary.num_tiles * summary.num_features * 4 for part in parts.values() for summary in self._of(part)
-        )
+        files = {split: [self._paths_of[id] for id in part.frame["id"]] for split, part in parts.items()}
+        streamed = {split: self._streamed(split, bags) for split, bags in files.items()}
+        kept = [
+            path
+            for split, bags in files.items()
+            for paths, pieces in zip(bags, streamed[split], strict=True)
+            for path in ([] if pieces else paths)
+        ]
+        size = sum(self._summaries[path].num_tiles * self._summaries[path].num_features * 4 for path in kept)
         in_memory = self.cache == "memory" or (self.cache == "auto" and size <= self.cache_gib * 2**30)
         for split, part in parts.items():
-            files = [self._paths_of[id] for id in part.frame["id"]]
-            dataset = BagDataset(files, part.targets, self.augmentation, self.seed, self._have_places, in_memory)
+            dataset = BagDataset(
+                files[split],
+                part.targets,
+                self.augmentation,
+                self.seed,
+                self._have_places,
+                in_memory,
+                streamed[split],
+            )
             self._parts[split] = (part, dataset)
+
+    def _streamed(self, split: str, bags: Sequence[Sequence[str]]) -> list[bool]:
+        """Which bags of a part are read in pieces: none that the training learns from."""
+        if self.stage == "fit" and split == "train":
+            return [False] * len(bags)
+        return [sum(self._summaries[path].num_tiles for path in paths) > self.stream_above for paths in bags]
 
     def thumbnail(self, id: str) -> np.ndarray | None:
         """None: a bag has no picture."""
         return None
-
-    def _of(self, part: SampleTable) -> list[BagSummary]:
-        """The slides of a part, bag after bag."""
-        return [self._summaries[path] for id in part.frame["id"] for path in self._paths_of[id]]
 
     def _order(self, part: SampleTable, dataset: BagDataset, weights: np.ndarray | None) -> EpochBatchSampler:
         if self.batch_size == 1:

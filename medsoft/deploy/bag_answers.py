@@ -16,14 +16,16 @@ from torch import Tensor
 
 from medsoft.data.bags.bag_file import Bag
 from medsoft.learn.question import Question
-from medsoft.models.aggregators import Aggregator, Explanation, TransformerAggregator, stream_explain, stream_logits
+from medsoft.models.aggregators import (
+    Aggregator,
+    Explanation,
+    TransformerAggregator,
+    can_stream,
+    stream_explain,
+    stream_logits,
+)
 
 CHUNK_TILES = 4096
-
-
-def can_stream(aggregator: Aggregator) -> bool:
-    """Whether bags can be read in chunks."""
-    return not isinstance(aggregator, TransformerAggregator) or hasattr(aggregator.last_attn, "state")
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from medsoft.learn.bundle import Bundle, is_bundle
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.optimisation import aggregator_groups
 from medsoft.learn.table_classifier import TableClassifier
-from medsoft.models.aggregators import Aggregator, build_aggregator
+from medsoft.models.aggregators import Aggregator, build_aggregator, can_stream, stream_logits
 from medsoft.task import BagSpec, Task
 
 
@@ -67,8 +67,15 @@ class SlideClassifier(TableClassifier):
         logits_BK: Tensor = self.aggregator(x_BNF, mask_BN, coords_BN2_um)
         return logits_BK.float()
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (B, K) of a batch of bags."""
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can."""
+        if "pieces" in batch:
+            if can_stream(self.aggregator):
+                return stream_logits(self.aggregator, batch["pieces"]).float()
+            features, places = zip(*batch["pieces"](), strict=True)
+            x_1NF = torch.cat(features)[None].to(self.device)
+            whole: Tensor = self(x_1NF, None, None if places[0] is None else torch.cat(places)[None].to(self.device))
+            return whole
         logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords_um"))
         return logits_BK
 

@@ -7,7 +7,7 @@ from typing import Any
 from medsoft.models.aggregators.abmil import AbmilAggregator
 from medsoft.models.aggregators.base import Aggregator, Explanation
 from medsoft.models.aggregators.pooling import MaxAggregator, MeanAggregator
-from medsoft.models.aggregators.stream import stream_explain, stream_logits
+from medsoft.models.aggregators.stream import can_stream, stream_explain, stream_logits
 from medsoft.models.aggregators.transformer import TransformerAggregator
 
 AGGREGATORS: dict[str, type[Aggregator]] = {
@@ -44,6 +44,7 @@ __all__ = [
     "MeanAggregator",
     "TransformerAggregator",
     "build_aggregator",
+    "can_stream",
     "stream_explain",
     "stream_logits",
 ]

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation, ReadChunks
+from medsoft.models.aggregators.transformer import TransformerAggregator
+
+
+def can_stream(aggregator: Aggregator) -> bool:
+    """Whether bags can be read in chunks; softmax, soft and soft_norm attention need all tiles at once."""
+    return not isinstance(aggregator, TransformerAggregator) or hasattr(aggregator.last_attn, "state")
 
 
 @torch.no_grad()
