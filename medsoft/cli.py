@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from medsoft import __version__
-from medsoft.errors import InputError, RunError
+from medsoft.errors import InputError, RunError, Stopped
+from medsoft.logs import log_options, logging
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("medsoft.learn.verbs:fit", "train a model; predict and score its validation and test parts"),
@@ -74,6 +75,9 @@ SAME = {
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
+LOGGED = ("fit", "crossval", "validate", "test", "predict", *(verb for verb in VERBS if verb.startswith("slides ")))
+"""Verbs that work for long, and log what they do where that is asked for."""
+
 USAGE = "usage: medsoft VERB [options]    (medsoft VERB --help lists the options of a verb)"
 
 
@@ -92,6 +96,7 @@ def help_text() -> str:
             "Exit codes:   0 all done; 2 the call, configuration or data is wrong (said before work starts);",
             "              3 done, but some inputs failed (errors.csv lists them); 1 ended early; 130 stopped.",
             "              What was finished is kept.",
+            "Logs:         fit, crossval, validate, test, predict and slides take --log-format json, --log-file FILE.",
         ]
     )
 
@@ -118,10 +123,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((name for name in (" ".join(words[:2]), words[0]) if name in VERBS), None)
     if verb is None:
         return _fail(_unknown(words))
-    module, function = VERBS[verb][0].split(":")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # timm's hub: nothing is ever fetched
     try:
-        result = getattr(importlib.import_module(module), function)(words[len(verb.split()) :])
+        options, format, file = words[len(verb.split()) :], "text", None
+        if verb in LOGGED:
+            options, format, file = log_options(options)
+        with logging(verb, format, file) as end:
+            code = _run(verb, options)
+            end(code)
+    except InputError as error:  # of the log itself
+        return _fail(str(error))
+    return code
+
+
+def _run(verb: str, options: Sequence[str]) -> int:
+    module, function = VERBS[verb][0].split(":")
+    try:
+        result = getattr(importlib.import_module(module), function)(options)
     except InputError as error:
         return _fail(str(error))
     except RunError as error:
@@ -133,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in CANNOT_WRITE:
             raise
         return _fail(f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept", 1)
+    except Stopped as stop:
+        return _fail(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         return _fail("stopped", code=130)
     return int(result or 0)

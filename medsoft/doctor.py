@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medsoft import __version__
+from medsoft.parsing import call
 
 NEEDED = {
     "torch": "torch",
@@ -36,12 +38,27 @@ OPTIONAL = {
 
 
 def doctor(argv: Sequence[str]) -> int:
-    """Print versions, devices and readers.
+    """Print versions, devices and readers; with ``--deep`` try them too.
 
     Returns:
         0 where everything that is needed works, else 3.
     """
-    del argv
+    words = list(argv)
+    if words[-1:] == ["--deep"]:
+        words[-1] = "--deep=true"
+    code: int = call(look, words, "doctor")
+    return code
+
+
+def look(deep: bool = False) -> int:
+    """Print versions, devices and readers, and what is missing.
+
+    Args:
+        deep: Try them too. Codecs, devices, every attention mechanism, memory, disk, and the folder of weights.
+
+    Returns:
+        0 where everything that is needed works, else 3.
+    """
     console = Console()
     console.print(f"medsoft {__version__}, Python {platform.python_version()}, {platform.platform()}", highlight=False)
     broken = _packages(console)
@@ -50,11 +67,27 @@ def doctor(argv: Sequence[str]) -> int:
     _readers(console)
     free = shutil.disk_usage(".").free / 2**30
     console.print(f"Disk: {free:.0f} GiB free here", highlight=False)
+    if deep:
+        broken += _deep(console)
     if broken:
         console.print(f"[bold red]Missing or broken: {', '.join(broken)}. Run scripts/setup, or install medsoft again.")
     else:
         console.print("[bold green]Everything that is needed is there.")
     return 3 if broken else 0
+
+
+def _deep(console: Console) -> list[str]:
+    """Try everything; gives what does not work."""
+    from medsoft.doctor_deep import examine
+
+    console.print("Tried:")
+    failed = []
+    colours = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
+    for finding in examine():
+        state = f"[{colours[finding.state]}]{finding.state:<4}[/]"
+        console.print(f"  {state}  {finding.about}: {escape(finding.text)}", highlight=False, soft_wrap=True)
+        failed += [finding.about] if finding.state == "FAIL" else []
+    return failed
 
 
 def _packages(console: Console) -> list[str]:

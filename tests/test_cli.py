@@ -57,6 +57,7 @@ First steps:  medsoft data phantom fundus --out phantoms
 Exit codes:   0 all done; 2 the call, configuration or data is wrong (said before work starts);
               3 done, but some inputs failed (errors.csv lists them); 1 ended early; 130 stopped.
               What was finished is kept.
+Logs:         fit, crossval, validate, test, predict and slides take --log-format json, --log-file FILE.
 """
 
 

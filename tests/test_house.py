@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "medsoft"
-FOYER = {"medsoft", "medsoft.errors", "medsoft.files", "medsoft.task", "medsoft.weights_folder"}
+FOYER = {"medsoft", "medsoft.errors", "medsoft.files", "medsoft.logs", "medsoft.task", "medsoft.weights_folder"}
 """What every room may use: it knows of no room."""
 
 MAY_IMPORT = {
@@ -47,6 +47,7 @@ LIGHT = {  # module -> what it may import when it is imported; the standard libr
     "medsoft.task": {"numpy"},
     "medsoft.parsing": {"jsonargparse"},
     "medsoft.data.verbs": set(),
+    "medsoft.logs": set(),
     "medsoft.weights_folder": set(),
 }
 

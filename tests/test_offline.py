@@ -17,7 +17,7 @@ def without_network(log: Path, lines: list[list[object]]) -> subprocess.Complete
     words = json.dumps([[str(word) for word in line] for line in lines])
     command = [sys.executable, "-m", "tests.without_network", str(log), words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
 
 
 def test_the_guard_guards(tmp_path):

@@ -273,12 +273,16 @@ def _keys(folder: Path) -> Iterator[Security]:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that workers are stopped and half-written files removed."""
+    """Let SIGTERM end the block as Ctrl-C does, so that workers are stopped and half-written files removed.
+
+    Where the progress of the slides sees to that already, it goes on doing so.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

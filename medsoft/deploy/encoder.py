@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.data.transforms.base import Transforms
-from medsoft.errors import InputError, RunError
+from medsoft.errors import InputError, RunError, is_out_of_memory
+from medsoft.logs import event
 from medsoft.slides.recipes import Recipe
 
 Precision = Literal["auto", "32", "16", "bf16"]
@@ -26,8 +27,8 @@ and fetched anew (EfficientNet-Lite0: 19 ms of processor time a tile, against 43
 class Encoder:
     """A model that turns tiles into features, and what it must be shown.
 
-    Tiles are sent to the device as they are and normalised there. Where a GPU has not enough memory for a batch,
-    smaller ones are tried, which is said. On a CPU batches are always small.
+    Tiles are sent to the device as they are and normalised there. Where memory does not do for a batch, half of it is
+    tried, which is said once for each halving. On a CPU batches are always small.
 
     Attributes:
         name: of the recipe or model.
@@ -116,7 +117,9 @@ class Encoder:
             length = min(self._most or len(images_BHWC), len(images_BHWC) - start)
             try:
                 features.append(self._encode(images_BHWC[start : start + length]))
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                if not is_out_of_memory(error):
+                    raise
                 self._try_fewer_than(length)
             else:
                 start += length
@@ -144,6 +147,7 @@ class Encoder:
         self._most = tiles // 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+        event("memory", "warning", device=self._device.type, tiles=tiles, going_on_with=self._most)
         print(f"{self._device} has no memory for {tiles} tiles at once: going on with {self._most}", file=sys.stderr)
 
 

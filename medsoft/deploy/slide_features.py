@@ -16,6 +16,7 @@ from medsoft.deploy.slide_model import SlideModel
 from medsoft.deploy.slide_tasks import EncodeOrder
 from medsoft.deploy.trained_encoder import Encoding, build_on, check_encoder, trained_encoder
 from medsoft.errors import InputError
+from medsoft.slides.disk_space import check_space
 from medsoft.slides.folder import Outcome, SlidesFolder
 from medsoft.slides.progress import slides_progress
 from medsoft.slides.settings import TileSettings
@@ -101,13 +102,15 @@ def make_features(
         encoder = trained_encoder(
             model.slides, replace(encoding, **(here if cluster.workers.scheduler == "local" else ELSEWHERE))
         )
+        settings = TileSettings.from_dict(model.slides["tile_settings"])
+        check_space(waiting, folder, settings, encoder.num_features, "float16")
         order = EncodeOrder(
             out=folder.path.absolute(),
             device=encoding.device,
             on_one_machine=cluster.workers.on_one_machine,
             build=partial(build_on, model.slides, encoding),
             sha256=encoder.sha256,
-            settings=TileSettings.from_dict(model.slides["tile_settings"]),
+            settings=settings,
             dtype="float16",
             batch=encoding.batch,
             workers=encoding.workers,

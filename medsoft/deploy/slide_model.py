@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.data.hashing import quick_hash, sha256
 from medsoft.deploy.bag_answers import bag_logits, explain_bag
 from medsoft.deploy.encoder import choose_device
+from medsoft.errors import is_out_of_memory
 from medsoft.learn.bundle import Bundle
 from medsoft.learn.question import Question
 from medsoft.learn.slide_classifier import checkpoint_file, load_slide_classifier
@@ -70,7 +73,8 @@ class SlideModel:
         """
         self.check(bag)
         try:
-            logits_1K = bag_logits(self._loaded.aggregator, bag).double()
+            with _enough_memory(bag):
+                logits_1K = bag_logits(self._loaded.aggregator, bag).double()
         except ValueError as error:  # places that the model needs are not in the file
             raise BagError(str(error)) from None
         if not bool(logits_1K.isfinite().all()):
@@ -94,7 +98,8 @@ class SlideModel:
         facts, coords_N2_px0 = bag.facts, bag.coords_N2_px0
         if facts is None or coords_N2_px0 is None:
             raise BagError("no heatmap: the file does not say the slide's size and resolution")
-        answer = explain_bag(self._loaded.aggregator, bag, question)
+        with _enough_memory(bag):
+            answer = explain_bag(self._loaded.aggregator, bag, question)
         found = Heatmap(
             id=id,
             name=question.name,
@@ -128,3 +133,19 @@ class SlideModel:
             "background": background,
             "medsoft": __version__,
         }
+
+
+@contextmanager
+def _enough_memory(bag: Bag) -> Iterator[None]:
+    """Make a bag that is too large for the device a failure of this bag alone."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise BagError(
+            f"not enough memory for its {bag.num_tiles} tiles: try --device cpu, or train with an aggregator that "
+            "reads tiles in pieces (mean, max, abmil, or a transformer with seqnorm or sima)"
+        ) from None

@@ -103,6 +103,7 @@ def encode_tiles(
     """
     from medsoft.deploy.cohort import ELSEWHERE, encode_with
     from medsoft.deploy.slide_tasks import EncodeOrder
+    from medsoft.slides.disk_space import check_space
     from medsoft.slides.folder import SlidesFolder
     from medsoft.slides.progress import slides_progress
     from medsoft.slides.sources import find_slides
@@ -120,13 +121,15 @@ def encode_tiles(
     build = _build(encoder, weights, weights_sha256, encoder_init, mean, std, input_px, encoder_args, tile, precision)
     here = {"device": device} if processes.scheduler == "local" else ELSEWHERE
     chosen = build(**here)
+    settings = _tile_settings(chosen, mpp, tile, overlap, min_tissue, tissue)
+    check_space(sources, folder, settings, chosen.num_features, dtype)
     order = EncodeOrder(
         out=folder.path.absolute(),
         device=device,
         on_one_machine=processes.on_one_machine,
         build=build,
         sha256=chosen.sha256,
-        settings=_tile_settings(chosen, mpp, tile, overlap, min_tissue, tissue),
+        settings=settings,
         dtype=dtype,
         batch=batch,
         workers=workers,

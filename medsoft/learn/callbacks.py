@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from medsoft.files import replacing
+from medsoft.logs import event
 
 
 class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
@@ -75,6 +76,7 @@ class MetricsTable(Callback):
             **{name: float(value) for name, value in trainer.callback_metrics.items()},
         }
         self.rows.append(row)
+        event("epoch", **row)
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)

@@ -21,6 +21,7 @@ from medsoft.evaluation.exams import has_exams, pool_exams
 from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
 from medsoft.learn.run_folder import RunFolder
+from medsoft.logs import event
 from medsoft.task import Task
 
 
@@ -142,6 +143,11 @@ def write_outcome(
     write_predictions(frame, run.predictions)
     results = score_splits(frame, data.task)
     write_metrics(results, run.metrics)
+    event("predicted", rows=len(frame))
+    for split, scores in results.items():
+        named = split if split in ("train", "val", "test", "all") else "other"  # any text may stand in a table
+        values: dict[str, Any] = dict(headline(scores))
+        event("scores", split=named, n=scores["n"], **values)
     if pictures:
         table = run.metrics_table if run.metrics_table.is_file() else None
         draw_all(

@@ -20,6 +20,7 @@ from medsoft.learn.command_line import CommandLine, option, split_of_this_table
 from medsoft.learn.ending import end_run
 from medsoft.learn.ensemble import apply_ensemble
 from medsoft.learn.features import find_familiar, keep_familiar
+from medsoft.learn.memory import enough_memory
 from medsoft.learn.outcome import (
     load_splits,
     predict_table,
@@ -67,7 +68,8 @@ def fit(argv: Sequence[str]) -> int:
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors)
     try:
-        trainer.fit(model, data, ckpt_path=run.last if resumed else None, weights_only=True)
+        with enough_memory(config, training=True):
+            trainer.fit(model, data, ckpt_path=run.last if resumed else None, weights_only=True)
     except (Stopped, KeyboardInterrupt) as stop:
         signal_number = stop.signal if isinstance(stop, Stopped) else 2
         there_is_more = f"Go on with: medsoft fit --resume {show_path(run.path)}"
@@ -171,6 +173,7 @@ def _finish(
     model_of: RunFolder | None = None,
 ) -> pd.DataFrame:
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
-    frame = predict_table(trainer, model, data, splits)
+    with enough_memory(config, training=False):
+        frame = predict_table(trainer, model, data, splits)
     end_run(run, frame, data, config, trainer, model, monitor, model_of)
     return frame

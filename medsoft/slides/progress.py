@@ -2,45 +2,96 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from medsoft.errors import Stopped
+from medsoft.logs import event
 from medsoft.slides.folder import Outcome
 from medsoft.slides.sources import SlideSource
 
 
 class SlidesProgress:
-    """Counts slides and tiles, and says on standard output what became of each slide."""
+    """Counts slides and tiles, and says on standard output what became of each slide.
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
+    A stop that is asked for is made here: between two batches of a slide that is encoded, else at once.
+
+    Attributes:
+        slides: how many are done in this run, whatever became of them.
+        failed: how many of these failed.
+        tiles: how many are done.
+    """
+
+    def __init__(self, bar: Progress, task: TaskID, total: int) -> None:
+        self._bar, self._task, self._total = bar, task, total
         self._started = time.perf_counter()
         self._slide = ""
+        self._within = False
+        self._asked: int | None = None
         self.slides = 0
         self.failed = 0
         self.tiles = 0
 
+    def ask_to_stop(self, number: int) -> None:
+        """A signal came: stop after the batch at hand, or now where there is none or it is the second one."""
+        if self._asked is None and self._within:
+            self._asked = number
+            print("\nStopping after this batch; once more to stop at once.", file=sys.stderr, flush=True)
+            return
+        self._stop(number)
+
+    def _stop(self, number: int) -> NoReturn:
+        event("stop", "warning", signal=number, done=self.slides, total=self._total, failed=self.failed)
+        failed = f", {self.failed} of them failed" if self.failed else ""
+        raise Stopped(
+            number,
+            f"stopped: {self.slides} of {self._total} slides were done in this run{failed}; those at hand were left "
+            "out. Start the same command again to go on",
+        )
+
     def begin(self, source: SlideSource, tiles: int) -> None:
         """The tiles of a slide will come now."""
         self._slide = f"{source.id}: {tiles} tiles"
+        self._within = True
         self._show()
 
     def advance(self, tiles: int) -> None:
         """So many tiles are done."""
         self.tiles += tiles
         self._show()
+        if self._asked is not None:
+            self._stop(self._asked)
 
     def done(self, source: SlideSource, outcome: Outcome) -> None:
         """A slide is done, whatever became of it."""
+        self._within = False
         self.slides += 1
         self.failed += outcome.status == "failed"
+        event(
+            "slide",
+            "error" if outcome.status == "failed" else "info",
+            number=self.slides,
+            total=self._total,
+            status=outcome.status,
+            stage=outcome.stage,
+            tiles=outcome.tiles,
+            unreadable=outcome.unreadable,
+            seconds=outcome.seconds,
+        )
         self._bar.advance(self._task)
         line = f"{source.id}: {describe(outcome)}"
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if self._asked is not None:
+            self._stop(self._asked)
 
     def _show(self) -> None:
         rate = self.tiles / max(1e-9, time.perf_counter() - self._started)
@@ -75,4 +126,25 @@ def slides_progress(total: int, doing: str) -> Iterator[SlidesProgress]:
         TextColumn("{task.fields[tiles]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield SlidesProgress(bar, bar.add_task(doing, total=total, tiles=""))
+        progress = SlidesProgress(bar, bar.add_task(doing, total=total, tiles=""), total)
+        event("work", doing=doing, total=total)
+        with _stopped_in_order(progress):
+            yield progress
+
+
+@contextmanager
+def _stopped_in_order(progress: SlidesProgress) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM ask the progress to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        progress.ask_to_stop(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""Whether the feature files of a run will fit on the disk, asked before hours of work and not after them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medsoft.data.bags.feature_file import CHUNK_ROWS
+from medsoft.errors import InputError
+from medsoft.logs import event
+from medsoft.slides.errors import SlideError
+from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.settings import TileSettings
+from medsoft.slides.sources import SlideSource
+from medsoft.slides.tile_slides import open_source
+from medsoft.slides.tiling_file import read_tiling
+
+SAMPLE_TILED, SAMPLE_OTHERS = 200, 12
+"""Slides that are looked at; more are taken to be like these."""
+BYTES_A_TILE = 17
+"""Place and status."""
+BYTES_A_FILE = 8_192
+"""Attributes and indices."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What feature files will take, in bytes.
+
+    Attributes:
+        expected: of the slides whose tiles are known.
+        at_most: of the others, if all of their area were tissue.
+        tiled: number of the former.
+        others: number of the latter.
+    """
+
+    expected: int
+    at_most: int
+    tiled: int
+    others: int
+
+
+def check_space(
+    sources: Sequence[SlideSource], folder: SlidesFolder, settings: TileSettings, num_features: int, dtype: str
+) -> None:
+    """Refuse to start where the feature files cannot fit, and warn where they may not.
+
+    Args:
+        sources: the slides; those with a feature file are not counted.
+        folder: where the files will go.
+        settings: of the tiles.
+        num_features: of a tile.
+        dtype: of the stored features.
+
+    Raises:
+        InputError: the disk has less space than the slides need whose tiles are known.
+    """
+    need = estimate(sources, folder, settings, num_features * np.dtype(dtype).itemsize)
+    free = shutil.disk_usage(_nearest(folder.path)).free
+    event("disk", expected=need.expected, at_most=need.expected + need.at_most, free=free)
+    if need.expected > free:
+        raise InputError(
+            f"{folder.path}: the features of {need.tiled} slides need about {gib(need.expected)}, but {gib(free)} are "
+            "free. Free some, take another --out, or encode fewer slides at a time"
+        )
+    if need.expected + need.at_most > free:
+        event("disk may fill", "warning", at_most=need.expected + need.at_most, free=free)
+        print(
+            f"Disk space may not do: {gib(free)} are free; {need.others} slides are not tiled yet, and with tissue all "
+            f"over them the features would take {gib(need.expected + need.at_most)}. What is finished is kept then",
+            flush=True,
+        )
+
+
+def estimate(sources: Sequence[SlideSource], folder: SlidesFolder, settings: TileSettings, row_bytes: int) -> Need:
+    """The bytes that feature files will take, from some of the slides.
+
+    Args:
+        sources: as for ``check_space``.
+        folder: likewise.
+        settings: likewise.
+        row_bytes: of a tile's features.
+    """
+    waiting = [source for source in sources if not folder.features(source.id).is_file()]
+    tiled = [source for source in waiting if folder.tiles(source.id).is_file()]
+    others = [source for source in waiting if not folder.tiles(source.id).is_file()]
+
+    def mean(numbers: list[int]) -> float:
+        return float(np.mean([_bytes(tiles, row_bytes) for tiles in numbers])) if numbers else 0.0
+
+    known, most = [], []
+    for source in _some(tiled, SAMPLE_TILED):
+        try:
+            known.append(len(read_tiling(folder.tiles(source.id))))
+        except SlideError:
+            continue  # it is tiled again
+    for source in _some(others, SAMPLE_OTHERS):
+        try:
+            with open_source(source) as slide:
+                most.append(_most_tiles(slide.size_px0, slide.mpp, settings))
+        except Exception:  # it fails later, with its reason
+            continue
+    return Need(int(mean(known) * len(tiled)), int(mean(most) * len(others)), len(tiled), len(others))
+
+
+def gib(size: int) -> str:
+    """A size in words."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _bytes(tiles: int, row_bytes: int) -> int:
+    if tiles == 0:
+        return 0
+    rows = tiles if tiles < CHUNK_ROWS else math.ceil(tiles / CHUNK_ROWS) * CHUNK_ROWS
+    return rows * row_bytes + tiles * BYTES_A_TILE + BYTES_A_FILE
+
+
+def _most_tiles(size_px0: tuple[int, int], mpp: float, settings: TileSettings) -> int:
+    step_um = (settings.tile_px - settings.overlap_px) * settings.mpp
+    columns, rows = (math.ceil(side * mpp / step_um) for side in size_px0)
+    return columns * rows
+
+
+def _some(sources: Sequence[SlideSource], number: int) -> list[SlideSource]:
+    """At most so many, evenly spread."""
+    number = min(number, len(sources))
+    return [sources[(2 * index + 1) * len(sources) // (2 * number)] for index in range(number)]
+
+
+def _nearest(path: Path) -> Path:
+    """The folder, or the nearest one above that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
