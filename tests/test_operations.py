@@ -325,7 +325,7 @@ def test_the_deep_doctor_finds_what_is_broken(medsoft, monkeypatch, tmp_path):
 
     monkeypatch.setattr(SimaAttention, "forward", lambda self, x, mask=None, grid=None: x * torch.nan)
     version = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "h5py" else version(name))
+    monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "timm" else version(name))
     monkeypatch.setattr(doctor_deep, "LEAST_DISK_GIB", 1e9)
     monkeypatch.setattr(doctor_deep, "codecs", lambda: 1 / 0)
     (tmp_path / "weights").mkdir()
@@ -333,7 +333,7 @@ def test_the_deep_doctor_finds_what_is_broken(medsoft, monkeypatch, tmp_path):
     monkeypatch.setenv("MEDSOFT_WEIGHTS", str(tmp_path / "weights"))
     found = {(one.about, one.state): one.text for one in doctor_deep.examine()}
     assert "sima over bags on cpu, sima over images on cpu" in found["mechanisms", "FAIL"]
-    assert "h5py 0.1 is outside of" in found["versions", "FAIL"]
+    assert "timm 0.1 is outside of" in found["versions", "FAIL"]
     assert "which is little" in found["disk here", "warn"]
     assert "no list of weights" in found["weights", "FAIL"]
     assert any(about.endswith("lambda>") and state == "FAIL" for about, state in found)

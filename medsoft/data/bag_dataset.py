@@ -55,17 +55,18 @@ class BagAugmentation:
         return min(math.ceil(self.tile_fraction * num_tiles), self.max_tiles or num_tiles)
 
 
-@dataclass(frozen=True)
 class BagPieces:
     """A bag that is read from its files piece by piece, as often as it is called.
 
-    Attributes:
+    Not a dataclass: Lightning would look for tensors in its fields, to move them to the device.
+
+    Args:
         files: of its slides, one after the other.
         with_places: give the tiles' places too.
     """
 
-    files: tuple[str, ...]
-    with_places: bool
+    def __init__(self, files: Sequence[str], with_places: bool) -> None:
+        self.files, self.with_places = files, with_places
 
     def __call__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Features (n, F) and places (n, 2) in µm, or None, of the good tiles.
@@ -136,7 +137,7 @@ class BagDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.sample if isinstance(key, SampleKey) else key
         if self.streamed[index] and not isinstance(key, SampleKey):
-            pieces = BagPieces(tuple(self.files[index]), self.with_places)
+            pieces = BagPieces(self.files[index], self.with_places)
             return {"pieces": pieces, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
         bag = self.read(index)
         if isinstance(key, SampleKey):
