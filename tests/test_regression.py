@@ -181,6 +181,7 @@ def test_from_fit_to_evaluate(medsoft, quantities, tmp_path):
         (["--model.label_smoothing=0.1"], "for classes"),
         (["--monitor=auroc"], "no metric of a regression task; one of mae, rmse, r2, concordance, loss"),
         (["--data.positive=1000"], "belong to classes"),
+        (["--trainer.precision=bf16-true"], "would round the labels of a regression: use bf16-mixed"),
     ],
 )
 def test_options_of_classes_are_refused_before_work_starts(medsoft, quantities, options, message, tmp_path):

@@ -30,7 +30,7 @@ from medsoft.learn.outcome import (
 )
 from medsoft.learn.quiet import quieten
 from medsoft.learn.run_folder import RunFolder
-from medsoft.learn.training import build_trainer, check_monitored, monitored, training_callbacks
+from medsoft.learn.training import build_trainer, check_monitored, check_precision, monitored, training_callbacks
 from medsoft.parsing import with_configurations_found
 
 
@@ -59,6 +59,7 @@ def fit(argv: Sequence[str]) -> int:
         # Not before the state is loaded: an added option may not fit it.
         callbacks.append(LambdaCallback(on_train_start=lambda *_: run.go_on("fit", argv, line.reproducible(run.split))))
     trainer = build_trainer(config, callbacks, logs=run)
+    check_precision(trainer.precision, data.task.kind)
     data.load(["train", "val", "test"])
     check_monitored(monitor, data.part("val"), data.eval_batch_size, config.trainer.limit_val_batches)
 
