@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from medsoft.data.covariates import read_covariates, scaled_by
-from medsoft.data.sampling import EpochBatchSampler
+from medsoft.data.sampling import EpochBatchSampler, rows_of_process
 from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import SampleTable
 from medsoft.data.transforms.views import AS_IT_IS, View
@@ -54,6 +54,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self.balanced_sampling = balanced_sampling
         self.stage, self.seed = stage, seed
         self._start = (0, 0)
+        self._rank, self._processes = 0, 1
         self._parts: dict[str, tuple[SampleTable, SampleDataset]] = {}
 
     def _take(self, samples: SampleTable, splits_from: str | None, val_fraction: float, test_fraction: float) -> None:
@@ -164,13 +165,23 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         """A loaded part's data set, its samples in the order of ``part``."""
         return self._parts[split][1]
 
+    def divide(self, rank: int, processes: int) -> None:
+        """Let the loaders give this process, one of several, its share.
+
+        Of a training batch that is a part; ``split_dataloader`` gives some of the batches, in which a row may come
+        again that another batch or process has too.
+        """
+        self._rank, self._processes = rank, processes
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented; see ``medsoft.data.sampling``."""
         part, dataset = self._parts["train"]
         weights = None
         if self.balanced_sampling:
             weights = 1 / count_classes(self.task, part.targets)[part.targets]
-        return DataLoader(dataset, batch_sampler=self._order(part, dataset, weights), **self._loader_options())
+        order = self._order(part, dataset, weights)
+        order.divide(self._rank, self._processes)
+        return DataLoader(dataset, batch_sampler=order, **self._loader_options())
 
     def _order(self, part: SampleTable, dataset: SampleDataset, weights: np.ndarray | None) -> EpochBatchSampler:
         return EpochBatchSampler(len(part), self.batch_size, self.seed, weights, self._start)
@@ -182,10 +193,20 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         learnt = int(progress.processed)
         epochs: Any = self.trainer.fit_loop.epoch_progress.current
         at_end = learnt >= self.trainer.num_training_batches
-        return {"epoch": int(epochs.processed), "batch": 0 if at_end else learnt}
+        return {"epoch": int(epochs.processed), "batch": 0 if at_end else learnt, "processes": self._processes}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Lightning would begin the epoch's batches anew after a checkpoint in its middle."""
+        """Lightning would begin the epoch's batches anew after a checkpoint in its middle.
+
+        Raises:
+            InputError: the run has had another number of processes, so that its steps were others.
+        """
+        before = state_dict.get("processes", 1)
+        if before != self._processes:
+            raise InputError(
+                f"this run has trained on {before} process(es), not {self._processes}: go on with the same "
+                "trainer.devices and trainer.num_nodes"
+            )
         self._start = (state_dict["epoch"], state_dict["batch"])
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -194,7 +215,11 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
 
     def split_dataloader(self, split: str) -> DataLoader[Any]:
         """A part as it is, in the table's order."""
-        return DataLoader(self._parts[split][1], batch_size=self.eval_batch_size, **self._loader_options())
+        dataset: Dataset[dict[str, Tensor]] = self._parts[split][1]
+        if self._processes > 1:
+            rows = rows_of_process(len(self.part(split)), self.eval_batch_size, self._rank, self._processes)
+            dataset = Subset(dataset, rows.tolist())
+        return DataLoader(dataset, batch_size=self.eval_batch_size, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
         workers = self._default_workers() if self.num_workers is None else self.num_workers

@@ -19,6 +19,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from medsoft.files import replacing
 from medsoft.logs import event
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask for a stop: the user's, and those that clusters send ahead of the end of a job."""
+
 
 class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
     """The user or the cluster asked for a stop; the state is saved.
@@ -33,7 +36,7 @@ class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
 
 
 class SeedEachStep(Callback):
-    """Seeds torch from (seed, epoch, batch) before every step.
+    """Seeds torch from (seed, epoch, batch) before every step, and in further processes from their rank too.
 
     Dropout and stochastic depth are then the same in a run that was stopped and resumed as in one that was not.
     """
@@ -42,7 +45,8 @@ class SeedEachStep(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        entropy = (self.seed, trainer.current_epoch, batch_idx)
+        further = (trainer.global_rank,) if trainer.global_rank else ()
+        entropy = (self.seed, trainer.current_epoch, batch_idx, *further)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
@@ -76,6 +80,8 @@ class MetricsTable(Callback):
             **{name: float(value) for name, value in trainer.callback_metrics.items()},
         }
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         event("epoch", **row)
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -121,9 +127,10 @@ class EpochLines(Callback):
 
 
 class StopGracefully(Callback):
-    """Ctrl-C and SIGTERM end the training after the step at hand, with a checkpoint to resume from.
+    """Ctrl-C, SIGTERM and SIGUSR1 end the training after the step at hand, with a checkpoint to resume from.
 
-    A second Ctrl-C stops at once; the last checkpoint written before then is kept.
+    A second Ctrl-C stops at once; the last checkpoint written before then is kept. Of several processes all stop after
+    the same step, whichever of them was asked.
 
     Args:
         checkpoint: where the state is saved.
@@ -135,14 +142,22 @@ class StopGracefully(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             self._previous[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = number
-        print("\nStopping after this step; once more to stop at once.", file=sys.stderr, flush=True)
+        again = "; once more to stop at once" if number == signal.SIGINT else ""
+        print(f"\nStopping after this step{again}.", file=sys.stderr, flush=True)
+
+    def _agree(self, trainer: Trainer) -> int | None:
+        """The signal that one of the processes was sent; all of them must ask at the same step."""
+        if trainer.world_size > 1:
+            own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
+            self.requested = int(trainer.strategy.reduce(own, reduce_op="max")) or None
+        return self.requested
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -150,11 +165,11 @@ class StopGracefully(Callback):
         # Gradients that are being accumulated are not part of a checkpoint: wait for the optimiser's step. After the
         # last batch the epoch's validation is still to come, and the stop follows it.
         complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.requested is not None and complete and batch_idx + 1 < trainer.num_training_batches:
+        if complete and batch_idx + 1 < trainer.num_training_batches and self._agree(trainer) is not None:
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.requested is not None:
+        if self._agree(trainer) is not None:
             self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:

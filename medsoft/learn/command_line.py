@@ -40,7 +40,6 @@ WITHOUT_USE = {
     "model_registry",
     "overfit_batches",
     "reload_dataloaders_every_n_epochs",
-    "sync_batchnorm",
     "use_distributed_sampler",
 }
 # Options of crossval itself, which a fold's run knows nothing of.

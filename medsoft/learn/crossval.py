@@ -15,6 +15,7 @@ from medsoft.learn.crossval_folder import CrossvalFolder, PlannedFold
 from medsoft.learn.crossval_jobs import run_in_processes
 from medsoft.learn.crossval_results import collect
 from medsoft.learn.outcome import show_path
+from medsoft.learn.processes import Processes
 from medsoft.learn.quiet import quieten
 from medsoft.learn.training import build_trainer, check_monitored, monitored
 from medsoft.learn.verbs import fit
@@ -151,6 +152,8 @@ def _plan(line: CommandLine, folder: CrossvalFolder) -> bool:
     check_range("jobs", config.jobs, 1)
     monitor, _ = monitored(config.monitor, data.task.kind)
     build_trainer(config, [])
+    if Processes.of(config.trainer).number > 1:
+        raise InputError("trainer.devices: crossval trains each fold in one process; --jobs trains folds side by side")
     folds = make_folds(data.samples, design)
     if config.fold is not None and not 0 <= config.fold < len(folds):
         raise InputError(f"--fold {config.fold}: there are folds 0 to {len(folds) - 1}")

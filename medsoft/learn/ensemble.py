@@ -19,6 +19,7 @@ from medsoft.learn.command_line import CommandLine, option, read_configuration, 
 from medsoft.learn.ending import end_run
 from medsoft.learn.features import find_familiar
 from medsoft.learn.outcome import load_splits, predict_table, show_path, use_views, write_errors_if_any
+from medsoft.learn.processes import Processes
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer
 from medsoft.task import Task
@@ -60,14 +61,17 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
         sharing.setdefault(sees, []).append(index)
     config, data = first.config, first.datamodule
     config.ckpt_path = [str(member.file.resolve()) for member in members]
-    run = RunFolder.choose(config.out, f"{config.name}-{verb}")
+    processes = Processes.of(config.trainer)
+    run = processes.choose_run(config.out, f"{config.name}-{verb}")
+    processes.hush()
     frames: dict[int, pd.DataFrame] = {}
     for sees, indices in sharing.items():
         line = lines[sees]
         use_views(line.model, line.datamodule, config.tta)
         trainer = build_trainer(line.config, [])
         splits = load_splits(line.datamodule, verb)
-        if line is first:
+        line.datamodule.divide(processes.rank, processes.number)
+        if line is first and processes.is_first:
             run.begin(verb, argv, first.resolved())
             print("\n".join([*data.notes, *notes, f"{len(members)} models", f"Run: {show_path(run.path)}"]))
         for index in indices:
@@ -75,6 +79,8 @@ def apply_ensemble(verb: str, argv: Sequence[str], words: Sequence[str], members
             config_file = members[index].config
             line.model.familiar = find_familiar(RunFolder(config_file.parent), line.model) if config_file else None
             frames[index] = predict_table(trainer, line.model, line.datamodule, splits)
+    if not processes.is_first:
+        return 0
     code = write_errors_if_any(run, data.errors)
     mean = mean_of([frames[index] for index in range(len(members))], data.task)
     end_run(run, mean, data, config, trainer, first.model, members=len(members))

@@ -13,6 +13,7 @@ from torch import Tensor
 from medsoft.errors import RunError
 from medsoft.learn.familiar import Familiar, learn_familiar
 from medsoft.learn.outcome import Data
+from medsoft.learn.processes import of_all_processes
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.table_classifier import TableClassifier
 
@@ -24,15 +25,16 @@ class FeatureReader(LightningModule):
         super().__init__()
         self.model = model
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """(B, D) float32 on the CPU."""
-        return self.model.logits_and_features(batch)[1].cpu()
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Index of the sample in its data set (B,), and its features (B, D) float32 on the CPU."""
+        return batch["index"].cpu(), self.model.logits_and_features(batch)[1].cpu()
 
 
 def read_features(trainer: Trainer, model: TableClassifier, data: Data, split: str) -> np.ndarray:
     """(N, D) features of a loaded split, in its order, not augmented."""
     outputs: Any = trainer.predict(FeatureReader(model), data.split_dataloader(split)) or []
-    return np.asarray(torch.cat(outputs).numpy())
+    _, features_ND = of_all_processes(*(torch.cat(parts).numpy() for parts in zip(*outputs, strict=True)))
+    return features_ND
 
 
 def keep_familiar(trainer: Trainer, model: TableClassifier, data: Data, run: RunFolder, quantile: float) -> Familiar:
@@ -44,7 +46,8 @@ def keep_familiar(trainer: Trainer, model: TableClassifier, data: Data, run: Run
     train, val = (read_features(trainer, model, data, split) for split in ("train", "val"))
     try:
         found = learn_familiar(train, val, quantile, fingerprint(model))
-        found.write(run.familiar)
+        if trainer.is_global_zero:
+            found.write(run.familiar)
     except (ValueError, OSError) as error:
         raise RunError(f"{run.familiar}: not written: {error}; what was saved before is kept") from None
     return found

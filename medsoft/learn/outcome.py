@@ -20,6 +20,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.exams import has_exams, pool_exams
 from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
+from medsoft.learn.processes import of_all_processes
 from medsoft.learn.run_folder import RunFolder
 from medsoft.logs import event
 from medsoft.task import Task
@@ -69,7 +70,7 @@ def load_splits(data: Any, verb: str) -> list[str]:
 
 
 def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: list[str]) -> pd.DataFrame:
-    """The predictions table of some splits of the data module.
+    """The predictions table of some splits of the data module, in every process.
 
     Args:
         trainer: decides device and precision.
@@ -82,8 +83,9 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
     views = getattr(model, "views", ())
     for split in splits:
         outputs = trainer.predict(model, data.split_dataloader(split)) or []
-        index = torch.cat([part[0] for part in outputs]).cpu().numpy()
-        probabilities = torch.cat([part[1] for part in outputs]).double().cpu().numpy()
+        own = (torch.cat(parts).cpu().numpy() for parts in zip(*outputs, strict=True))
+        index, answers, *scores = of_all_processes(*own)
+        probabilities = answers.astype(np.float64)
         part = data.part(split)
         assert np.array_equal(index, np.arange(len(part)))
         frames.append(
@@ -95,17 +97,16 @@ def predict_table(trainer: Trainer, model: LightningModule, data: Data, splits: 
                 patient=part.frame["patient"].tolist(),
                 exam=part.frame["exam"].tolist(),
                 split=split,
-                extra=_extra(outputs, len(views), len(part)),
+                extra=_extra(scores, len(views), len(part)),
             )
         )
     return pd.concat(frames, ignore_index=True)
 
 
-def _extra(outputs: Any, n_views: int, n: int) -> dict[str, Any]:
+def _extra(scores: list[np.ndarray], n_views: int, n: int) -> dict[str, Any]:
     """Columns beside the answers: the number of views, and how far each sample lies from the training data."""
     extra: dict[str, Any] = {"views": [n_views] * n} if n_views else {}
-    if outputs and len(outputs[0]) > 2:
-        score_N = torch.cat([part[2] for part in outputs]).cpu().numpy()
+    for score_N in scores:
         extra |= {"ood_score": score_N, "abstain": (score_N > 1).astype(int)}
     return extra
 

@@ -18,6 +18,7 @@ def quieten() -> None:
         ".*module.s. in eval mode at the start of training.*",  # a frozen backbone is meant to be
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is
         ".*your dataloader is not resumable.*",  # the data module is: it saves its position
+        ".*It is recommended to use .self.log.*sync_dist=True.*",  # validation metrics are of all processes already
         ".*is smaller than the logging interval.*",
         ".*could not find the monitored key.*",  # of a training that ends before its first validation: fit says so
     ):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from medsoft.data.sampling import EpochBatchSampler
 from medsoft.data.transforms.views import View
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
@@ -19,6 +20,7 @@ from medsoft.learn.covariates import CovariateHead, restore_covariates
 from medsoft.learn.familiar import Familiar
 from medsoft.learn.objectives import Quantity, build_objective
 from medsoft.learn.optimisation import WarmupCosine
+from medsoft.learn.processes import of_all_processes
 from medsoft.task import Spec
 
 
@@ -68,7 +70,7 @@ class TableClassifier(LightningModule):
         self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
         self.views: tuple[View, ...] = ()
         self.familiar: Familiar | None = None
-        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._outputs: list[tuple[Tensor, ...]] = []
 
     @abstractmethod
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
@@ -84,23 +86,34 @@ class TableClassifier(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = self.objective.loss(self.logits(batch), batch["target"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
-        return loss
+        share = self._share(batch_idx)
+        counted = len(batch["target"]) if share else 0
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=counted, sync_dist=True)
+        return loss * share
+
+    def _share(self, batch_idx: int) -> float:
+        """What this process's mean counts among those of all processes."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        loader: Any = self.trainer.train_dataloader
+        order: EpochBatchSampler = loader.batch_sampler
+        return order.share(self.trainer.current_epoch, batch_idx)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self.logits(batch)
-        loss = self.objective.loss(logits, batch["target"])
-        self.log("val_loss", loss, batch_size=len(batch["target"]), prog_bar=True)
-        self._outputs.append((self.objective.probabilities(logits), batch["target"], batch["index"]))
+        loss = self.objective.loss(logits, batch["target"]).expand(len(logits))
+        self._outputs.append((batch["index"], self.objective.probabilities(logits), batch["target"], loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the headline metrics, computed just as they will be from the predictions table.
+        """Log the loss and the headline metrics, computed just as they will be from the predictions table.
 
         Raises:
             RunError: the training has diverged.
         """
-        p, target, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
+        own = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
+        index, p, target, loss = of_all_processes(*own)
+        self.log("val_loss", float(loss.mean(dtype=np.float64)), prog_bar=True)
         if not np.isfinite(p).all():
             raise RunError(
                 f"the training has diverged in epoch {self.current_epoch + 1}: the model's answers are no numbers. "

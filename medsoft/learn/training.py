@@ -24,6 +24,7 @@ from medsoft.learn.callbacks import (
     StopGracefully,
 )
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
+from medsoft.learn.processes import as_list, with_slurm
 from medsoft.learn.run_folder import RunFolder
 
 LOWER_IS_BETTER = ("loss", "brier", "log_loss", "mae", "rmse")
@@ -74,7 +75,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
         logs: run whose TensorBoard log is written; None for none.
 
     Raises:
-        InputError: options that Lightning refuses, or more than one process.
+        InputError: options that Lightning refuses.
     """
     options = dict(config.trainer)
     for name in AT_LEAST_ONE:
@@ -83,7 +84,8 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
     for name in SOME:
         if options[name] == 0:
             raise InputError(f"trainer.{name} 0 leaves nothing to do")
-    own = {name: _as_list(options.pop(name)) for name in ("callbacks", "plugins")}
+    options = with_slurm(options)
+    own = {name: as_list(options.pop(name)) for name in ("callbacks", "plugins")}
     terminal = sys.stdout.isatty()
     progress: Callback = ProgressBar() if terminal else EpochLines()
     try:
@@ -95,11 +97,10 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
             enable_checkpointing=logs is not None,
             enable_progress_bar=terminal,
             enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module divides without repeating
         )
     except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
-    if trainer.world_size > 1:
-        raise InputError("trainer.devices: training on several processes is not supported yet; set it to 1")
     return trainer
 
 
@@ -108,12 +109,6 @@ def check_precision(precision: object, task_kind: str) -> None:
     if task_kind == "regression" and str(precision) in ("16-true", "bf16-true"):
         mixed = str(precision).replace("true", "mixed")
         raise InputError(f"trainer.precision {precision} would round the labels of a regression: use {mixed}")
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def monitored(name: str, task_kind: str) -> tuple[str, str]:
@@ -132,21 +127,25 @@ def monitored(name: str, task_kind: str) -> tuple[str, str]:
     return f"val_{name}", "min" if name in LOWER_IS_BETTER else "max"
 
 
-def check_monitored(monitor: str, part: SampleTable, batch_size: int, limit: int | float | None) -> None:
+def check_monitored(
+    monitor: str, part: SampleTable, batch_size: int, limit: int | float | None, processes: int = 1
+) -> None:
     """Check that the rows of the validation part can answer the metric that chooses the checkpoint.
 
     Args:
         monitor: a name from ``monitored``.
         part: the validation part.
         batch_size: of its loader.
-        limit: Lightning's ``limit_val_batches``.
+        limit: Lightning's ``limit_val_batches``, of each process.
+        processes: that share the batches.
 
     Raises:
         InputError: they cannot, such as the AUROC of rows of a single class.
     """
     assert part.task is not None
     batches = -(-len(part) // batch_size)
-    seen = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    share = 1.0 if limit is None else limit
+    seen = min(batches, share * processes) if isinstance(share, int) else int(batches * share)
     targets = part.targets[: seen * batch_size]
     width = len(part.task.p_columns)
     answers = np.full((len(targets), width), 1 / width)

@@ -28,7 +28,9 @@ from medsoft.learn.outcome import (
     use_views,
     write_errors_if_any,
 )
+from medsoft.learn.processes import Processes, ending_together
 from medsoft.learn.quiet import quieten
+from medsoft.learn.requeue import requeue, stopped_by_sigusr1
 from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer, check_monitored, check_precision, monitored, training_callbacks
 from medsoft.parsing import with_configurations_found
@@ -41,6 +43,15 @@ def fit(argv: Sequence[str]) -> int:
         0; 3 where inputs were left out (errors.csv); 130 or 143 after Ctrl-C or SIGTERM, with a state to resume from.
     """
     quieten()
+    with stopped_by_sigusr1():
+        try:
+            return _fit(argv)
+        except Stopped as stop:  # outside of the training, which saves its state
+            print(f"Stopped. {requeue(stop.signal)}".rstrip(), file=sys.stderr)
+            return 128 + stop.signal
+
+
+def _fit(argv: Sequence[str]) -> int:
     words = with_configurations_found(argv)
     earlier = option(words, "--resume")
     stopped = RunFolder.existing(earlier) if earlier else None
@@ -50,31 +61,39 @@ def fit(argv: Sequence[str]) -> int:
         )
     line = CommandLine("fit", split_of_this_table(["--config", str(stopped.config), *words] if stopped else words))
     config, data, model = line.config, line.datamodule, line.model
-    run = stopped or RunFolder.choose(config.out, config.name)
+    processes = Processes.of(config.trainer)
+    run = stopped or processes.choose_run(config.out, config.name)
     monitor, _ = monitored(config.monitor, data.task.kind)
     if config.ood_quantile is not None:
         check_range("ood_quantile", config.ood_quantile, 0.5, 1)
     callbacks = training_callbacks(config, run, data.task.kind)
-    if stopped:
+    if stopped and processes.is_first:
         # Not before the state is loaded: an added option may not fit it.
         callbacks.append(LambdaCallback(on_train_start=lambda *_: run.go_on("fit", argv, line.reproducible(run.split))))
     trainer = build_trainer(config, callbacks, logs=run)
     check_precision(trainer.precision, data.task.kind)
     data.load(["train", "val", "test"])
-    check_monitored(monitor, data.part("val"), data.eval_batch_size, config.trainer.limit_val_batches)
+    data.divide(processes.rank, processes.number)
+    limit = config.trainer.limit_val_batches
+    check_monitored(monitor, data.part("val"), data.eval_batch_size, limit, processes.number)
 
     resumed = stopped is not None
-    if not resumed:
+    processes.hush()
+    if not resumed and processes.is_first:
         run.begin("fit", argv, line.reproducible(run.split), data.samples.frame)
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
-    code = write_errors_if_any(run, data.errors)
+    code = write_errors_if_any(run, data.errors) if processes.is_first else 0
     try:
-        with enough_memory(config, training=True):
+        with ending_together(trainer), enough_memory(config, training=True):
             trainer.fit(model, data, ckpt_path=run.last if resumed else None, weights_only=True)
     except (Stopped, KeyboardInterrupt) as stop:
+        if not processes.is_first:
+            return 0
         signal_number = stop.signal if isinstance(stop, Stopped) else 2
         there_is_more = f"Go on with: medsoft fit --resume {show_path(run.path)}"
         print(f"Stopped. {there_is_more if run.last.is_file() else 'Nothing is saved yet.'}", file=sys.stderr)
+        if asked := requeue(signal_number):
+            print(asked, file=sys.stderr)
         return 128 + signal_number
     except MisconfigurationException as error:
         raise RunError(f"trainer: {error}") from None
@@ -91,7 +110,7 @@ def fit(argv: Sequence[str]) -> int:
     load_weights(model, run.best)
     if config.ood_quantile is not None:
         model.familiar = keep_familiar(trainer, model, data, run, config.ood_quantile)
-    _finish(trainer, model, data, run, config, monitor)
+    _finish(trainer, model, data, run, config, processes, monitor)
     return code
 
 
@@ -136,14 +155,20 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
         from medsoft.learn.volume_maps import check_maps  # MONAI takes seconds
 
         check_maps(config.maps, data, model)
-    run = RunFolder.choose(config.out, f"{config.name}-{verb}")
+    processes = Processes.of(config.trainer)
+    run = processes.choose_run(config.out, f"{config.name}-{verb}")
     trainer = build_trainer(config, [])
     load_splits(data, verb)
-    run.begin(verb, argv, line.resolved())
+    data.divide(processes.rank, processes.number)
+    processes.hush()
+    if processes.is_first:
+        run.begin(verb, argv, line.resolved())
     print("\n".join([*data.notes, f"Run: {show_path(run.path)}"]))
-    code = write_errors_if_any(run, data.errors)
+    code = write_errors_if_any(run, data.errors) if processes.is_first else 0
     model_of = RunFolder(checkpoint.config.parent) if checkpoint.config else None
-    frame = _finish(trainer, model, data, run, config, model_of=model_of)
+    frame = _finish(trainer, model, data, run, config, processes, model_of=model_of)
+    if not processes.is_first:
+        return 0
     if config.maps:
         from medsoft.learn.volume_maps import write_maps
 
@@ -170,11 +195,13 @@ def _finish(
     data: Any,
     run: RunFolder,
     config: Any,
+    processes: Processes,
     monitor: str | None = None,
     model_of: RunFolder | None = None,
 ) -> pd.DataFrame:
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     with enough_memory(config, training=False):
         frame = predict_table(trainer, model, data, splits)
-    end_run(run, frame, data, config, trainer, model, monitor, model_of)
+    if processes.is_first:
+        end_run(run, frame, data, config, trainer, model, monitor, model_of)
     return frame
