@@ -108,7 +108,8 @@ def test_the_page_is_whole_and_loads_nothing(task: Task, tmp_path: Path) -> None
     assert not re.search(r"@import|url\(", html)
     charts = html.count('<svg class="chart"')
     questions = 1 if task.kind == "binary" else len(task.classes)
-    assert charts == 2 * 4 * questions
+    of_selection = questions if task.kind == "multilabel" else 1
+    assert charts == 2 * (4 * questions + of_selection)
     assert values["parts"][0]["heading"] == "Test part"
     assert values["parts"][1]["chose_thresholds"]
     for text in (*task.classes, "Model card", "to be stated by the authors", "Subgroups", "female"):
@@ -419,7 +420,7 @@ def test_a_browser_shows_it_whole(run: Path, tmp_path: Path, medsoft, width: int
     assert seen["wide"] <= width
     assert seen["outside"] == []
     assert seen["pictures"] == [40, 40]
-    assert len(seen["charts"]) == 8 + 2
+    assert len(seen["charts"]) == 10 + 2
     assert min(seen["charts"]) > 250
     assert seen["flows"] == 1
     assert seen["smallest"] > 9

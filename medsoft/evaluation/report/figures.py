@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medsoft.evaluation.arrays import OneAgainstRest, one_against_rest
 from medsoft.evaluation.estimates import Estimate
-from medsoft.evaluation.part import Part
+from medsoft.evaluation.part import Curve, Part
 from medsoft.evaluation.pictures.decision import net_benefit_of_all
 from medsoft.evaluation.report.chart import Chart
 from medsoft.task import Task
@@ -62,6 +62,8 @@ def figure_groups(part: Part, task: Task) -> list[FigureGroup]:
             kinds.setdefault("Calibration", []).append(_reliability(part, question, size))
         if name in part.curves:
             kinds.setdefault("Decision curve", []).append(_decision_curve(part, name, size))
+    for name, curve in part.risk_coverage.items():
+        kinds.setdefault("Selective prediction", []).append(_risk_coverage(part, name, curve, size))
     if len(questions) == 1:
         return [FigureGroup("", tuple(figure for figures in kinds.values() for figure in figures))] if kinds else []
     groups = []
@@ -174,6 +176,29 @@ def _decision_curve(part: Part, name: str, size: Size) -> Figure:
         chart.line(model.x, curves.net_benefit_recalibrated.y, "c1 dash")
         legend.insert(1, ("c1 dash", "model, recalibrated"))
     return Figure(_title("Decision curve", name, size), chart.svg(), tuple(legend))
+
+
+def _risk_coverage(part: Part, name: str, curve: Curve, size: Size) -> Figure:
+    """Errors among the samples that are answered, the most certain first; ``name`` is "" for the whole table."""
+    said = _said(part.find("aurc", class_name=name))
+    top = max(float(curve.high.max()) if len(curve.high) else 0.0, float(curve.y.max()), 1e-3)
+    of = f" of {name}" if name else ""
+    chart = Chart(
+        f"Selective prediction{of}", f"AURC {said}", "coverage", "share of errors", y=(0.0, 1.05 * top), size=size
+    )
+    if len(curve.low):
+        chart.band(curve.x, curve.low, curve.high)
+    everything = float(curve.y[-1])
+    chart.across(everything, "quiet dash")
+    chart.line(curve.x, np.maximum(0, 1 - (1 - everything) / curve.x), "quiet dot")
+    chart.line(curve.x, curve.y)
+    legend = (
+        ("c0", "the most certain answered first, with a pointwise bootstrap band"),
+        ("quiet dash", "in random order"),
+        ("quiet dot", "all right answers first"),
+    )
+    title = name or ("All classes" if size == SMALL else "Selective prediction")
+    return Figure(title, chart.svg(), legend)
 
 
 def agreement_figures(part: Part) -> list[Figure]:

@@ -82,7 +82,8 @@ def _forest(part: Part, key: Key, task: Task | None) -> Forest | None:
         return None
     room = 0.05 * (max(ends) - min(ends)) or 0.05
     of = key.class_name if task is None or task.kind != "binary" else ""
-    about = ", ".join(text for text in (of, f"{key.average} mean" if key.average else "", key.rule) if text)
+    at = f"at {key.rule}" if key.rule else ""
+    about = ", ".join(text for text in (of, f"{key.average} mean" if key.average else "", at) if text)
     title = metric_name(key.metric) + (f" ({about})" if about else "")
     return Forest(title, tuple(lines), min(ends) - room, max(ends) + room, whole.value if whole else None)
 
@@ -91,4 +92,4 @@ def _signed(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return "undefined"
     interval = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
-    return f"{value:+.3f}{interval}"
+    return f"{value:+.3f}{interval}".replace("-", "−")

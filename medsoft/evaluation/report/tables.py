@@ -19,6 +19,8 @@ NAMES = {
     "npv": "NPV",
     "f1": "F1",
     "mcc": "MCC",
+    "aurc": "AURC",
+    "e_aurc": "excess AURC",
     "kappa": "kappa, quadratic",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
