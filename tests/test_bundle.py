@@ -161,6 +161,25 @@ def test_a_regression_keeps_its_scale(medsoft, images, tmp_path):
     assert not (tmp_path / "b/decisions.csv").exists()
 
 
+def test_covariates_and_their_scale_go_along(medsoft, images, tmp_path):
+    frame = pd.read_csv(images)
+    frame["path"] = [str(images.parent / name) for name in frame["path"]]
+    frame.assign(age=np.linspace(40, 80, len(frame))).to_csv(tmp_path / "with age.csv", index=False)
+    about = [f"--data.table={tmp_path / 'with age.csv'}", "--data.classes=[dark, light]", "--data.patient=patient"]
+    words = [*about, "--data.covariates=age", *TINY, "--trainer.max_epochs=1", f"--out={tmp_path / 'run'}"]
+    code, _, err = medsoft("fit", *words)
+    assert code == 0, err
+    assert medsoft("export", tmp_path / "run", "--out", tmp_path / "bundle", "--format", "torch-export")[0] == 0
+    inputs = json.loads((tmp_path / "bundle/bundle.json").read_text())["networks"][0]["inputs"]
+    assert inputs["covariates"] == ["batch", 1]
+    shutil.copy(tmp_path / "with age.csv", tmp_path / "new.csv")
+    for where, out in ((f"--ckpt_path={tmp_path / 'run'}", "a"), (f"--bundle={tmp_path / 'bundle'}", "b")):
+        words = [where, f"--data.table={tmp_path / 'new.csv'}", "--trainer.accelerator=cpu", f"--out={tmp_path / out}"]
+        code, _, err = medsoft("predict", *words)
+        assert code == 0, err
+    assert (tmp_path / "a/predictions.csv").read_bytes() == (tmp_path / "b/predictions.csv").read_bytes()
+
+
 # Changed bundles
 
 

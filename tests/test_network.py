@@ -16,7 +16,7 @@ from medsoft.deploy.network import TOLERANCE
 from medsoft.errors import RunError
 from medsoft.learn.classifier import Classifier
 from medsoft.learn.slide_classifier import SlideClassifier
-from medsoft.task import BagSpec, DataSpec, Task
+from medsoft.task import BagSpec, Covariates, DataSpec, Task
 from tests.test_bundle import images, run  # noqa: F401 (fixtures)
 
 BINARY = Task("binary", ("healthy", "ill"))
@@ -43,6 +43,12 @@ def of_images(backbone: str, task: Task = BINARY, **options: object) -> Classifi
     return shaken(Classifier(DataSpec(task, 3, (32, 32), np.ones(len(task.classes))), backbone, options))
 
 
+def of_volumes_and_covariates() -> Classifier:
+    age_and_sex = Covariates(("age", "sex"), ((60.0, 10.0), (0.5, 0.5)))
+    spec = DataSpec(BINARY, 1, (16, 16, 8), np.ones(2), None, age_and_sex)
+    return shaken(Classifier(spec, "vit_seqnorm_tiny_patch16_224", {**TINY, "spatial_dims": 3}))
+
+
 def of_bags(name: str, **options: object) -> SlideClassifier:
     return shaken(SlideClassifier(BagSpec(BINARY, np.ones(2), 12, True, {}, None), name, options))
 
@@ -51,6 +57,7 @@ MODELS = {
     "a transformer, grades": (lambda: of_images("vit_seqnorm_tiny_patch16_224", GRADES, **TINY), "onnx"),
     "a network of any size": (lambda: of_images("resnet10t"), "torch-export"),
     "landmarks of bags": (lambda: of_bags("transformer", attention="soft", **TRANSFORMER), "torch-export"),
+    "volumes with covariates": (of_volumes_and_covariates, "onnx"),
     "bags": (lambda: of_bags("transformer", **TRANSFORMER), "onnx"),
     "gated attention": (lambda: of_bags("abmil", dim=16, attention_dim=8), "torch-export"),
 }
@@ -66,7 +73,8 @@ def test_a_graph_answers_as_the_model_at_every_size(tmp_path, name):
     expected = {"any size": ["batch", 3, "32*height", "32*width"], "bags": ["batch", "tiles", 12]}
     of_bag = isinstance(model, SlideClassifier)
     kind = "any size" if "any size" in name else "bags" if of_bag else ""
-    assert axes == expected.get(kind, ["batch", 3, 32, 32])
+    shape = [model.spec.channels, *model.spec.image_size] if not of_bag else []
+    assert axes == expected.get(kind, ["batch", *shape])
     assert len({json.dumps(sizes) for sizes in found["compared"]}) >= 3
     # The model itself keeps the form that is quickest for each length.
     assert all(module.form == "auto" for module in model.modules() if hasattr(module, "form"))

@@ -52,7 +52,10 @@ def model_card(
 
 def _model(source: Source, about: dict[str, Any]) -> list[str]:
     network = about["model"]
-    what = network.get("backbone") or f"aggregator {network['aggregator']['name']}"
+    if "aggregator" in network:
+        what = f"aggregator {network['aggregator']['name']}"
+    else:
+        what = network.get("backbone") or f"{network.get('encoder')} over slices, {network.get('slice_aggregator')}"
     options = source.config.get("model", {}).get("backbone_args") or network.get("aggregator", {}).get("options") or {}
     trained = about["trained"]
     packages = trained.get("packages") or {}

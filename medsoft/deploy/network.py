@@ -70,9 +70,14 @@ class Network(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x: Tensor, coords_BN2_um: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Prepared images (B, C, H, W); or features (B, N, F) of bags of one length, and places in µm."""
-        logits_BK = self.classifier(x) if coords_BN2_um is None else self.classifier(x, None, coords_BN2_um)
+    def forward(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Prepared images (B, C, …) and covariates (B, K); or features (B, N, F) of bags of one length and places."""
+        if more is None:
+            logits_BK = self.classifier(x)
+        elif isinstance(self.classifier.spec, BagSpec):
+            logits_BK = self.classifier(x, None, more)
+        else:
+            logits_BK = self.classifier(x, more)
         return logits_BK, self.classifier.objective.probabilities(logits_BK)
 
 
@@ -117,12 +122,14 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
             found.append(Input("coords_um", (2, 96, 2), sizes))
         return found
     assert isinstance(spec, DataSpec)
+    names = spec.covariates.names if spec.covariates is not None else ()
+    covariates = [Input("covariates", (2, len(names)), {0: "batch"})] if names else []
     if not any_size:
-        return [Input("image", (2, spec.channels, *spec.image_size), {0: "batch"})]
+        return [Input("image", (2, spec.channels, *spec.image_size), {0: "batch"}), *covariates]
     axes = dict(enumerate(PIXELS[-len(spec.image_size) :], start=2))
     # A size that is a single stride in the example would be taken for a constant.
     shape = (2, spec.channels, *(max(size, 2 * STRIDE) for size in spec.image_size))
-    return [Input("image", shape, {0: "batch"} | axes)]
+    return [Input("image", shape, {0: "batch"} | axes), *covariates]
 
 
 def _export(path: Path, format: str, classifier: TableClassifier, network: Network) -> dict[str, Any]:
@@ -150,7 +157,8 @@ def _export(path: Path, format: str, classifier: TableClassifier, network: Netwo
 
 def _may_resize(classifier: TableClassifier) -> bool:
     """Whether it is worth a try: medsoft's own backbones have a table of positions, which fits one size."""
-    if isinstance(classifier.spec, BagSpec) or type(classifier.backbone).__module__.startswith("medsoft."):
+    backbone = getattr(classifier, "backbone", None)
+    if isinstance(classifier.spec, BagSpec) or backbone is None or type(backbone).__module__.startswith("medsoft."):
         return False
     return all(size % STRIDE == 0 for size in classifier.spec.image_size)
 

@@ -13,7 +13,7 @@ from medsoft.learn.checkpoints import load_weights
 from medsoft.learn.command_line import DEFAULT_CLASSES, classes_of
 from medsoft.learn.slide_classifier import load_slide_classifier
 from medsoft.learn.table_classifier import TableClassifier
-from medsoft.task import DataSpec
+from medsoft.task import Covariates, DataSpec
 
 
 def load_classifier(bundle: Bundle) -> TableClassifier:
@@ -32,7 +32,9 @@ def load_classifier(bundle: Bundle) -> TableClassifier:
     # Counts of classes only weigh the loss.
     counts = np.ones((len(bundle.task.classes), 2) if bundle.task.kind == "multilabel" else len(bundle.task.classes))
     size = tuple(known["image_size"])
-    spec = DataSpec(bundle.task, known["channels"], size, counts, known.get("target_scale"))
+    beside = known.get("covariates")
+    covariates = Covariates(tuple(beside["names"]), None) if beside else None  # the weights bring their scale
+    spec = DataSpec(bundle.task, known["channels"], size, counts, known.get("target_scale"), covariates)
     model: TableClassifier = classes["model"](spec, **config.get("model", {}))
     load_weights(model, bundle.path)
     return model.eval()

@@ -156,4 +156,5 @@ class SliceClassifier(TableClassifier):
     def facts(self) -> dict[str, Any]:
         """What it is built of."""
         slices = {"axis": self.axis, "step": self.step, "neighbours": self.neighbours}
-        return {"encoder": self.encoder_name, "slice_aggregator": self.aggregator_name, "slices": slices}
+        shown = {"channels": self.spec.channels, "image_size": list(self.spec.image_size)}
+        return {"encoder": self.encoder_name, "slice_aggregator": self.aggregator_name, "slices": slices, **shown}
