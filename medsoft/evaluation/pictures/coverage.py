@@ -14,6 +14,9 @@ from medsoft.evaluation.pictures.panels import describe, finish, panels
 from medsoft.evaluation.pictures.style import GREY, PALETTE, save, styled
 from medsoft.task import Task
 
+SHOWN_FROM = 0.1
+"""The coverage from which on the band fits into the picture."""
+
 
 def risk_coverage(part: Part, task: Task | None, out: Path | str, note: str = "") -> Path:
     """Write the risk-coverage curves of a part."""
@@ -41,14 +44,17 @@ def figure_risk_coverage(part: Part, task: Task | None, note: str = "") -> Figur
         if len(curve.low):
             axes.fill_between(curve.x, curve.low, curve.high, color=PALETTE[0], alpha=0.16, linewidth=0)
         axes.plot(curve.x, curve.y, color=PALETTE[0])
-        top = max(float(curve.high.max()) if len(curve.high) else 0.0, float(curve.y.max()), 1e-3)
-        axes.set(xlim=(0, 1.01), ylim=(-0.02 * top, 1.05 * top))
+        # Of the few that are answered first the band is as wide as the axis: it would flatten all else.
+        wide = curve.x >= SHOWN_FROM
+        highest = curve.high[wide].max() if len(curve.high) else 0.0
+        top = 1.15 * max(float(highest), float(curve.y[wide].max()), all_answered, 1e-3)
+        axes.set(xlim=(0, 1.01), ylim=(-0.02 * top, top))
         axes.set(xlabel="coverage", ylabel="share of errors" if task is not None else "mean absolute error")
         found = part.find("aurc", class_name=name)
         if found is not None and found.value is not None:
             interval = "" if found.low is None or found.high is None else f"\n({found.low:.3f} to {found.high:.3f})"
             text = f"AURC {found.value:.3f}{interval}"
-            axes.text(0.03, 0.97, text, va="top", transform=axes.transAxes, fontsize=8.5)
+            axes.text(0.97, 0.97, text, ha="right", va="top", transform=axes.transAxes, fontsize=8.5)
     handles = [
         Line2D([], [], color=PALETTE[0], label="most certain first"),
         Patch(color=PALETTE[0], alpha=0.16, label="bootstrap band, pointwise"),
