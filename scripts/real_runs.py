@@ -151,7 +151,7 @@ def _difference(row: Any) -> str:
     return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}){mark}"
 
 
-def compare(out: Path, reference: str) -> None:
+def compare(out: Path, reference: str, chosen_seeds: tuple[int, ...]) -> None:
     """``medsoft compare`` of all models of each question with the reference, the seeds of a model as folds."""
     import pandas as pd
 
@@ -161,11 +161,11 @@ def compare(out: Path, reference: str) -> None:
         folder = out / question.replace(" ", "_")
         tables = []
         for model in [*(model for model in MODELS if model != reference), reference]:
-            runs = [folder / f"{model.replace(' ', '_')}-{seed}" for seed in SEEDS]
+            runs = [folder / f"{model.replace(' ', '_')}-{seed}" for seed in chosen_seeds]
             if not all((run / "real_run.json").is_file() for run in runs):
                 continue
             seeds = [pd.read_csv(run / "predictions.csv", dtype={"id": str, "patient": str}) for run in runs]
-            frame = pd.concat(part.assign(fold=f"seed {seed}") for seed, part in zip(SEEDS, seeds, strict=True))
+            frame = pd.concat(part.assign(fold=f"seed {seed}") for seed, part in zip(chosen_seeds, seeds, strict=True))
             tables.append(folder / "compared" / f"{model.replace(' ', '_')}.csv")
             tables[-1].parent.mkdir(exist_ok=True)
             frame.to_csv(tables[-1], index=False)
@@ -196,10 +196,13 @@ if __name__ == "__main__":
     comparing = verbs.add_parser("compare")
     comparing.add_argument("out", type=Path)
     comparing.add_argument("reference")
+    comparing.add_argument(
+        "--seeds", default=",".join(map(str, SEEDS)), help="models without all of these are left out"
+    )
     chosen = parser.parse_args()
     if chosen.verb == "run":
         run(chosen.data, chosen.out, chosen.questions.split(","), chosen.models.split(","), chosen.times)
     elif chosen.verb == "table":
         table(chosen.out)
     else:
-        compare(chosen.out, chosen.reference)
+        compare(chosen.out, chosen.reference, tuple(map(int, chosen.seeds.split(","))))
