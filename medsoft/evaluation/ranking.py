@@ -64,12 +64,16 @@ class Ranking:
 
     def counts(self, sums: Sums, threshold: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """(B,) true positives, false positives, false negatives and true negatives where p >= threshold is a yes."""
-        below = int(np.searchsorted(self.score, threshold, side="left"))
-        if below == 0:
-            missed, correct = np.zeros_like(sums.positives), np.zeros_like(sums.negatives)
-        else:
-            missed, correct = sums.positive_up_to[:, below - 1], sums.negative_up_to[:, below - 1]
-        return sums.positives - missed, sums.negatives - correct, missed, correct
+        caught, false_alarms, missed, correct = self.counts_at(sums, np.array([threshold]))
+        return caught[:, 0], false_alarms[:, 0], missed[:, 0], correct[:, 0]
+
+    def counts_at(self, sums: Sums, thresholds_T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(B, T) the same at many thresholds."""
+        below_T = np.searchsorted(self.score, thresholds_T, side="left")
+        up_to_T = np.maximum(below_T - 1, 0)
+        missed = np.where(below_T > 0, sums.positive_up_to[:, up_to_T], 0.0)
+        correct = np.where(below_T > 0, sums.negative_up_to[:, up_to_T], 0.0)
+        return sums.positives[:, None] - missed, sums.negatives[:, None] - correct, missed, correct
 
 
 def auroc(sums: Sums) -> FloatArray:

@@ -213,12 +213,9 @@ def pooled(questions: Sequence[OneAgainstRest], unit_N: IntArray) -> Ranking:
 
 def net_benefit(ranking: Ranking, sums: Sums) -> FloatArray:
     """(B, T) net benefit at ``NET_BENEFIT_THRESHOLDS`` (A. J. Vickers, E. B. Elkin, Med Decis Making 26, 2006)."""
-    total = sums.positives + sums.negatives
-    columns = []
-    for threshold in NET_BENEFIT_THRESHOLDS:
-        caught, false_alarms, _, _ = ranking.counts(sums, float(threshold))
-        columns.append((caught - false_alarms * threshold / (1 - threshold)) / total)
-    return np.stack(columns, axis=1)
+    caught, false_alarms, _, _ = ranking.counts_at(sums, NET_BENEFIT_THRESHOLDS)
+    odds = NET_BENEFIT_THRESHOLDS / (1 - NET_BENEFIT_THRESHOLDS)
+    return (caught - false_alarms * odds) / (sums.positives + sums.negatives)[:, None]
 
 
 def brier_of(question: OneAgainstRest) -> FloatArray:

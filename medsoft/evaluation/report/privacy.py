@@ -46,4 +46,5 @@ def _short(word: str) -> str:
 
 def listed(words: Iterable[str]) -> str:
     """A command line without folders."""
-    return " ".join(str(without_folders(word)) for word in words)
+    short = (str(without_folders(word)) for word in words)
+    return " ".join(f"'{word}'" if " " in word else word for word in short)
