@@ -143,6 +143,17 @@ def test_the_interval_draws_patients_within_folds() -> None:
     assert rows.high - rows.low == pytest.approx(np.sqrt(np.sum(np.square(widths))) / 4, rel=0.25)
 
 
+def test_what_the_draws_keep() -> None:
+    frame = folds(BINARY)
+    assert across(frame, BINARY).bootstrap == "120 patients, stratified by fold and class"
+    assert across(frame, BINARY, Settings(draws=20, stratify=False)).bootstrap == "120 patients, stratified by fold"
+    mixed = frame.assign(target=np.random.default_rng(3).permutation(frame["target"]))
+    assert across(mixed, BINARY).bootstrap == "120 patients, stratified by fold", "patients with both classes"
+    assert across(folds(FINDINGS), FINDINGS).bootstrap == "120 patients, stratified by fold"
+    everywhere = frame.assign(patient=frame["patient"].str.slice(3))
+    assert across(everywhere, BINARY).bootstrap == "30 patients, not stratified"
+
+
 def test_repeats_draw_a_patient_in_all_his_folds_alike() -> None:
     once = folds(BINARY, val=False)
     twice = pd.concat([once, once.assign(fold=(once["fold"].astype(int) + 4).astype(str))], ignore_index=True)

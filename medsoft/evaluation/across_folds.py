@@ -154,7 +154,7 @@ def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: L
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
     fold_of_row = np.repeat([part.fold for part in parts], [part.n for part in parts])
     patients = patients_of(frame)
-    strata = strata_by_fold(frame.assign(fold=fold_of_row), task, patients) if settings.stratify else None
+    strata, stratified = strata_by_fold(frame.assign(fold=fold_of_row), task, patients, settings.stratify)
     units = make_units(patients, strata)
     cards = {
         part.fold: _measures(part, task, patients[fold_of_row == part.fold], _points(part, settings, locked), settings)
@@ -178,14 +178,13 @@ def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: L
         _estimate(key, {f: float(own[f][key][0]) for f in defined[key]}, list(own), drawn, pooled.get(key), settings)
         for key in keys
     ]
-    stratified = ", stratified by fold and class" if units.stratified else ", not stratified"
     named = bool((frame["patient"] != "").any())
     return AcrossFolds(
         split=parts[0].split,
         level=parts[0].level,
         n_per_fold={part.fold: part.n for part in parts},
         n_patients=len(units),
-        bootstrap=f"{len(units)} {'patients' if named else 'rows'} within folds{stratified}",
+        bootstrap=f"{len(units)} {'patients' if named else 'rows'}, {stratified}",
         estimates=estimates_,
         notes=_notes(parts, task),
     )

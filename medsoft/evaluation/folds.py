@@ -47,7 +47,7 @@ def mean_over_folds(
     key = wanted_key(asked, task)
     first = models[0].frame
     patients = patients_of(first)
-    units = make_units(patients, strata_by_fold(first, task, patients) if settings.stratify else None)
+    units = make_units(patients, strata_by_fold(first, task, patients, settings.stratify)[0])
     folds = {fold: np.flatnonzero(first["fold"] == fold) for fold in dict.fromkeys(first["fold"])}
     parts = {
         (model.name, fold): measures(
@@ -73,19 +73,32 @@ def mean_over_folds(
 
 
 def strata_by_fold(
-    frame: pd.DataFrame, task: Task | None, patients: npt.NDArray[np.intp]
-) -> npt.NDArray[np.intp] | None:
-    """(N,) strata: class by fold where each patient is in one fold (a cross-validation), else the class alone.
+    frame: pd.DataFrame, task: Task | None, patients: npt.NDArray[np.intp], by_class: bool
+) -> tuple[npt.NDArray[np.intp] | None, str]:
+    """Strata that keep the draws within the folds, and within the classes where that is asked for and can be.
 
-    None for regression and multilabel, whose rows have no single class.
+    Args:
+        frame: rows with a target.
+        task: theirs; None for regression.
+        patients: (N,) index of each row's patient.
+        by_class: whether to draw within the classes too.
+
+    Returns:
+        (N,) strata, or None for none; and what they are, in words. Folds count where each patient is in one of them (a
+        cross-validation without repeats), classes where each patient has one.
     """
-    if task is None or task.kind == "multilabel":
-        return None
-    label: npt.NDArray[np.intp] = targets(frame, task)
     fold, _ = pd.factorize(frame["fold"])
+    candidates = {"fold": fold.astype(np.intp)}
+    if by_class and task is not None and task.kind != "multilabel":
+        candidates["class"] = targets(frame, task)
+    constant = {name: values for name, values in candidates.items() if _is_constant(values, patients)}
+    if not constant:
+        return None, "not stratified"
+    strata, _ = pd.factorize(pd.MultiIndex.from_arrays(list(constant.values())))
+    return strata.astype(np.intp), f"stratified by {' and '.join(constant)}"
+
+
+def _is_constant(values: npt.NDArray[np.intp], patients: npt.NDArray[np.intp]) -> bool:
     of_patient = np.zeros(int(patients.max()) + 1, dtype=np.intp)
-    of_patient[patients] = fold
-    if not np.array_equal(of_patient[patients], fold):
-        return label
-    by_fold: npt.NDArray[np.intp] = label + fold.astype(np.intp) * len(task.classes)
-    return by_fold
+    of_patient[patients] = values
+    return bool(np.array_equal(of_patient[patients], values))
