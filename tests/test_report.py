@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -375,7 +376,7 @@ HARNESS = """<!doctype html><iframe id="f" src="{page}" style="width:{width}px;h
   page.querySelectorAll("details").forEach(d => d.open = true);
   const sizes = [...page.querySelectorAll("svg.chart text, svg.flow text")].filter(t => t.getClientRects().length)
     .map(t => t.getBoundingClientRect().height);
-  document.body.innerHTML = JSON.stringify({{
+  document.body.textContent = JSON.stringify({{
     wide: root.scrollWidth, pictures: [...page.images].map(i => i.naturalWidth),
     charts: [...page.querySelectorAll("svg.chart")].map(s => s.getBoundingClientRect().width),
     smallest: Math.min(...sizes),
@@ -416,7 +417,7 @@ def test_a_browser_shows_it_whole(run: Path, tmp_path: Path, medsoft, width: int
         check=True,
     )
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    seen = json.loads(re.search(r"<body>(\{.*\})</body>", done.stdout)[1])
+    seen = json.loads(unescape(re.search(r"<body>(\{.*\})</body>", done.stdout)[1]))
     assert seen["wide"] <= width
     assert seen["outside"] == []
     assert seen["pictures"] == [40, 40]
