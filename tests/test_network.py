@@ -56,8 +56,11 @@ def of_bags(name: str, **options: object) -> SlideClassifier:
 MODELS = {
     "a transformer, grades": (lambda: of_images("vit_seqnorm_tiny_patch16_224", GRADES, **TINY), "onnx"),
     "a network of any size": (lambda: of_images("resnet10t"), "torch-export"),
-    "landmarks of bags": (lambda: of_bags("transformer", attention="soft", **TRANSFORMER), "torch-export"),
-    "volumes with covariates": (of_volumes_and_covariates, "onnx"),
+    "landmarks of bags": (
+        lambda: of_bags("transformer", attention="soft", **TRANSFORMER | {"depth": 1}),
+        "torch-export",
+    ),
+    "volumes with covariates": (of_volumes_and_covariates, "torch-export"),
     "bags": (lambda: of_bags("transformer", **TRANSFORMER), "onnx"),
     "gated attention": (lambda: of_bags("abmil", dim=16, attention_dim=8), "torch-export"),
 }

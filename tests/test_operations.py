@@ -4,7 +4,11 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 import types
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -177,6 +181,48 @@ def test_tiling_is_stopped_in_order(medsoft, scans, tmp_path, monkeypatch):
     words = ["slides", "tile", *sorted(scans.glob("* slide *")), *TILES, "--workers", 1, "--out", tmp_path / "work"]
     code, _, err = medsoft(*words)
     assert (code, "of 3 slides were done" in err) == (143, True), err
+
+
+def running(group: int) -> str:
+    """Command lines of the processes of a group, without those that have ended."""
+    found = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in found.splitlines()]
+    return "\n".join(args for pgid, state, args in rows if int(pgid) == group and not state.startswith("Z"))
+
+
+def test_several_processes_are_stopped_in_order(scans, tmp_path):
+    slide = sorted(scans.glob("* slide *"))[0]
+    (tmp_path / "many").mkdir()
+    for number in range(200):
+        (tmp_path / "many" / f"{number:03d}.tif").symlink_to(slide)
+    out = tmp_path / "work"
+    words = ["slides", "encode", tmp_path / "many", *ENCODER, *TILES, "--jobs", 2, "--out", out]
+    command = [sys.executable, "-m", "medsoft", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
+        try:
+            until = time.monotonic() + 500
+            while not (out / "slides.csv").is_file() and child.poll() is None:
+                assert time.monotonic() < until, "no slide was done"
+                time.sleep(0.1)
+            child.send_signal(signal.SIGTERM)
+            _, err = child.communicate(timeout=200)
+            left = "?"
+            until = time.monotonic() + 60
+            while left and time.monotonic() < until:
+                left = running(child.pid)
+                time.sleep(0.2)
+            assert not left
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == 143, err
+    assert re.search(r"stopped: \d+ of 200 slides were done in this run", err), err
+    done = pd.read_csv(out / "slides.csv", dtype=str)
+    assert 0 < len(done) < 200
+    names = {path.stem for path in (out / "features").iterdir()}  # a name with a dot in front is half-written
+    assert set(done["id"]) <= names
+    assert not any(name.startswith(".") for name in names)
 
 
 # Too little memory
