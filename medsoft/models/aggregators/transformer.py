@@ -18,12 +18,14 @@ from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from medsoft.layers.attention import build_attention
 from medsoft.layers.block import Block
 from medsoft.layers.contract import Attention, zero_padding
 from medsoft.layers.coordinates import CoordinateEmbedding
+from medsoft.layers.seqnorm import SeqNormAttention
 from medsoft.layers.shares import shares_of, token_shares
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation
 
@@ -79,6 +81,7 @@ class TransformerAggregator(Aggregator):
             raise ValueError(f"depth {depth}: at least one attention layer is needed")
         options = attention_options or {}
         self.attention = attention
+        self._group: dist.ProcessGroup | None = None
         self.tile = nn.Sequential(nn.Linear(num_features, dim), nn.LayerNorm(dim))
         self.coordinates = CoordinateEmbedding(dim) if coordinates else None
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
@@ -95,10 +98,53 @@ class TransformerAggregator(Aggregator):
         Raises:
             ValueError: a tensor of the wrong shape, or no coordinates where the model embeds them.
         """
+        if self._group is not None:
+            return self._embed_divided(x_BNF, mask_BN, coords_BN2_um)
         x_BND, mask = self._before_last(x_BNF, mask_BN, coords_BN2_um)
         branch_BD = self.last_attn(self.last_norm(x_BND), mask)[:, 0]
         embedding_BD: Tensor = self.norm(x_BND[:, 0] + branch_BD)
         return embedding_BD
+
+    def divide(self, group: dist.ProcessGroup | None) -> None:
+        """Let each process of ``group`` hold some of every bag's tiles, so that a bag may be larger than a device.
+
+        All processes call the model with the same bags, each with its own tiles, and get the same logits. The moments
+        of the tokens are summed once a layer; nothing else travels. With the same loss in every process, the mean of
+        the processes' gradients, as DDP takes it, is the gradient of the whole bag.
+
+        Args:
+            group: the processes; None: this process holds whole bags.
+
+        Raises:
+            ValueError: another attention than seqnorm, or dropout, which would differ between the processes.
+        """
+        if group is not None and self.attention != "seqnorm":
+            raise ValueError(f"{self.attention} attention cannot divide a bag over processes: seqnorm can")
+        if group is not None and any(module.p for module in self.modules() if isinstance(module, nn.Dropout)):
+            raise ValueError("dropout differs between the processes that a bag is divided over: set drop to 0")
+        self._group = group
+        for attention in (*(block.attn for block in self._blocks()), self.last_attn):
+            if isinstance(attention, SeqNormAttention):
+                attention.group = group
+
+    def _embed_divided(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None) -> Tensor:
+        """``embed`` of bags of which this process has some of the tiles."""
+        x_BND = self._first(x_BNF, mask_BN, coords_BN2_um)
+        counted_BN = torch.ones(x_BND.shape[:2], dtype=torch.bool, device=x_BND.device)
+        if mask_BN is not None:
+            counted_BN[:, 1:] = mask_BN
+        # Every process carries the class token along, but one token it is.
+        counted_BN[:, 0] = dist.get_rank(self._group) == 0
+        for block in self._blocks():
+            state = cast(SeqNormAttention, block.attn).state(block.norm1(x_BND), counted_BN)
+            x_BND = _through(block, x_BND, state)
+        state = cast(SeqNormAttention, self.last_attn).state(self.last_norm(x_BND), counted_BN)
+        embedding_BD: Tensor = self.norm(self._last_layer(x_BND[:, :1], state))[:, 0]
+        return embedding_BD
+
+    def _check_whole(self) -> None:
+        if self._group is not None:
+            raise ValueError("the tiles of a bag are divided over processes: call divide(None) for whole bags")
 
     @torch.no_grad()
     def explain(
@@ -111,6 +157,7 @@ class TransformerAggregator(Aggregator):
         """
         self.check_class(class_index)
         self.check_one_bag(x_1NF, mask_1N, coords_1N2_um)
+        self._check_whole()
         x_1ND, mask = self._before_last(x_1NF, mask_1N, coords_1N2_um)
         tokens_1ND = self.last_norm(x_1ND)
         cls_1D = x_1ND[:, 0]
@@ -157,19 +204,23 @@ class TransformerAggregator(Aggregator):
         self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Class token and tiles (B, 1 + N, D) before the last layer, and their mask."""
-        self.check_bags(x_BNF, mask_BN, coords_BN2_um)
-        if coords_BN2_um is not None:
-            coords_BN2_um = zero_padding(coords_BN2_um, mask_BN)
-        tiles_BND = self._tokens(zero_padding(x_BNF, mask_BN), coords_BN2_um)
-        # shape[0], and not len(), which would fix the number of bags of an exported model.
-        cls_B1D = self.cls_token.to(tiles_BND.dtype).expand(tiles_BND.shape[0], -1, -1)
-        x_BND = torch.cat([cls_B1D, tiles_BND], dim=1)
+        x_BND = self._first(x_BNF, mask_BN, coords_BN2_um)
         mask = None
         if mask_BN is not None:
             mask = torch.cat([mask_BN.new_ones(len(mask_BN), 1), mask_BN], dim=1)
         for block in self.blocks:
             x_BND = block(x_BND, mask)
         return x_BND, mask
+
+    def _first(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None) -> Tensor:
+        """Class token and tiles (B, 1 + N, D) before the first layer."""
+        self.check_bags(x_BNF, mask_BN, coords_BN2_um)
+        if coords_BN2_um is not None:
+            coords_BN2_um = zero_padding(coords_BN2_um, mask_BN)
+        tiles_BND = self._tokens(zero_padding(x_BNF, mask_BN), coords_BN2_um)
+        # shape[0], and not len(), which would fix the number of bags of an exported model.
+        cls_B1D = self.cls_token.to(tiles_BND.dtype).expand(tiles_BND.shape[0], -1, -1)
+        return torch.cat([cls_B1D, tiles_BND], dim=1)
 
     def _gradient(self, after_1D: Tensor, class_index: int) -> Tensor:
         """Gradient of a logit at the final LayerNorm's input, the LayerNorm's scale held constant."""
@@ -205,6 +256,7 @@ class TransformerAggregator(Aggregator):
 
     def _read(self, bag: ChunkedBag) -> tuple[Tensor, list[_State]]:
         """The class token before the last layer (1, 1, D), and the state of each layer's attention over the bag."""
+        self._check_whole()
         attentions = self._streaming()
         norms = [*(block.norm1 for block in self._blocks()), self.last_norm]
         cls_11D: Tensor = self.cls_token
