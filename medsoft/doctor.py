@@ -59,6 +59,7 @@ def look(deep: bool = False) -> int:
     Returns:
         0 where everything that is needed works, else 3.
     """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
     console = Console()
     console.print(f"medsoft {__version__}, Python {platform.python_version()}, {platform.platform()}", highlight=False)
     broken = _packages(console)

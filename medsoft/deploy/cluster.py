@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shlex
 import shutil
@@ -196,7 +197,10 @@ def _local(workers: Workers, out: Path) -> Iterator[Any]:
             memory_limit=None,
         ) as cluster,
     ):
-        yield cluster
+        try:
+            yield cluster
+        finally:  # that a process whose work is done does not end by itself in 4 s is no news
+            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 @contextmanager
