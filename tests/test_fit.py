@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from medsoft.evaluation.epochs import best_epoch
 from medsoft.evaluation.metrics import score_splits
 from medsoft.evaluation.predictions import read_predictions
 from tests.conftest import TINY, write_images
@@ -273,6 +274,17 @@ def test_every_task_is_learnt_scored_and_predicted(tmp_path, medsoft, grades, ki
     pd.testing.assert_frame_equal(answers.loc[frame["id"], task.p_columns], frame.set_index("id")[task.p_columns])
 
 
+def test_of_epochs_that_are_equally_good_the_one_of_the_lowest_loss_is_kept(tmp_path, fit):
+    """Two samples for validation soon have an AUROC of 1, long before their probabilities are any good."""
+    out = tmp_path / "run"
+    fit(f"--out={out}", "--data.val_fraction=0.06", "--trainer.max_epochs=5", "--model.lr=3e-3")
+    epochs = metrics(out).set_index("epoch")
+    equal = epochs[epochs["val_auroc"] == epochs["val_auroc"].max()]
+    assert len(equal) > 1
+    assert equal["val_loss"].idxmin() != equal.index[0]
+    assert checkpoint(out)["epoch"] + 1 == equal["val_loss"].idxmin()
+
+
 def test_the_checkpoint_is_chosen_by_the_stated_metric(tmp_path, fit, table):
     """Labels that the images say nothing of: the metrics of the epochs go up and down."""
     rows = pd.read_csv(table)
@@ -281,14 +293,15 @@ def test_the_checkpoint_is_chosen_by_the_stated_metric(tmp_path, fit, table):
     rows["patient"] = rows["path"]
     rows.to_csv(tmp_path / "noise.csv", index=False)
     chosen = {}
-    for monitor, best in {"loss": "min", "auroc": "max", "average_precision": "max", "val_brier": "min"}.items():
+    for monitor in ("loss", "auroc", "average_precision", "val_brier"):
         out = tmp_path / monitor
         options = [CLASSES, f"--out={out}", f"--monitor={monitor}", "--trainer.max_epochs=5", "--model.lr=3e-3"]
         fit(*options, "--seed_everything=3", on=tmp_path / "noise.csv")
-        values = metrics(out)[f"val_{monitor.removeprefix('val_')}"].tolist()
-        assert len(set(values)) > 1
+        column = f"val_{monitor.removeprefix('val_')}"
+        epochs = metrics(out).set_index("epoch")
+        assert epochs[column].nunique() > 1
         chosen[monitor] = checkpoint(out)["epoch"]
-        assert chosen[monitor] == values.index(min(values) if best == "min" else max(values))
+        assert chosen[monitor] + 1 == best_epoch(epochs, column)
         assert checkpoint(out, "last")["epoch"] == 4
     assert chosen["loss"] != chosen["auroc"]
 

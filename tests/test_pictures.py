@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medsoft.errors import InputError
+from medsoft.evaluation.epochs import best_epoch
 from medsoft.evaluation.metrics import score
 from medsoft.evaluation.pictures import (
     draw_all,
@@ -140,6 +141,14 @@ def test_learning_curves_by_epoch_with_the_best_one_marked(tmp_path: Path) -> No
 @pytest.mark.parametrize("monitor", ["val_loss", "val_brier"])
 def test_the_best_epoch_of_a_loss_is_its_lowest(tmp_path: Path, monitor: str) -> None:
     assert "(dotted): 2" in texts(figure_learning_curves(log(tmp_path / "metrics.csv"), monitor=monitor))
+
+
+def test_of_equal_epochs_the_best_has_the_lowest_loss() -> None:
+    epochs = pd.DataFrame({"val_auroc": [0.5, 1, 1, 1, np.nan], "val_loss": [0.1, 0.4, 0.2, 0.3, 0.0]}, [1, 2, 3, 4, 5])
+    assert best_epoch(epochs, "val_auroc") == 3
+    assert best_epoch(epochs.drop(columns="val_loss"), "val_auroc") == 2
+    assert best_epoch(epochs, "val_loss") == 5
+    assert best_epoch(epochs.loc[[5]], "val_auroc") is None
 
 
 def test_a_log_that_cannot_be_drawn(tmp_path: Path) -> None:

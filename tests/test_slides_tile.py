@@ -320,7 +320,16 @@ def test_all_problems_of_a_table_are_listed(tmp_path):
     )
     with pytest.raises(InputError) as told:
         find_slides([str(table)], id="id")
-    for words in ("'0,5'", "'-1'", "'inf'", "same file as row 1", "gone.png", "path is empty", "duplicate id", "'x/y'"):
+    for words in (
+        "'0,5'",
+        "'-1'",
+        "'inf'",
+        "same file as row 1",
+        "missing file (1)",
+        "path is empty",
+        "duplicate id",
+        "'x/y'",
+    ):
         assert words in str(told.value), words
     with pytest.raises(InputError, match="nearest: 'path'"):
         find_slides([str(table)], path="paths")
@@ -409,7 +418,8 @@ def test_a_table_of_slides_with_one_missing(medsoft, tmp_path):
         tmp_path / "t.csv", {"path": "a.png", "mpp": "4", "label": "1"}, {"path": "gone.png", "mpp": "4", "label": "0"}
     )
     _, err = run_tile(medsoft, "t.csv", "--mpp", 4, "--tile", 16, code=2)
-    assert "gone.png" in err
+    assert "row 2: no such file" in err
+    assert "gone.png" not in err, "names of files stay in the table"
     assert not (tmp_path / "out").exists()
     run_tile(medsoft, "t.csv", "--mpp", 4, "--tile", 16, "--on-error", "skip", code=3)
     found = rows(tmp_path / "out" / "slides.csv")
@@ -495,6 +505,16 @@ def test_workers_change_nothing(tmp_path):
     for i in range(5):
         one, four = ((tmp_path / f"out{n}" / "tiles" / f"{i}.h5").read_bytes() for n in (1, 4))
         assert one == four
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_work_starts(tmp_path, medsoft):
+    (tmp_path / "a.csv").write_text("path\n")
+    (tmp_path / "slide.tif").touch()
+    words = ("slides", "tile", tmp_path / "slide.tif", "--mpp=0.5", "--tile=64")
+    code, _, err = medsoft(*words, "--out", tmp_path / "a.csv")
+    assert code == 2
+    assert "is a file; name a folder" in err
+    assert (tmp_path / "a.csv").read_text() == "path\n"
 
 
 def test_hyphens_underscores_and_any_order(medsoft, tmp_path):

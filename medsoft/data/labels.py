@@ -68,7 +68,8 @@ def read_labels(
         task: kind of question, or None where the labels leave no doubt: text with more than two values, or
             several columns.
         positive: values that count as positive in a binary question; all others are negative.
-        classes: all names in order. With ``positive`` they name the two groups, the negative one first.
+        classes: all names in order. With ``positive`` they name the two groups, the negative one first; without, the
+            groups have their values' names if these are two words, else negative and positive.
         required: whether a missing label is a problem, and a single class a reason to stop.
         uncertain: what -1 means in a multilabel question, for all labels or by label; a problem where not given.
 
@@ -159,10 +160,13 @@ def _binary(
     if required and (len(absent) == len(positive) or set(seen) <= set(positive)):
         which = "none" if absent else "all"
         raise InputError(f"{column}: {which} of its values ({_some(seen)}) are positive ({', '.join(positive)})")
-    names = tuple(classes) or ("negative", "positive")
-    meaning = {value: names[value in positive] for value in seen}
     negative = [value for value in seen if value not in positive]
+    one_each = len(positive) == len(negative) == 1 and not any(value.isdecimal() for value in (*positive, *negative))
+    names = tuple(classes) or ((negative[0], positive[0]) if one_each else ("negative", "positive"))
+    meaning = {value: names[value in positive] for value in seen}
     notes = [f"{column}: {names[1]} is {', '.join(positive)}; {names[0]} is {_some(negative)}"]
+    if one_each and not classes:
+        notes = [f"{column}: the positive class is {names[1]}, the negative one {names[0]}"]
     if absent:
         notes.append(f"{column}: the positive {', '.join(absent)} does not occur in this table")
     return meaning, names, notes

@@ -111,7 +111,7 @@ def predict_slides(
     """
     from medsoft.deploy.cohort import answer_with
     from medsoft.deploy.slide_answers import Maps
-    from medsoft.deploy.slide_features import make_features
+    from medsoft.deploy.slide_features import holds_features, make_features
     from medsoft.deploy.slide_model import SlideModel
     from medsoft.deploy.slide_table_answers import read_known, write_answers
     from medsoft.deploy.slide_tasks import AnswerOrder
@@ -123,6 +123,7 @@ def predict_slides(
     check_range("workers", 1 if workers is None else workers, 1)
     check_range("batch", batch, 1)
     check_range("max_unreadable", max_unreadable, 0, 1)
+    folder = SlidesFolder(out)
     source = model_source(checkpoint, bundle)
     model = SlideModel(source, device if processes.scheduler == "local" else "cpu")
     check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
@@ -133,7 +134,6 @@ def predict_slides(
         slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
     )  # fmt: skip
     known = read_known(sources, model.task, {"patient": patient, "exam": exam, "split": split}, label, positive)
-    folder = SlidesFolder(out)
     # Other processes may run in other folders.
     file = find_weights(weights).absolute() if weights else None
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
@@ -149,7 +149,8 @@ def predict_slides(
     )
     with Cluster(processes, folder) as group:
         outcomes = make_features(sources, folder, model, encoding, group)
-        with slides_progress(len(sources), "predicting") as progress:
+        told = [one.id for one in sources if outcomes[one.id].status == "failed" and not holds_features(one)]
+        with slides_progress(len(sources), "predicting", told) as progress:
             probabilities = answer_with(group, sources, outcomes, folder, order, model, progress)
     frame = write_answers(folder, model.task, sources, known, probabilities)
     decisions = folder.path / "decisions.csv"
@@ -199,12 +200,12 @@ def draw_heatmaps(
     from medsoft.deploy.slide_features import find_features
     from medsoft.deploy.slide_model import SlideModel
 
+    folder = SlidesFolder(out)
     model = SlideModel(model_source(checkpoint, bundle), device)
     maps = Maps.of(model.task, classes)
     sources = find_slides(
         slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
     )  # fmt: skip
-    folder = SlidesFolder(out)
     outcomes = find_features(sources, folder, model)
     with slides_progress(len(sources), "drawing") as progress:
         answer_slides(sources, outcomes, model, folder, maps, progress)

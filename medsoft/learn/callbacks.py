@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from torch import Tensor
 
 from medsoft.files import replacing
 from medsoft.logs import event
@@ -116,6 +118,33 @@ class MovableCheckpoint(ModelCheckpoint):
         best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
         paths = {name: moved(state_dict[name]) for name in names}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+
+
+class BestCheckpoint(MovableCheckpoint):
+    """The checkpoint of the best epoch; of equal ones the one with the lowest validation loss (see ``best_epoch``)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.loss_of_best = math.inf
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether the epoch at hand is the best so far."""
+        loss = float(trainer.callback_metrics.get("val_loss", math.inf))
+        better = super().check_monitor_top_k(trainer, current)
+        if not better and current is not None and self.best_model_score is not None:
+            better = bool(current == self.best_model_score) and loss < self.loss_of_best
+        if better:
+            self.loss_of_best = loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, and the loss that a later epoch of the same value must beat."""
+        return super().state_dict() | {"loss_of_best": self.loss_of_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the saved state; a run of before has no loss in it, and its first of equals stays the best."""
+        self.loss_of_best = state_dict.get("loss_of_best", -math.inf)
+        super().load_state_dict(state_dict)
 
 
 class EpochLines(Callback):

@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from medsoft.data.table import SampleTable
 from medsoft.data.table_module import TableDataModule
+from medsoft.evaluation.epochs import best_epoch
 from medsoft.evaluation.metrics import write_metrics
 from medsoft.learn.run_folder import RunFolder
-from medsoft.learn.training import LOWER_IS_BETTER
 
 
 def write_facts(
@@ -85,14 +85,12 @@ def _patients(samples: SampleTable) -> int | None:
 
 
 def _epochs(run: RunFolder, monitor: str) -> dict[str, Any]:
-    """How many epochs there were, and which had the best value, the first of equals, as the checkpoint does."""
-    log = pd.read_csv(run.metrics_table)
-    values = log[monitor].dropna()
-    if values.empty:
+    """How many epochs there were, and which had the best value."""
+    log = pd.read_csv(run.metrics_table).set_index("epoch")
+    best = best_epoch(log, monitor)
+    if best is None:
         return {"epochs": len(log)}
-    at = int(values.argmin() if monitor.endswith(LOWER_IS_BETTER) else values.argmax())
-    epoch = int(log.loc[values.index, "epoch"].iloc[at])
-    return {"epochs": len(log), "best_epoch": epoch, "best_value": float(values.iloc[at])}
+    return {"epochs": len(log), "best_epoch": best, "best_value": float(log.loc[best, monitor])}
 
 
 def _device(trainer: Trainer) -> str:

@@ -13,9 +13,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from medsoft.data.table import SampleTable
 from medsoft.errors import InputError, check_range
+from medsoft.evaluation.epochs import LOWER_IS_BETTER
 from medsoft.evaluation.metrics import HEADLINE, REGRESSION_HEADLINE, headline, score
 from medsoft.evaluation.predictions import make_predictions
 from medsoft.learn.callbacks import (
+    BestCheckpoint,
     EpochLines,
     MetricsTable,
     MovableCheckpoint,
@@ -27,7 +29,6 @@ from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.processes import as_list, with_slurm
 from medsoft.learn.run_folder import RunFolder
 
-LOWER_IS_BETTER = ("loss", "brier", "log_loss", "mae", "rmse")
 AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
 SOME = ("max_steps", "limit_train_batches", "limit_val_batches")
 
@@ -58,7 +59,7 @@ def training_callbacks(config: Any, run: RunFolder, task_kind: str) -> list[Call
     # Checkpoints are written after an epoch's validation or an optimiser's step: the points that resume exactly.
     at: dict[str, Any] = {"dirpath": run.best.parent, "enable_version_counter": False, "auto_insert_metric_name": False}
     callbacks.append(
-        MovableCheckpoint(filename=run.best.stem, monitor=monitor, mode=mode, save_on_train_epoch_end=True, **at)
+        BestCheckpoint(filename=run.best.stem, monitor=monitor, mode=mode, save_on_train_epoch_end=True, **at)
     )
     callbacks.append(MovableCheckpoint(filename=run.last.stem, save_on_train_epoch_end=True, **at))
     if config.save_every_n_steps is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,8 +106,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # a broken or hostile file raises anything at all
+        # What torch says of a pickle is advice on how to unpickle it all the same.
+        why = "" if isinstance(error, pickle.UnpicklingError) else f": {error}"
         raise InputError(
-            f"{path}: no plain state dict (tensors only, as .safetensors or saved with torch.save): {error}"
+            f"{path}: no plain state dict (tensors only, as .safetensors or saved with torch.save){why}"
         ) from None
     own_keys = [key for key in state if key.startswith("backbone.")]  # in a medsoft checkpoint
     return {key.removeprefix("backbone."): state[key] for key in own_keys} if own_keys else dict(state)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from medsoft.data.bags.partial import own_partial_files, partial_file, remove_partial_files
+from medsoft.errors import InputError
 from medsoft.slides.sources import SlideSource
 
 ERROR_COLUMNS = ("id", "path", "stage", "reason")
@@ -60,10 +61,15 @@ class SlidesFolder:
         slides_csv: one row a slide, whatever became of it.
         errors_csv: the slides that failed; not there when none did.
         predictions_csv: probabilities, one row a slide or patient.
+
+    Raises:
+        InputError: the path is a file.
     """
 
     def __init__(self, out: str | Path) -> None:
         self.path = Path(out)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {out}: is a file; name a folder")
         self.slides_csv = self.path / "slides.csv"
         self.errors_csv = self.path / "errors.csv"
         self.predictions_csv = self.path / "predictions.csv"

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -31,8 +31,8 @@ class SlidesProgress:
         tiles: how many are done.
     """
 
-    def __init__(self, bar: Progress, task: TaskID, total: int) -> None:
-        self._bar, self._task, self._total = bar, task, total
+    def __init__(self, bar: Progress, task: TaskID, total: int, told: Collection[str] = ()) -> None:
+        self._bar, self._task, self._total, self._told = bar, task, total, told
         self._started = time.perf_counter()
         self._slide = ""
         self._within = False
@@ -88,8 +88,9 @@ class SlidesProgress:
             seconds=outcome.seconds,
         )
         self._bar.advance(self._task)
-        line = f"{source.id}: {describe(outcome)}"
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if source.id not in self._told:
+            line = f"{source.id}: {describe(outcome)}"
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         if self._asked is not None:
             self._stop(self._asked)
 
@@ -109,12 +110,13 @@ def describe(outcome: Outcome) -> str:
 
 
 @contextmanager
-def slides_progress(total: int, doing: str) -> Iterator[SlidesProgress]:
+def slides_progress(total: int, doing: str, told: Collection[str] = ()) -> Iterator[SlidesProgress]:
     """Show slides done and to do, tiles a second and the time left, while the block runs.
 
     Args:
         total: number of slides.
         doing: a word for the work, such as "tiling".
+        told: slides, by id, of which an earlier step has said what became of them.
     """
     console = Console()
     columns = (
@@ -126,7 +128,7 @@ def slides_progress(total: int, doing: str) -> Iterator[SlidesProgress]:
         TextColumn("{task.fields[tiles]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        progress = SlidesProgress(bar, bar.add_task(doing, total=total, tiles=""), total)
+        progress = SlidesProgress(bar, bar.add_task(doing, total=total, tiles=""), total, told)
         event("work", doing=doing, total=total)
         with _stopped_in_order(progress):
             yield progress

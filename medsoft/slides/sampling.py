@@ -37,7 +37,8 @@ def check_mpp(mpp0: float, mpp: float) -> None:
     if mpp0 > mpp * MAX_ENLARGEMENT * (1 + TOLERANCE):
         raise SlideError(
             f"its finest level has {mpp0:.4g} µm/px, too coarse for the wanted {mpp:.4g} µm/px: "
-            f"ask for {mpp0 / MAX_ENLARGEMENT:.4g} or more (--mpp)"
+            f"tiles of {mpp0 / MAX_ENLARGEMENT:.4g} µm/px or more could be read from it (--mpp; a trained model keeps "
+            "to that of its training)"
         )
 
 

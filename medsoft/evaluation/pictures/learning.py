@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medsoft.errors import InputError
+from medsoft.evaluation.epochs import best_epoch
 from medsoft.evaluation.pictures.style import GREY, PALETTE, caption, new_figure, save, styled
 
 # Where more is better: Brier score, log loss and errors run the other way and would confuse the panel.
@@ -23,7 +24,6 @@ METRICS = {
     "val_r2": "R²",
     "val_concordance": "concordance",
 }
-_LOWER_IS_BETTER = ("loss", "brier", "mae", "rmse")
 
 
 def learning_curves(metrics_csv: Path | str, out: Path | str, note: str = "", monitor: str | None = None) -> Path:
@@ -59,13 +59,11 @@ def figure_learning_curves(metrics_csv: Path | str, note: str = "", monitor: str
         _lines(axes, epochs, columns)
     facts = f"{len(epochs)} epochs" if len(epochs) > 1 else "1 epoch"
     if monitor is not None:
-        lowest = monitor.endswith(_LOWER_IS_BETTER)
-        values = epochs[monitor].dropna()
-        at = int(values.argmin() if lowest else values.argmax())
-        best = int(values.index[at])
-        facts += f" · best epoch (dotted): {best}, with {monitor} = {values.iloc[at]:.3f}"
-        for axes in figure.axes:
-            axes.axvline(best, color=GREY, linestyle=":", linewidth=1)
+        best = best_epoch(epochs, monitor)
+        if best is not None:
+            facts += f" · best epoch (dotted): {best}, with {monitor} = {epochs.loc[best, monitor]:.3f}"
+            for axes in figure.axes:
+                axes.axvline(best, color=GREY, linestyle=":", linewidth=1)
     caption(figure, "Learning curves, splits: train and val", facts, note)
     return figure
 
