@@ -226,7 +226,6 @@ def test_leaving_out_every_picture_of_a_part_is_refused(refused, small):
         ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches 0 must be 1 or more"),
         ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val -1 must be 0 or more"),
         ("--trainer.gradient_clip_algorithm=cut", "`gradient_clip_algorithm` cut is invalid"),
-        ("--trainer.devices=2", "trainer.devices: training on several processes is not supported yet"),
         ("--trainer.accelerator=quantum", "invalid accelerator name"),
         ("--trainer.precision=17", "trainer.precision"),
         ("--trainer.max_time=soon", "trainer"),
