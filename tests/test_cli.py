@@ -17,7 +17,8 @@ from medsoft.errors import RunError
 from medsoft.parsing import find_configuration, shipped_configurations
 
 CONFIGURATIONS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-OF_IMAGES = [file for file in CONFIGURATIONS if "transforms:" in file.read_text()]
+# Those of volumes run a step in the tests of volumes, on volumes.
+OF_IMAGES = [file for file in CONFIGURATIONS if "medsoft.data.transforms." in file.read_text()]
 
 HELP = """\
 medsoft: train, evaluate and run compute-efficient transformers on medical images.
