@@ -48,7 +48,14 @@ def written(folder: Path) -> dict[Path, bytes]:
 
 
 def found(values: set[str], texts: dict[Path, bytes]) -> list[tuple[str, str]]:
-    return [(value, path.name) for value in values for path, text in texts.items() if value.encode() in text]
+    """Where values occur; digits within a longer number are none of them: 0.11111111 names nobody."""
+
+    def occurs(value: bytes, text: bytes) -> bool:
+        if not value.isdigit():
+            return value in text
+        return re.search(rb"(?<![\d.])" + value + rb"(?![\d.])", text) is not None
+
+    return [(value, path.name) for value in values for path, text in texts.items() if occurs(value.encode(), text)]
 
 
 def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_data, medsoft, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from medsoft import cli
 from medsoft.errors import InputError
+from medsoft.logs import log_options
 from medsoft.parsing import OneLineErrors, shipped_configurations
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,7 @@ def parse(monkeypatch):
 
     def parse(line: str) -> None:
         line = re.sub(r"--config \S+/config\.yaml", "", line)  # of a run that the line takes for granted
+        line = re.sub(r" 2?> \S+", "", line)  # what the shell does
         line = re.sub(r"\$[A-Z_]+", "0", line)  # a variable of the shell
         line = re.sub(r"(--ckpt_path \S+)( [^-\s]\S*)+", r"\1", line)  # of several, which no parser of options sees
         words = [word for word in shlex.split(line, comments=True)[1:] if word not in ("--help", "--version")]
@@ -53,7 +55,7 @@ def parse(monkeypatch):
             raise InputError(f"no such verb: {line}")
         if verb is None or "--" not in line:
             return
-        options = words[len(verb.split()) :]
+        options, _, _ = log_options(words[len(verb.split()) :])  # which all verbs that log take
         module, function = cli.VERBS[verb][0].split(":")
         if not module.startswith("medsoft.learn"):
             getattr(importlib.import_module(module), function)(options)

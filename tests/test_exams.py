@@ -132,7 +132,7 @@ def test_a_run_writes_one_answer_an_exam(medsoft, eyes, tmp_path, how):
     medsoft("predict", "--ckpt_path=run", "--out=again", "--pictures=false")
     again, _ = read_either("again/predictions_exams.csv")
     both = exams.merge(again, on="id")
-    assert both["p_positive_x"].to_numpy() == pytest.approx(both["p_positive_y"].to_numpy(), abs=1e-6)
+    assert both["p_light_x"].to_numpy() == pytest.approx(both["p_light_y"].to_numpy(), abs=1e-6)
 
 
 def test_a_covariate_that_says_the_answer_is_learnt(medsoft, eyes, tmp_path):
@@ -154,8 +154,8 @@ def test_a_covariate_that_says_the_answer_is_learnt(medsoft, eyes, tmp_path):
     one, _ = read_either("one/predictions.csv")
     medsoft("predict", "--ckpt_path=run", "--out=all", "--pictures=false")
     every, _ = read_either("all/predictions.csv")
-    expected = every.set_index("id").loc[one["id"], "p_positive"]
-    assert one["p_positive"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
+    expected = every.set_index("id").loc[one["id"], "p_old"]
+    assert one["p_old"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
 
     code, _, err = medsoft("predict", "--ckpt_path=run", "--data.covariates=null", "--out=other")
     assert (code, "trained with the covariates age; data.covariates names (none)" in err) == (2, True)

@@ -344,7 +344,13 @@ def test_balancing_raises_what_is_said_of_the_rare_class(tmp_path, fit, how, tab
     rare = pd.concat([rows[rows["label"] == "dark"], rows[rows["label"] == "light"].iloc[:6]])
     rare = rare.assign(path=rare["path"].map(lambda path: table.parent / path))
     rare.to_csv(tmp_path / "rare.csv", index=False)
-    options = ["--trainer.max_epochs=4", CLASSES, "--transforms.augmentation=false"]
+    options = [
+        "--trainer.max_epochs=6",
+        "--model.lr=3e-3",
+        "--monitor=loss",
+        CLASSES,
+        "--transforms.augmentation=false",
+    ]
     for name, words in {"plain": [], "balanced": [how]}.items():
         fit(*options, *words, f"--out={tmp_path / name}", on=tmp_path / "rare.csv")
     plain, balanced = (predictions(tmp_path / name)["p_light"].mean() for name in ("plain", "balanced"))

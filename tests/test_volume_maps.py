@@ -197,7 +197,7 @@ def test_predict_writes_maps_in_the_space_of_the_volumes(medsoft, runs, name, tm
         assert np.isfinite(made.get_fdata()).all()
         assert made.get_fdata().any()
         assert (tmp_path / "run/maps" / row.picture).stat().st_size > 10_000
-        p = answers.loc[row.id, "p_positive"]
+        p = answers.loc[row.id, "p_large"]
         assert row.logit == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
     assert "Maps: 2" in out
 
