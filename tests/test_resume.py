@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from medsoft.data.sampling import EpochBatchSampler, SampleKey
+from medsoft.evaluation.epochs import best_epoch
 from medsoft.learn.callbacks import StopGracefully
 from tests.conftest import TINY
 
@@ -167,8 +168,7 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(tmp_path, medsoft, undis
     assert medsoft("fit", "--resume", run, "--trainer.max_epochs=5", "--model.lr=0")[0] == 0
     assert (undisturbed / "checkpoints" / "best.ckpt").read_bytes() == before
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    values = pd.read_csv(run / "metrics.csv").set_index("epoch")["val_auroc"]
-    assert best["epoch"] + 1 == values.idxmax(), "the first of the best"
+    assert best["epoch"] + 1 == best_epoch(pd.read_csv(run / "metrics.csv").set_index("epoch"), "val_auroc")
 
 
 def test_an_option_that_does_not_fit_leaves_the_configuration_alone(tmp_path, medsoft, undisturbed):
