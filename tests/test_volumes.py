@@ -212,7 +212,7 @@ class TestModule:
         again = medsoft("test", "--ckpt_path=run", "--out=again", "--pictures=false")
         assert again[0] == 0
         tables = [pd.read_csv(f"{name}/predictions.csv").query("split == 'test'") for name in ("run", "again")]
-        assert tables[0]["p_large"].to_numpy() == pytest.approx(tables[1]["p_positive"].to_numpy(), abs=1e-6)
+        assert tables[0]["p_large"].to_numpy() == pytest.approx(tables[1]["p_large"].to_numpy(), abs=1e-6)
 
     @pytest.mark.parametrize("dynamic", ["phases", "subtractions", "both"])
     def test_columns_become_channels(self, phases, dynamic):

@@ -90,7 +90,7 @@ def _epochs(run: RunFolder, monitor: str) -> dict[str, Any]:
     best = best_epoch(log, monitor)
     if best is None:
         return {"epochs": len(log)}
-    return {"epochs": len(log), "best_epoch": best, "best_value": float(log.loc[best, monitor])}
+    return {"epochs": len(log), "best_epoch": best, "best_value": float(log[monitor].loc[best])}
 
 
 def _device(trainer: Trainer) -> str:

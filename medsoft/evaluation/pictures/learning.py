@@ -61,7 +61,7 @@ def figure_learning_curves(metrics_csv: Path | str, note: str = "", monitor: str
     if monitor is not None:
         best = best_epoch(epochs, monitor)
         if best is not None:
-            facts += f" · best epoch (dotted): {best}, with {monitor} = {epochs.loc[best, monitor]:.3f}"
+            facts += f" · best epoch (dotted): {best}, with {monitor} = {float(epochs[monitor].loc[best]):.3f}"
             for axes in figure.axes:
                 axes.axvline(best, color=GREY, linestyle=":", linewidth=1)
     caption(figure, "Learning curves, splits: train and val", facts, note)
