@@ -135,7 +135,7 @@ class Trial:
         """Encode; gives exit code, what was said on standard error, and seconds."""
         words = [sys.executable, "-m", "medsoft", "slides", "encode", self.slides, *ENCODE, "--out", self.out]
         since = time.perf_counter()
-        log = self.out.parent / f"{self.out.name}.log"
+        log = self.slides.parent / f"{self.out.name}.log"  # not on the disk that fills
         with log.open("a") as file:
             process = subprocess.Popen(
                 [*map(str, words), "--jobs", str(jobs)], stdout=file, stderr=subprocess.PIPE, text=True,
@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--bad", type=int, default=20)
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or a run started in the background would ignore Ctrl-C
     work = asked.work.resolve()
     phantoms, slides = work / "phantoms", work / "slides"
     if not phantoms.is_dir():
@@ -197,9 +198,8 @@ def main() -> None:
         bad[Path(names[index]).stem] = kind
 
     print("undisturbed, one process", flush=True)
-    calm = Trial(slides, work / "calm")
-    shutil.rmtree(calm.out, ignore_errors=True)
-    calm_code, _, calm_seconds = calm.run(1)
+    calm = Trial(slides, work / "calm")  # what it has finished in an earlier call it leaves as it is
+    calm_code, _, _ = calm.run(1)
     good = {Path(name).stem for name in names} - bad.keys()
 
     disk = work / "disk"
@@ -263,7 +263,6 @@ def main() -> None:
             "half-written files left": len(list(trial.out.rglob(".*"))),
             "workers killed": len(killed),
             "undisturbed: exit code": calm_code,
-            "undisturbed: seconds": round(calm_seconds),
         }
         told = {id: {"damage": bad.get(id, "none"), "listed as": reason} for id, reason in sorted(errors.items())}
         result = {"runs": runs, "checks": checks, "errors": told, "memory": summary(trial.memory, asked.slides)}

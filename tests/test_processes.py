@@ -254,6 +254,8 @@ def test_only_sigusr1_in_a_job_of_slurm_asks_to_run_again(monkeypatch, scontrol)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     assert requeue(signal.SIGUSR1) == "Job 12_4 is requeued."
     assert scontrol.read_text() == "requeue 12_4\n"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "exit code 138 asks the job's script to requeue job 12_4" in requeue(signal.SIGUSR1)
     with pytest.raises(Stopped), stopped_by_sigusr1():
         os.kill(os.getpid(), signal.SIGUSR1)
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL

@@ -47,6 +47,8 @@ def requeue(signal_number: int) -> str:
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except FileNotFoundError:  # as in a container
+        return f"There is no scontrol here: exit code 138 asks the job's script to requeue job {job}."
     except OSError as error:
         return f"Job {job} could not be requeued: {error}"
     if done.returncode:
