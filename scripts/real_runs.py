@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 SEEDS = (0, 1, 2)
 MARGIN = 0.02  # of AUROC, named before anything was compared
@@ -146,43 +145,6 @@ def _cell(out: Path, question: str, model: str, metric: str) -> str:
     return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}), n={len(values)}"
 
 
-def _difference(row: Any) -> str:
-    mark = " *" if row["not_worse"] else ""  # not worse by more than the margin
-    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}){mark}"
-
-
-def compare(out: Path, reference: str, chosen_seeds: tuple[int, ...]) -> None:
-    """``medsoft compare`` of all models of each question with the reference, the seeds of a model as folds."""
-    import pandas as pd
-
-    from medsoft.cli import main
-
-    for question in QUESTIONS:
-        folder = out / question.replace(" ", "_")
-        tables = []
-        for model in [*(model for model in MODELS if model != reference), reference]:
-            runs = [folder / f"{model.replace(' ', '_')}-{seed}" for seed in chosen_seeds]
-            if not all((run / "real_run.json").is_file() for run in runs):
-                continue
-            seeds = [pd.read_csv(run / "predictions.csv", dtype={"id": str, "patient": str}) for run in runs]
-            frame = pd.concat(part.assign(fold=f"seed {seed}") for seed, part in zip(chosen_seeds, seeds, strict=True))
-            tables.append(folder / "compared" / f"{model.replace(' ', '_')}.csv")
-            tables[-1].parent.mkdir(exist_ok=True)
-            frame.to_csv(tables[-1], index=False)
-        words = [*map(str, tables), "--margin", str(MARGIN), "--out", str(folder / "compared")]
-        print(f"\n## {question}\n$ medsoft compare {shlex.join(words)}", flush=True)
-        if main(["compare", *words]) != 0:
-            sys.exit(f"{question}: could not be compared")
-    print("\n| question | " + " | ".join(model for model in MODELS if model != reference) + " |")
-    print("|---" * len(MODELS) + "|")
-    for question in QUESTIONS:
-        folder = out / question.replace(" ", "_") / "compared"
-        rows = pd.read_csv(folder / "comparison.csv", index_col="model")
-        names = [model.replace(" ", "_") for model in MODELS if model != reference]
-        cells = ["–" if name not in rows.index else _difference(rows.loc[name]) for name in names]
-        print(f"| {question} | " + " | ".join(cells) + " |")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -205,4 +167,7 @@ if __name__ == "__main__":
     elif chosen.verb == "table":
         table(chosen.out)
     else:
-        compare(chosen.out, chosen.reference, tuple(map(int, chosen.seeds.split(","))))
+        from comparison import compare
+
+        options_of = {question: ("--margin", str(MARGIN)) for question in QUESTIONS}
+        compare(chosen.out, options_of, MODELS, chosen.reference, tuple(map(int, chosen.seeds.split(","))))

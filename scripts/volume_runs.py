@@ -3,6 +3,7 @@
 
 OMP_NUM_THREADS=1 python scripts/volume_runs.py run ../shared/data runs/volumes
 python scripts/volume_runs.py table runs/volumes
+python scripts/volume_runs.py compare runs/volumes
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Question:
         resnet: name and arguments of the residual network.
         epochs: of every model.
         folds: of a cross-validation with seed 0; 0 for seeds 0, 1 and 2 on the table's own test part or a split.
-        metrics: shown, from the test part.
+        metrics: shown, from the test part; models are compared by the first.
     """
 
     table: str
@@ -85,6 +86,7 @@ QUESTIONS = {
     ),
 }  # fmt: skip
 MODELS = ("ViT seqnorm", "ViT softmax", "ResNet-18")
+MARGIN = 0.02  # of AUROC, as in real_runs.py
 COMMON = (
     "--model.lr=1e-3 --model.warmup_epochs=1 --trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --pictures=false"
 )
@@ -199,8 +201,20 @@ if __name__ == "__main__":
     running.add_argument("--questions", default=",".join(QUESTIONS), help="those to train, separated by commas")
     running.add_argument("--models", default=",".join(MODELS), help="those to train, separated by commas")
     verbs.add_parser("table").add_argument("out", type=Path)
+    comparing = verbs.add_parser("compare")
+    comparing.add_argument("out", type=Path)
+    comparing.add_argument("--reference", default="ViT softmax")
+    comparing.add_argument("--seeds", default="0,1,2", help="models without all of these are left out")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         run(chosen.data.resolve(), chosen.out, chosen.questions.split(","), chosen.models.split(","))
-    else:
+    elif chosen.verb == "table":
         table(chosen.out)
+    else:
+        from comparison import compare
+
+        words_of = {
+            name: ("--margin", str(MARGIN)) if question.metrics[0] == "auroc" else ("--metric", question.metrics[0])
+            for name, question in QUESTIONS.items()
+        }
+        compare(chosen.out, words_of, MODELS, chosen.reference, tuple(map(int, chosen.seeds.split(","))))
