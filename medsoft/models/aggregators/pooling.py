@@ -10,6 +10,7 @@ A bag without real tiles has the embedding 0, so that its logits are the head's 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -92,14 +93,17 @@ class Pooling(Aggregator):
         """As ``explain``, of a bag that is read in chunks; two readings."""
         pool = self._read(bag)
         weight_D = self.head.weight[class_index].double()
-        shares, start = [weight_D.new_zeros(0)], 0
-        for x_1nF, _ in bag:
-            h_nD = self.tile(x_1nF)[0]
-            shares.append(pool.parts_nD(h_nD, start) @ weight_D)
-            start += len(h_nD)
+
+        def shares() -> Iterator[Tensor]:
+            start = 0
+            for x_1nF, _ in bag:
+                h_nD = self.tile(x_1nF)[0]
+                yield pool.parts_nD(h_nD, start) @ weight_D
+                start += len(h_nD)
+
         dtype = self.head.weight.dtype
         logit = self.head(pool.embedding_D()[None].to(dtype))[0, class_index]
-        return Explanation.of_parts(logit, self.head.bias[class_index], torch.cat(shares).to(dtype))
+        return Explanation.of_parts(logit, self.head.bias[class_index], bag.gather(shares()).to(dtype))
 
     def _read(self, bag: ChunkedBag) -> RunningPool:
         pool = self.running()

@@ -15,6 +15,7 @@ soft_norm, whose landmarks are means of segments in the order of the tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Protocol, cast
 
 import torch
@@ -186,10 +187,11 @@ class TransformerAggregator(Aggregator):
 
         def shares_of_chunk(x_1nD: Tensor) -> Tensor:
             parts = last.chunk_contributions(self.last_norm(x_1nD), query_11D, states[-1])
-            return shares_of(*parts, gradient_1D, last)
+            return shares_of(*parts, gradient_1D, last)[0]
 
-        shares = [shares_of_chunk(cls_11D), *map(shares_of_chunk, self._chunks(bag, states[:-1]))]
-        return self._explanation(class_index, cls_11D[:, 0], after_1D, gradient_1D, torch.cat(shares, dim=1))
+        tokens = chain([cls_11D], self._chunks(bag, states[:-1]))
+        shares_1M = bag.gather(map(shares_of_chunk, tokens), more=1)[None]
+        return self._explanation(class_index, cls_11D[:, 0], after_1D, gradient_1D, shares_1M)
 
     def _tokens(self, x_BNF: Tensor, coords_BN2_um: Tensor | None) -> Tensor:
         x_BND: Tensor = self.tile(x_BNF)
