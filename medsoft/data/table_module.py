@@ -16,7 +16,7 @@ from medsoft.data.covariates import read_covariates, scaled_by
 from medsoft.data.sampling import EpochBatchSampler, rows_of_process
 from medsoft.data.split import apply_split_file, complete_splits
 from medsoft.data.table import SampleTable
-from medsoft.data.transforms.views import AS_IT_IS, View
+from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.task import Covariates, Task
 
@@ -148,7 +148,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         return self.batch_size
 
     @property
-    def views(self) -> tuple[View, ...]:
+    def views(self) -> tuple[AnyView, ...]:
         """Mirrored and turned views of a sample that keep its label; the sample as it is first, and often alone."""
         return (AS_IT_IS,)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medsoft.data.sampling import EpochBatchSampler
-from medsoft.data.transforms.views import View
+from medsoft.data.transforms.views import AnyView
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics import headline, score
 from medsoft.evaluation.predictions import make_predictions
@@ -68,7 +70,7 @@ class TableClassifier(LightningModule):
             raise InputError(f"model: {error}") from None
         covariates = getattr(spec, "covariates", None)
         self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
-        self.views: tuple[View, ...] = ()
+        self.views: tuple[AnyView, ...] = ()
         self.familiar: Familiar | None = None
         self._outputs: list[tuple[Tensor, ...]] = []
 
@@ -134,12 +136,8 @@ class TableClassifier(LightningModule):
 
     def logits_and_features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of a batch, and the features (B, D) that they are read from, both float32."""
-        seen: list[Tensor] = []
-        hook = self.last_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float()))
-        try:
+        with inputs_of(self.last_layer) as seen:
             logits = self.logits(batch)
-        finally:
-            hook.remove()
         return logits, seen[0]
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, ...]:
@@ -191,6 +189,17 @@ class TableClassifier(LightningModule):
             mean, sd = checkpoint["medsoft"]["target_scale"]
             self.objective.scale = (float(mean), float(sd))
         restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that is filled with what the layer reads, (B, D) float32 each time."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def balanced_weights(spec: Spec) -> Tensor:

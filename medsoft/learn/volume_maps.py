@@ -51,13 +51,19 @@ def check_maps(n: int, data: object, model: TableClassifier) -> None:
     """Check before work starts that maps can be made.
 
     Raises:
-        InputError: the data are no volumes, or the model's logits cannot be taken apart by place.
+        InputError: the data are no volumes, the model's logits cannot be taken apart by place, or the answer is a
+            mean over several views.
     """
     check_range("maps", n, 0)
     if n == 0:
         return
     if not isinstance(data, VolumeDataModule):
         raise InputError("--maps is for volumes; of slides, medsoft slides heatmap draws maps")
+    if model.views:
+        raise InputError(
+            f"--maps with --tta {len(model.views)}: maps are of the volume as it is, the answer is a mean over views: "
+            "leave one of the two out"
+        )
     check_explainable(model)
 
 

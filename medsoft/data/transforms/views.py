@@ -1,4 +1,4 @@
-"""Mirrored and turned views of a picture that show the same thing: what a prediction can be averaged over."""
+"""Mirrored and turned views that show the same thing, of pictures and volumes: what a prediction is averaged over."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ class View(NamedTuple):
         return image.flip(axes) if axes else image
 
 
+class Mirrored(NamedTuple):
+    """A volume with one of its axes reversed."""
+
+    name: str
+    axis: int
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        """The same volume (..., X, Y, Z) seen so; its voxels are moved and not resampled."""
+        return volume.flip(self.axis - 3)
+
+
+AnyView = View | Mirrored
 AS_IT_IS = View("as it is")
 _HORIZONTAL, _VERTICAL = View("left-right", horizontal=True), View("top-bottom", vertical=True)
 _TURNED = View("turned by 180°", vertical=True, horizontal=True)
@@ -57,7 +69,7 @@ def views_of(symmetry: Symmetry, size: tuple[int, ...]) -> tuple[View, ...]:
     return _VIEWS["both" if symmetry == "square" and size[0] != size[1] else symmetry]
 
 
-def first_views(views: Sequence[View], n: int) -> tuple[View, ...]:
+def first_views(views: Sequence[AnyView], n: int) -> tuple[AnyView, ...]:
     """The first ``n`` views.
 
     Raises:

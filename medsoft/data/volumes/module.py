@@ -20,6 +20,7 @@ from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source
 from medsoft.data.table import SampleTable, read_table, stem_of
 from medsoft.data.table_module import Stage, TableDataModule
+from medsoft.data.transforms.views import AnyView
 from medsoft.data.volumes.dataset import UNREADABLE, DiskCache, VolumeDataset, VolumeReader, reason_of
 from medsoft.data.volumes.files import VolumeFiles, VolumeRow, path_columns
 from medsoft.data.volumes.planes import montage
@@ -163,6 +164,11 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         return DataSpec(
             self.task, channels, self.transforms.size, self.class_counts, self.target_scale, self.covariates
         )
+
+    @property
+    def views(self) -> tuple[AnyView, ...]:
+        """What the recipe says of sides."""
+        return self.transforms.views
 
     def load(self, splits: list[str]) -> None:
         """Read, check or cache every volume of these splits, so that a bad one is known before work starts.

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from medsoft.data.transforms.base import check_percentiles
+from medsoft.data.transforms.views import AS_IT_IS, AnyView, Mirrored
 from medsoft.data.volumes import geometry
 from medsoft.data.volumes.geometry import Box, Side
 from medsoft.data.volumes.intensity import (
@@ -138,6 +139,13 @@ class VolumeTransforms:
                 "name the columns of all phases with data.path"
             )
         return channels_of(read, self.dynamic)
+
+    @property
+    def views(self) -> tuple[AnyView, ...]:
+        """A volume as it is, and where ``sides`` is flip its mirror image from left to right."""
+        if self.sides != "flip":
+            return (AS_IT_IS,)
+        return (AS_IT_IS, Mirrored("left-right", geometry.left_right_axis(self.orientation)))
 
     def scaling(self, modality: str) -> Scaling:
         """How values of a modality are scaled.
