@@ -140,6 +140,7 @@ def call(
     verb: str,
     positional: str | None = None,
     several: bool = False,
+    repeated: Sequence[str] = (),
 ) -> Any:
     """Call a function with the options that its signature and docstring define.
 
@@ -151,11 +152,15 @@ def call(
         verb: as the user typed it, for the help text.
         positional: option that the first word of the command line sets where it bears no name.
         several: all words that bear no name, wherever they stand, set that option, a ``list[str]``.
+        repeated: options that may stand there several times, each with its value, and then are a ``list[str]``; only
+            where ``several``.
 
     Raises:
         InputError: the command line does not fit the function.
     """
     options, words = _split_words(argv) if several else ([*argv], [])
+    for name in repeated:
+        options = _gathered(options, f"--{name}=")
     shown = f"{positional.upper()} " if positional else ""
     if positional and several:
         shown = f"{positional.upper().removesuffix('S')}... "
@@ -186,6 +191,14 @@ def _split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             options.append(f"{word}={value}")
     return options, rest
+
+
+def _gathered(options: list[str], start: str) -> list[str]:
+    """The options with all values of one that is there several times as one list."""
+    values = [word.removeprefix(start) for word in options if word.startswith(start)]
+    if len(values) < 2:
+        return options
+    return [word for word in options if not word.startswith(start)] + [start + json.dumps(values)]
 
 
 def _with_underscores(word: str) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from medsoft.deploy.cluster import Cluster, lost_scheduler
 from medsoft.deploy.slide_tasks import AnswerOrder, EncodeOrder, answer_slide, encode_slide
 from medsoft.errors import InputError
@@ -22,7 +20,7 @@ from medsoft.slides.tile_encoder import TileEncoder
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from medsoft.deploy.slide_model import SlideModel
+    from medsoft.deploy.slide_model import SlideAnswer, SlideModel
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
@@ -98,7 +96,7 @@ def answer_with(
     order: AnswerOrder,
     model: SlideModel,
     progress: SlidesProgress,
-) -> dict[str, np.ndarray]:
+) -> dict[str, SlideAnswer]:
     """``answer_slides`` in this process with ``model``, or ``answer_cohort``."""
     from medsoft.deploy.slide_answers import answer_slides
 
@@ -114,18 +112,18 @@ def answer_cohort(
     order: AnswerOrder,
     cluster: Cluster,
     progress: SlidesProgress,
-) -> dict[str, np.ndarray]:
+) -> dict[str, SlideAnswer]:
     """As ``medsoft.deploy.slide_answers.answer_slides``, with worker processes; raises as ``encode_cohort``."""
-    probabilities: dict[str, np.ndarray] = {}
+    answers: dict[str, SlideAnswer] = {}
     tasks = [(order, source, outcomes[source.id]) for source in sources]
     for found in _over(cluster, folder, answer_slide, tasks):
-        done = [(number, answer or (Outcome("failed", "predict", KILLED), None)) for number, answer in found]
+        done = [(number, result or (Outcome("failed", "predict", KILLED), None)) for number, result in found]
         folder.record_all([(sources[number], outcome) for number, (outcome, _) in done])
-        for number, (outcome, p_C) in done:
-            if p_C is not None:
-                probabilities[sources[number].id] = p_C
+        for number, (outcome, answer) in done:
+            if answer is not None:
+                answers[sources[number].id] = answer
             progress.done(sources[number], outcome)
-    return probabilities
+    return answers
 
 
 def _over(

@@ -1,4 +1,4 @@
-"""From features to probabilities and heatmaps, slide by slide; one that fails is recorded, and the rest goes on."""
+"""From features to answers and heatmaps, slide by slide; one that fails is recorded, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from medsoft.data.bags.bag_file import Bag, BagError, open_bag
 from medsoft.deploy.slide_features import features_of, holds_features
-from medsoft.deploy.slide_model import SlideModel
+from medsoft.deploy.slide_model import SlideAnswer, SlideModel
 from medsoft.learn.question import Question, default_question, question_about
 from medsoft.slides.errors import SlideError
 from medsoft.slides.folder import Outcome, SlidesFolder
@@ -54,7 +54,7 @@ def answer_slides(
     folder: SlidesFolder,
     maps: Maps | None,
     progress: SlidesProgress,
-) -> dict[str, np.ndarray]:
+) -> dict[str, SlideAnswer]:
     """Predict slides and draw their heatmaps.
 
     Args:
@@ -66,25 +66,25 @@ def answer_slides(
         progress: told as it goes on.
 
     Returns:
-        Probabilities (C,) by id, of the slides that have some.
+        Answers by id, of the slides that have one.
 
     Raises:
         OSError: the folder cannot be written; what was finished is kept.
     """
-    probabilities: dict[str, np.ndarray] = {}
+    answers: dict[str, SlideAnswer] = {}
     for source in sources:
-        outcome, p_C = answer_one(source, outcomes[source.id], model, folder, maps)
+        outcome, answer = answer_one(source, outcomes[source.id], model, folder, maps)
         folder.record(source, outcome)
-        if p_C is not None:
-            probabilities[source.id] = p_C
+        if answer is not None:
+            answers[source.id] = answer
         progress.done(source, outcome)
-    return probabilities
+    return answers
 
 
 def answer_one(
     source: SlideSource, outcome: Outcome, model: SlideModel, folder: SlidesFolder, maps: Maps | None
-) -> tuple[Outcome, np.ndarray | None]:
-    """What becomes of one slide, which the caller records, and its probabilities (C,) if it has some."""
+) -> tuple[Outcome, SlideAnswer | None]:
+    """What becomes of one slide, which the caller records, and its answer if it has one."""
     if outcome.status == "no tissue":
         nothing = f"{outcome.reason}: nothing to predict"
         return replace(outcome, status="failed", stage="tile", reason=nothing), None
@@ -95,21 +95,21 @@ def answer_one(
 
 def _answer(
     source: SlideSource, outcome: Outcome, model: SlideModel, folder: SlidesFolder, maps: Maps | None
-) -> tuple[Outcome, np.ndarray | None]:
-    p_C = None
+) -> tuple[Outcome, SlideAnswer | None]:
+    answer = None
     try:
         with open_bag(features_of(source, folder)) as bag:
             outcome = replace(outcome, tiles=bag.num_tiles, unreadable=int(np.count_nonzero(~bag.good_N)))
-            p_C = model.probabilities(bag)
+            answer = model.answer(bag)
             if maps is not None and bag.facts is None:
                 missing = "no heatmap, as the feature file does not say the slide's size"
-                return replace(outcome, warnings="; ".join(filter(None, (outcome.warnings, missing)))), p_C
+                return replace(outcome, warnings="; ".join(filter(None, (outcome.warnings, missing)))), answer
             if maps is not None:
-                _draw(source, bag, model, p_C, folder, maps)
+                _draw(source, bag, model, answer.mean_C, folder, maps)
     except (BagError, SlideError) as error:
-        stage = "predict" if p_C is None else "heatmap"
-        return replace(outcome, status="failed", stage=stage, reason=error.reason), p_C
-    return outcome, p_C
+        stage = "predict" if answer is None else "heatmap"
+        return replace(outcome, status="failed", stage=stage, reason=error.reason), answer
+    return outcome, answer
 
 
 def _draw(source: SlideSource, bag: Bag, model: SlideModel, p_C: np.ndarray, folder: SlidesFolder, maps: Maps) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from medsoft.data.labels import Words, read_labels, words
+from medsoft.deploy.slide_model import SlideAnswer
 from medsoft.errors import InputError
 from medsoft.evaluation.metrics import headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
+from medsoft.learn.ensemble import mean_of
+from medsoft.learn.familiar import score_columns
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.sources import SlideSource
 from medsoft.task import Task
@@ -76,7 +79,7 @@ def write_answers(
     task: Task,
     sources: Sequence[SlideSource],
     known: Known,
-    probabilities: Mapping[str, np.ndarray],
+    answers: Mapping[str, SlideAnswer],
 ) -> pd.DataFrame | None:
     """Write ``predictions.csv``, and ``metrics.json`` where true classes are known, which are printed too.
 
@@ -87,28 +90,36 @@ def write_answers(
         task: the question.
         sources: all slides.
         known: of all slides.
-        probabilities: (C,) by id, of the slides that have some.
+        answers: by id, of the slides that have one.
 
     Returns:
-        The predictions table; None where no slide could be predicted.
+        The predictions table, with the further columns of ``medsoft predict``; None where no slide could be predicted.
 
     Raises:
         OSError: a file cannot be written.
     """
     metrics = folder.path / "metrics.json"
-    rows = [row for row, source in enumerate(sources) if source.id in probabilities]
+    rows = [row for row, source in enumerate(sources) if source.id in answers]
     if not rows:
         folder.predictions_csv.unlink(missing_ok=True)
         metrics.unlink(missing_ok=True)
         print("No slide could be predicted.")
         return None
-    frame = make_predictions(
-        task,
-        [sources[row].id for row in rows],
-        np.stack([probabilities[sources[row].id] for row in rows]),
-        None if known.targets is None else known.targets[rows],
-        **{name: [values[row] for row in rows] for name, values in known.about.items()},  # type: ignore[arg-type]
-    )
+    said = [answers[sources[row].id] for row in rows]
+    answers_MNC = np.stack([answer.members_MC for answer in said], axis=1)
+    scores_MN = np.stack([answer.ood_scores_M for answer in said], axis=1)
+    frames = [
+        make_predictions(
+            task,
+            [sources[row].id for row in rows],
+            p_NC,
+            None if known.targets is None else known.targets[rows],
+            extra=None if np.isnan(score_N).any() else score_columns(score_N),
+            **{name: [values[row] for row in rows] for name, values in known.about.items()},
+        )
+        for p_NC, score_N in zip(answers_MNC, scores_MN, strict=True)
+    ]
+    frame = mean_of(frames, task) if len(frames) > 1 else frames[0]
     write_predictions(frame, folder.predictions_csv)
     print(f"{len(rows)} of {len(sources)} slides predicted: {folder.predictions_csv}")
     if known.targets is None:

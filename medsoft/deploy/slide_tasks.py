@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from medsoft import __version__
 from medsoft.errors import InputError
 from medsoft.slides.encode import encode_each
@@ -24,7 +22,7 @@ from medsoft.slides.sources import SlideSource
 if TYPE_CHECKING:
     from medsoft.deploy.encoder import Encoder
     from medsoft.deploy.slide_answers import Maps
-    from medsoft.deploy.slide_model import SlideModel
+    from medsoft.deploy.slide_model import SlideAnswer, SlideModel
 
 MOST_READERS = 8
 
@@ -116,11 +114,11 @@ def encode_slide(order: EncodeOrder, source: SlideSource, before: Outcome | None
     return outcome
 
 
-def answer_slide(order: AnswerOrder, source: SlideSource, outcome: Outcome) -> tuple[Outcome, np.ndarray | None]:
+def answer_slide(order: AnswerOrder, source: SlideSource, outcome: Outcome) -> tuple[Outcome, SlideAnswer | None]:
     """Predict a slide whose features are there, and draw its heatmaps; its row is the caller's to record.
 
     Returns:
-        What became of it, and its probabilities (C,) if it has some.
+        What became of it, and its answer if it has one.
     """
     from medsoft.deploy.slide_answers import answer_one
 

@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "32", "16", "bf16"]
 Labels = str | int | list[str | int]
+NO_MAPS = (
+    "heatmaps are of one model: what an ensemble answers is the mean of its members' probabilities, which has no logit "
+    "that would be a sum over tiles. Name a single --checkpoint"
+)
 
 
 def predict(argv: Sequence[str]) -> int:
     """From slides to probabilities and heatmaps."""
-    code: int = call(predict_slides, argv, "slides predict", positional="slides", several=True)
+    code: int = call(predict_slides, argv, "slides predict", positional="slides", several=True, repeated=["checkpoint"])
     return code
 
 
 def heatmap(argv: Sequence[str]) -> int:
     """Heatmaps alone, of slides that are encoded."""
-    code: int = call(draw_heatmaps, argv, "slides heatmap", positional="slides", several=True)
+    code: int = call(draw_heatmaps, argv, "slides heatmap", positional="slides", several=True, repeated=["checkpoint"])
     return code
 
 
 def predict_slides(
     slides: list[str],
     out: str,
-    checkpoint: str | None = None,
+    checkpoint: str | list[str] | None = None,
     bundle: str | None = None,
     encoder: str | None = None,
     weights: str | None = None,
-    heatmap: bool = True,
+    heatmap: bool | None = None,
     classes: str | list[str] | None = None,
     mpp: float | None = None,
     tile: int | None = None,
@@ -73,12 +77,13 @@ def predict_slides(
     Args:
         slides: Files, folders or globs; one table (.csv, .parquet) with one row a slide; or feature files.
         out: The folder for predictions.csv, slides.csv, tiles/, features/, heatmaps/ and errors.csv.
-        checkpoint: The run of medsoft fit --config histo, or a checkpoint file.
+        checkpoint: The run of medsoft fit --config histo, or a checkpoint file; for an ensemble again for each member,
+            or the folder of a cross-validation.
         bundle: Folder of a bundle (medsoft export), in place of checkpoint.
         encoder: Name of the encoder, to check against the checkpoint's; the run's folder if medsoft trained it.
         weights: Local file with the encoder's weights, or its name in MEDSOFT_WEIGHTS; its SHA-256 must be that of the
             training.
-        heatmap: Draw heatmaps.
+        heatmap: Draw heatmaps; if not given, of a single model. An ensemble has none.
         classes: Draw heatmaps of this class, or these, into heatmaps/CLASS; else of the positive or predicted one.
         mpp: Resolution of the tiles in µm per pixel, to check against the checkpoint's.
         tile: Side of the tiles in pixels, to check against the checkpoint's.
@@ -124,12 +129,16 @@ def predict_slides(
     check_range("batch", batch, 1)
     check_range("max_unreadable", max_unreadable, 0, 1)
     folder = SlidesFolder(out)
-    source = model_source(checkpoint, bundle)
-    model = SlideModel(source, device if processes.scheduler == "local" else "cpu")
-    check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
-    maps = Maps.of(model.task, classes) if heatmap else None
-    if classes is not None and not heatmap:
+    models = model_sources(checkpoint, bundle)
+    if classes is not None and heatmap is False:
         raise InputError("--classes says whose heatmaps are drawn, but --heatmap false draws none")
+    if len(models) > 1 and (heatmap or classes is not None):
+        raise InputError(NO_MAPS)
+    if len(models) > 1:
+        print(f"{len(models)} models")
+    model = SlideModel(models, device if processes.scheduler == "local" else "cpu")
+    check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
+    maps = None if heatmap is False or len(models) > 1 else Maps.of(model.task, classes)
     sources = find_slides(
         slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
     )  # fmt: skip
@@ -137,25 +146,26 @@ def predict_slides(
     # Other processes may run in other folders.
     file = find_weights(weights).absolute() if weights else None
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
-    if isinstance(source, Bundle) and source.encoder is not None and encoder is None and file is None:
-        encoder, file = (str(source.encoder), None) if source.encoder.is_dir() else (None, source.encoder)
+    whole = models[0] if isinstance(models[0], Bundle) else None
+    if whole is not None and whole.encoder is not None and encoder is None and file is None:
+        encoder, file = (str(whole.encoder), None) if whole.encoder.is_dir() else (None, whole.encoder)
     encoding = Encoding(encoder, file, batch, workers, max_unreadable, device, precision)
     order = AnswerOrder(
         out=folder.path.absolute(),
         device=device,
         on_one_machine=processes.on_one_machine,
-        build=partial(SlideModel, source),
+        build=partial(SlideModel, models),
         maps=maps,
     )
     with Cluster(processes, folder) as group:
         outcomes = make_features(sources, folder, model, encoding, group)
         told = [one.id for one in sources if outcomes[one.id].status == "failed" and not holds_features(one)]
         with slides_progress(len(sources), "predicting", told) as progress:
-            probabilities = answer_with(group, sources, outcomes, folder, order, model, progress)
-    frame = write_answers(folder, model.task, sources, known, probabilities)
+            answers = answer_with(group, sources, outcomes, folder, order, model, progress)
+    frame = write_answers(folder, model.task, sources, known, answers)
     decisions = folder.path / "decisions.csv"
     decisions.unlink(missing_ok=True)
-    if isinstance(source, Bundle) and frame is not None and (locked := source.locked()) is not None:
+    if whole is not None and frame is not None and (locked := whole.locked()) is not None:
         write_decisions(decide(frame, model.task, locked), decisions)
     return _exit_code(progress, folder)
 
@@ -163,7 +173,7 @@ def predict_slides(
 def draw_heatmaps(
     slides: list[str],
     out: str,
-    checkpoint: str | None = None,
+    checkpoint: str | list[str] | None = None,
     bundle: str | None = None,
     classes: str | list[str] | None = None,
     slide_mpp: float | None = None,
@@ -201,7 +211,10 @@ def draw_heatmaps(
     from medsoft.deploy.slide_model import SlideModel
 
     folder = SlidesFolder(out)
-    model = SlideModel(model_source(checkpoint, bundle), device)
+    models = model_sources(checkpoint, bundle)
+    if len(models) > 1:
+        raise InputError(NO_MAPS)
+    model = SlideModel(models, device)
     maps = Maps.of(model.task, classes)
     sources = find_slides(
         slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
@@ -213,17 +226,28 @@ def draw_heatmaps(
     return _exit_code(progress, folder)
 
 
-def model_source(checkpoint: str | None, bundle: str | None) -> Path | Bundle:
-    """Where the model comes from.
+def model_sources(checkpoint: str | list[str] | None, bundle: str | None) -> list[Path | Bundle]:
+    """Where the model comes from, or the members of an ensemble.
 
     Raises:
-        InputError: neither is given, or both; or the bundle is not whole.
+        InputError: neither is given, or both; a checkpoint is missing or named twice; or the bundle is not whole.
     """
     from medsoft.learn.bundle import Bundle
+    from medsoft.learn.checkpoints import with_folds
+    from medsoft.learn.slide_classifier import checkpoint_file
 
     if (checkpoint is None) == (bundle is None):
         raise InputError("name the model with --checkpoint (a run of medsoft fit), or with --bundle; one of the two")
-    return Bundle(Path(bundle).absolute()) if bundle is not None else Path(str(checkpoint)).absolute()
+    if bundle is not None:
+        return [Bundle(Path(bundle).absolute())]
+    named = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
+    if not named:
+        raise InputError("--checkpoint names nothing")
+    files = [checkpoint_file(Path(name).absolute()) for name in with_folds(named)]
+    for file in files:
+        if sum(file.samefile(other) for other in files) > 1:
+            raise InputError(f"--checkpoint: {file} is named twice")
+    return [*files]
 
 
 def _exit_code(progress: SlidesProgress, folder: SlidesFolder) -> int:

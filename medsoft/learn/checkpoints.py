@@ -53,18 +53,25 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     Raises:
         InputError: there is none, or one is named twice.
     """
-    found: list[Checkpoint] = []
-    for name in given:
-        folder = CrossvalFolder(Path(name))
-        if folder.plan.is_file():
-            found += [find_checkpoint(str(folder.run(fold.number).path)) for fold in folder.folds]
-        else:
-            found.append(find_checkpoint(name))
+    found = [find_checkpoint(name) for name in with_folds(given)]
     files = [checkpoint.file.resolve() for checkpoint in found]
     for file in files:
         if files.count(file) > 1:
             raise InputError(f"--ckpt_path: {file} is named twice")
     return found
+
+
+def with_folds(given: Sequence[str]) -> list[str]:
+    """What is named, with the folder of a cross-validation replaced by the runs of all its folds.
+
+    Raises:
+        InputError: such a folder is damaged.
+    """
+    names: list[str] = []
+    for name in given:
+        folder = CrossvalFolder(Path(name))
+        names += [str(folder.run(fold.number).path) for fold in folder.folds] if folder.plan.is_file() else [name]
+    return names
 
 
 def without_checkpoints(words: Sequence[str]) -> tuple[list[str], list[str]]:

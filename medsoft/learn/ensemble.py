@@ -17,6 +17,7 @@ from medsoft.errors import InputError, RunError
 from medsoft.learn.checkpoints import Checkpoint, load_weights
 from medsoft.learn.command_line import CommandLine, option, read_configuration, split_of_this_table
 from medsoft.learn.ending import end_run
+from medsoft.learn.familiar import score_columns
 from medsoft.learn.features import find_familiar
 from medsoft.learn.outcome import load_splits, predict_table, show_path, use_views, write_errors_if_any
 from medsoft.learn.processes import Processes
@@ -111,8 +112,8 @@ def mean_of(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
     mean = first.copy()
     mean[names] = answers_MNC.mean(axis=0)
     if all("ood_score" in frame for frame in frames):
-        mean["ood_score"] = np.mean([frame["ood_score"] for frame in frames], axis=0)
-        mean["abstain"] = (mean["ood_score"] > 1).astype(int)
+        for name, values in score_columns(np.mean([frame["ood_score"] for frame in frames], axis=0)).items():
+            mean[name] = values
     else:
         mean = mean.drop(columns=["ood_score", "abstain"], errors="ignore")
     mean["members"] = len(frames)

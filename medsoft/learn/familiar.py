@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +101,12 @@ class Familiar:
                 )
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def score_columns(score_N: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a predictions table that say how far each sample lies from the training data."""
+    scores = np.asarray(score_N, dtype=np.float64)
+    return {"ood_score": scores, "abstain": (scores > 1).astype(np.int64)}
 
 
 def learn_familiar(train_ND: Features, val_ND: Features, quantile: float, weights: str = "") -> Familiar:

@@ -20,6 +20,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.exams import has_exams, pool_exams
 from medsoft.evaluation.metrics import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.predictions import make_predictions, write_predictions
+from medsoft.learn.familiar import score_columns
 from medsoft.learn.processes import of_all_processes
 from medsoft.learn.run_folder import RunFolder
 from medsoft.logs import event
@@ -107,7 +108,7 @@ def _extra(scores: list[np.ndarray], n_views: int, n: int) -> dict[str, Any]:
     """Columns beside the answers: the number of views, and how far each sample lies from the training data."""
     extra: dict[str, Any] = {"views": [n_views] * n} if n_views else {}
     for score_N in scores:
-        extra |= {"ood_score": score_N, "abstain": (score_N > 1).astype(int)}
+        extra |= score_columns(score_N)
     return extra
 
 
