@@ -166,6 +166,29 @@ def test_one_fold_has_no_mean_over_folds() -> None:
     assert evaluate_table(folds(BINARY, k=1), BINARY, QUICK).across == []
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_thresholds_that_were_locked_before_are_used_on_every_split(split) -> None:
+    """What another table chose is not hidden where this one calls its rows val."""
+    locked = evaluate_table(folds(BINARY), BINARY, QUICK).locked
+    new = folds(BINARY, seed=1, val=False).assign(split=split)
+    found = evaluate_table(new, BINARY, QUICK, locked=locked)
+    summary = next(a for a in found.across if (a.split, a.level) == (split, "row"))
+    parts = [part for part in found.parts if part.level == "row"]
+    values = [part.find("sensitivity", rule="youden").value for part in parts]
+    assert summary.find("sensitivity", rule="youden").value == pytest.approx(np.mean(values))
+    own = evaluate_table(folds(BINARY), BINARY, QUICK)
+    hidden = next(a for a in own.across if (a.split, a.level) == ("val", "row"))
+    assert hidden.find("sensitivity", rule="youden") is None
+    assert hidden.find("sensitivity", rule="0.5") is not None
+
+
+def test_what_is_chosen_on_the_reported_rows_is_marked_in_the_mean_too() -> None:
+    found = across(folds(BINARY, val=False), BINARY, Settings(draws=50, choose_on="test", optimistic=True))
+    marked = {(e.rule, e.probabilities) for e in found.estimates if "OPTIMISTIC" in e.note}
+    assert marked == {("youden", ""), ("", "temperature")}
+    assert "OPTIMISTIC" not in found.find("sensitivity", rule="0.5").note
+
+
 def test_files_and_command_line(tmp_path, medsoft) -> None:
     frame = folds(BINARY)
     for name, split in {"predictions": "test", "validation": "val"}.items():

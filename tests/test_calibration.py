@@ -55,6 +55,9 @@ def test_equal_width_bins_are_those_of_torchmetrics() -> None:
     assert calibrate(truth, p).ece_equal_width == pytest.approx(float(theirs), abs=1e-6)
     p_NC = softmax(rng.normal(size=(3000, 3)), axis=1)
     target = rng.integers(3, size=3000)
+    top = p_NC.max(axis=1)
+    observed, mean_p = calibration_curve(p_NC.argmax(axis=1) == target, top, n_bins=10, strategy="quantile")
+    assert top_label_error(p_NC, target) == pytest.approx(np.abs(observed - mean_p).mean(), abs=1e-12)
     # Theirs has bins of equal width; many rows and bins bring the two together.
     theirs = multiclass_calibration_error(torch.tensor(p_NC), torch.tensor(target), num_classes=3, n_bins=20)
     assert top_label_error(p_NC, target) == pytest.approx(float(theirs), abs=0.01)

@@ -154,6 +154,25 @@ def test_ppv_at_another_prevalence_by_hand() -> None:
     assert ppv.method == "bootstrap"
 
 
+@pytest.mark.parametrize("task", [TYPES, GRADES, FINDINGS])
+def test_every_class_has_a_ppv_at_another_prevalence(task: Task) -> None:
+    settings = Settings(draws=100, prevalences=(0.02, 0.3))
+    found = part(evaluate_table(table(task), task, settings))
+    for name in task.classes:
+        rule = "0.5" if task.kind == "multilabel" else "most probable class"
+        at = {"class_name": name, "rule": rule}
+        a, b = (found.find(metric, **at, prevalence=None).value for metric in ("sensitivity", "specificity"))
+        for q in (0.02, 0.3):
+            ppv = found.find("ppv", **at, prevalence=q)
+            assert ppv.value == pytest.approx(a * q / (a * q + (1 - b) * (1 - q)))
+            assert ppv.low < ppv.value < ppv.high
+        # At the prevalence of the rows Bayes' rule gives what was counted.
+        own = found.n_per_class[name] / found.n
+        by_bayes = a * own / (a * own + (1 - b) * (1 - own))
+        if task.kind != "multilabel":
+            assert found.find("ppv", **at, prevalence=None).value == pytest.approx(by_bayes)
+
+
 def test_one_class_is_undefined_and_said_never_a_number() -> None:
     frame = table(BINARY)
     frame = frame[frame["target"] == "yes"]
@@ -251,6 +270,11 @@ def test_choosing_on_what_is_reported_is_refused_or_loud() -> None:
     assert {e.rule for e in marked} == {"youden", ""}
     assert all(e.probabilities for e in marked if not e.rule)
     assert "OPTIMISTIC" not in part(loud).find("auroc").note
+    groups = pd.DataFrame({"sex": np.where(np.arange(len(frame)) % 4 < 2, "f", "m")})
+    set_aside = frame.assign(abstain=np.arange(len(frame)) % 5 == 0)
+    found = part(evaluate_table(set_aside, BINARY, Settings(draws=50, choose_on="test", optimistic=True), groups))
+    assert {g.estimate.rule for g in found.groups if "OPTIMISTIC" in g.note} == {"youden"}
+    assert {e.rule for e in found.abstention.estimates} == {"", "0.5"}
     only_test = frame[frame["split"] == "test"]
     with pytest.raises(InputError, match=r"no rows with targets \(there is 'test'\)"):
         evaluate_table(only_test, BINARY, Settings(draws=100, rules=("youden",)))
@@ -322,6 +346,9 @@ def test_groups_and_their_differences() -> None:
     assert not sizes["f"]
     few = evaluate_table(frame[:40], BINARY, QUICK, groups[:40]).parts[0].groups
     assert all("small group" in g.note for g in few)
+    strange = samples.assign(age=samples["age"].replace("", "unknown"))
+    _, notes = group_columns(strange, frame, BINARY, None, {"age": [65, 40]})
+    assert "40 values of 'age' are no numbers, such as 'unknown': (missing)" in notes
     with pytest.raises(InputError, match="no column 'scanner'"):
         group_columns(samples, frame, BINARY, ["scanner"], {})
     with pytest.raises(InputError, match=r"--bands '\{age: \[50, 65\]\}'"):

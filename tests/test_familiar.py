@@ -197,7 +197,7 @@ def test_metrics_with_and_without_what_is_set_aside(tmp_path, medsoft):
     words = ["--draws=50", "--pictures=false", f"--out={tmp_path / 'out'}"]
     code, out, _ = medsoft("evaluate", tmp_path / "predictions.csv", *words)
     assert code == 0
-    assert "30 of 120 samples are set aside (column abstain; coverage 0.750): auroc (yes)" in out
+    assert "30 of 120 samples are set aside (column abstain): AUROC (yes)" in out
     lines = pd.read_csv(tmp_path / "out" / "abstention.csv")
     assert set(lines["metric"]) == {"auroc", "sensitivity", "specificity", "brier"}
     assert (lines["coverage"] == 0.75).all()

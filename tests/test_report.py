@@ -137,6 +137,19 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert counts[1][1] == part.find("true_positives", rule="0.5").value
 
 
+@pytest.mark.parametrize("task", [BINARY, TYPES, FINDINGS])
+def test_values_at_another_prevalence_are_shown(task: Task, tmp_path: Path) -> None:
+    settings = Settings(draws=50, prevalences=(0.02,))
+    html, values = report(val_and_test(task), task, tmp_path, settings=settings)
+    assert "at a prevalence of 0.02" in html
+    part = next(
+        p for p in evaluate_table(val_and_test(task), task, settings).parts if (p.split, p.level) == ("test", "row")
+    )
+    wanted = part.find("ppv", class_name=task.classes[-1], prevalence=0.02)
+    cells = [cell for t in values["parts"][0]["tables"] for _, row in t["rows"] for cell in row if cell]
+    assert wanted.value in [cell["value"] for cell in cells]
+
+
 @pytest.mark.parametrize("task", [BINARY, FINDINGS])
 def test_no_sample_and_no_patient_is_named(task: Task, tmp_path: Path) -> None:
     val, test = table(task, split="val", seed=1), table(task)
@@ -170,6 +183,24 @@ def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:
     assert "no row has a target: every metric is undefined" in html
     assert "<svg" in html
     assert '<svg class="chart"' not in html
+
+
+def test_a_fold_without_a_threshold_keeps_its_columns(tmp_path: Path) -> None:
+    frames = []
+    for fold in range(3):
+        both = pd.concat([table(BINARY, split="val", seed=fold), table(BINARY, seed=10 + fold)], ignore_index=True)
+        frames.append(both.assign(fold=str(fold), id=f"fold{fold}-" + both["id"]))
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[~((frame["fold"] == "0") & (frame["split"] == "val") & (frame["target"] == "malignant"))]
+    html, values = report(frame.reset_index(drop=True), BINARY, tmp_path)
+    names = [[figure["name"] for figure in row["figures"]] for row in values["folds"]]
+    assert names == [["AUROC", "sensitivity", "specificity", "Brier score"]] * 5
+    first, second, _, mean, pooled = (row["figures"][1] for row in values["folds"])
+    assert first["value"] is None, "its validation part has one class: it chose nothing"
+    assert second["value"] is not None
+    assert mean["value"] is not None
+    assert pooled["value"] is None
+    assert "What each fold decides at a threshold of its own is not pooled" in html
 
 
 def test_a_regression_and_folds(tmp_path: Path) -> None:

@@ -82,12 +82,13 @@ class Abstention:
     def said(self) -> str:
         """One sentence for the log."""
         aside = self.n - self.n_answered
-        text = f"{aside} of {self.n} samples are set aside (column {COLUMN}; coverage {self.coverage:.3f})"
+        text = f"{aside} of {self.n} samples are set aside (column {COLUMN})"
         found = next((e for e in self.estimates if e.metric in ("auroc", "mae", "accuracy")), None)
         if not aside or found is None or found.value_all is None or found.value is None:
             return text
         of = f" ({found.class_name or found.average})" if found.class_name or found.average else ""
-        return f"{text}: {found.metric}{of} {found.value_all:.3f} of all, {found.value:.3f} of those that are answered"
+        name = {"auroc": "AUROC", "mae": "mean absolute error"}.get(found.metric, found.metric)
+        return f"{text}: {name}{of} {found.value_all:.3f} of all, {found.value:.3f} of those that are answered"
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain values, a line a metric."""

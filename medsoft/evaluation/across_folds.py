@@ -13,7 +13,7 @@ G. Forman, M. Scholz, ACM SIGKDD Explorations 12, 2010). It is shown beside, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ import pandas as pd
 from medsoft.evaluation.bootstrap import Units, make_units, patients_of, percentile_interval, resample
 from medsoft.evaluation.estimates import CURVES, Estimate, estimates
 from medsoft.evaluation.folds import strata_by_fold
-from medsoft.evaluation.locked import Locked
+from medsoft.evaluation.locked import OPTIMISTIC, Chosen, Locked
 from medsoft.evaluation.measures import measures
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.scorecard import COUNTS, Key, Measure, Probabilistic, Ranked, Values, scorecard
+from medsoft.evaluation.scorecard import COUNTS, Key, Measure, Probabilistic, Values, scorecard
 from medsoft.evaluation.selective import selective_measures
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.thresholds import OperatingPoint
@@ -120,7 +120,7 @@ class AcrossFolds:
 
 
 def across_folds(
-    parts: Sequence[Part], task: Task | None, settings: Settings, locked: Locked | None
+    parts: Sequence[Part], task: Task | None, settings: Settings, locked: Locked | None, choose_on: str | None = None
 ) -> list[AcrossFolds]:
     """Summarise parts of several folds, each split and level by itself; empty where no split has two folds.
 
@@ -129,12 +129,13 @@ def across_folds(
         task: theirs; None for regression.
         settings: of the bootstrap.
         locked: thresholds of each fold.
+        choose_on: the split whose rows chose these thresholds; None where nothing was chosen on these parts.
     """
     found = []
     for split, level in dict.fromkeys((part.split, part.level) for part in parts):
         same = [part for part in parts if (part.split, part.level) == (split, level) and part.n]
         if len(same) > 1:
-            found.append(_summary(same, task, settings, locked))
+            found.append(_summary(same, task, settings, locked, choose_on))
     return found
 
 
@@ -150,14 +151,18 @@ def primary(task: Task | None) -> dict[str, str]:
 _MACRO = {"metric": "auroc", "average": "macro"}
 
 
-def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: Locked | None) -> AcrossFolds:
+def _summary(
+    parts: list[Part], task: Task | None, settings: Settings, locked: Locked | None, choose_on: str | None
+) -> AcrossFolds:
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
     fold_of_row = np.repeat([part.fold for part in parts], [part.n for part in parts])
     patients = patients_of(frame)
     strata, stratified = strata_by_fold(frame.assign(fold=fold_of_row), task, patients, settings.stratify)
     units = make_units(patients, strata)
+    own = choose_on is not None and parts[0].split == (choose_on or "all")
+    hide = own and not settings.optimistic
     cards = {
-        part.fold: _measures(part, task, patients[fold_of_row == part.fold], _points(part, settings, locked), settings)
+        part.fold: _measures(part, task, patients[fold_of_row == part.fold], _points(part, locked, hide), settings)
         for part in parts
     }
     own = {fold: scorecard(card, units.ones) for fold, card in cards.items()}
@@ -178,6 +183,9 @@ def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: L
         _estimate(key, {f: float(own[f][key][0]) for f in defined[key]}, list(own), drawn, pooled.get(key), settings)
         for key in keys
     ]
+    if own and settings.optimistic and locked is not None:
+        chosen = [locked.find(part.fold, part.level) for part in parts]
+        estimates_ = [_marked(estimate, chosen) for estimate in estimates_]
     named = bool((frame["patient"] != "").any())
     return AcrossFolds(
         split=parts[0].split,
@@ -190,13 +198,17 @@ def _summary(parts: list[Part], task: Task | None, settings: Settings, locked: L
     )
 
 
-def _points(part: Part, settings: Settings, locked: Locked | None) -> list[OperatingPoint]:
-    """The fold's thresholds, without those that its own rows chose."""
-    if locked is None:
-        return []
-    chosen = locked.find(part.fold, part.level)
-    hide = part.split == chosen.split and not settings.optimistic
-    return [point for point in chosen.points if point.sensitivity is None or not hide]
+def _marked(estimate: FoldsEstimate, chosen: Sequence[Chosen]) -> FoldsEstimate:
+    """Mark a value that was chosen, in a fold, on the rows that it is about."""
+    if not any(of_fold.chose(estimate.rule, estimate.probabilities) for of_fold in chosen):
+        return estimate
+    return replace(estimate, note="; ".join(filter(None, (OPTIMISTIC, estimate.note))))
+
+
+def _points(part: Part, locked: Locked | None, hide: bool) -> list[OperatingPoint]:
+    """The fold's thresholds; ``hide`` those that its own rows chose."""
+    points = locked.find(part.fold, part.level).points if locked else ()
+    return [point for point in points if point.sensitivity is None or not hide]
 
 
 def _measures(
@@ -206,11 +218,10 @@ def _measures(
     points: Sequence[OperatingPoint],
     settings: Settings,
 ) -> list[Measure]:
-    found = measures(part.frame, task, unit_N, points)
+    found = measures(part.frame, task, unit_N, points, settings.prevalences)
     found += selective_measures(part.frame, task, unit_N, part.level, settings.uncertainty)
     if task is None:
         return found
-    found[0] = Ranked(part.frame, task, unit_N, points, settings.prevalences)
     if part.recalibrated is not None:
         methods = {estimate.probabilities for estimate in part.estimates} - {""}
         found += [Probabilistic(part.recalibrated, task, unit_N, how) for how in methods]

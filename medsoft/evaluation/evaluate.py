@@ -99,7 +99,7 @@ def evaluate_table(
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
     if task is not None and locked is None:
         locked = Locked(task, tuple(all_chosen))
-    across = across_folds(parts, task, settings, locked)
+    across = across_folds(parts, task, settings, locked, intended.choose_on)
     return Evaluation(task, settings, parts, locked, notes, across, intended.choose_on)
 
 

@@ -15,6 +15,9 @@ from medsoft.evaluation.recalibration import Recalibration
 from medsoft.evaluation.thresholds import OperatingPoint
 from medsoft.task import Task
 
+OPTIMISTIC = "OPTIMISTIC: chosen on these very rows"
+"""Mark of a value whose threshold or recalibration comes from the rows that it is about."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -40,6 +43,10 @@ class Chosen:
     def thresholds(self) -> dict[tuple[str, str], float | None]:
         """By class and rule."""
         return {(point.class_name, point.rule): point.threshold for point in self.points}
+
+    def chose(self, rule: str, probabilities: str) -> bool:
+        """Whether a value by this rule, or of recalibrated probabilities, rests on what was chosen."""
+        return bool(probabilities) or rule in {point.rule for point in self.points if point.sensitivity is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -69,10 +69,16 @@ def wanted_key(asked: Asked, task: Task | None) -> Key:
 
 
 def measures(
-    frame: pd.DataFrame, task: Task | None, unit_N: npt.NDArray[np.intp], points: Sequence[OperatingPoint] = ()
+    frame: pd.DataFrame,
+    task: Task | None,
+    unit_N: npt.NDArray[np.intp],
+    points: Sequence[OperatingPoint] = (),
+    prevalences: Sequence[float] = (),
 ) -> list[Measure]:
     """All metrics of a table's rows with a target, as functions of how often each unit was drawn."""
     if task is None:
         return [Measured(frame, unit_N)]
-    parts: list[Measure] = [Ranked(frame, task, unit_N, points), Probabilistic(frame, task, unit_N)]
-    return [*parts, Classified(frame, task, unit_N)] if task.kind in ("multiclass", "ordinal") else parts
+    parts: list[Measure] = [Ranked(frame, task, unit_N, points, prevalences), Probabilistic(frame, task, unit_N)]
+    if task.kind in ("multiclass", "ordinal"):
+        parts.append(Classified(frame, task, unit_N, prevalences))
+    return parts

@@ -15,7 +15,7 @@ from medsoft.evaluation.bootstrap import Units, make_units, patients_of, resampl
 from medsoft.evaluation.calibration import Calibration, calibrate, top_label_error
 from medsoft.evaluation.estimates import Estimate, estimates
 from medsoft.evaluation.levels import Level
-from medsoft.evaluation.locked import Chosen
+from medsoft.evaluation.locked import OPTIMISTIC, Chosen
 from medsoft.evaluation.part import ClassCurves, Curve, Part
 from medsoft.evaluation.regression import Measured
 from medsoft.evaluation.scorecard import (
@@ -71,7 +71,7 @@ def score_part(
         Probabilistic(known, task, units.of_row),
     ]
     if task.kind in ("multiclass", "ordinal"):
-        parts.append(Classified(known, task, units.of_row))
+        parts.append(Classified(known, task, units.of_row, settings.prevalences))
     parts += selective_measures(known, task, units.of_row, level.name, settings.uncertainty)
     if recalibrated is not None:
         parts.append(Probabilistic(recalibrated, task, units.of_row, how))
@@ -82,9 +82,13 @@ def score_part(
     point = scorecard(parts, units.ones)
     drawn = resample(units, lambda weights: scorecard(parts, weights), settings.draws, settings.seed)
     found = estimates(point, drawn, known, task, units, settings.confidence, chosen.thresholds)
+    grouped = _groups(known, known_N, task, units, groups, points, settings)
+    before = points
     if own and settings.optimistic:
         found = [_marked(estimate, chosen) for estimate in found]
-    aside = abstention(known, task, units, points, settings)
+        grouped = [_marked_group(group, chosen) for group in grouped]
+        before = [point for point in points if point.sensitivity is None]
+    aside = abstention(known, task, units, before, settings)
     part.notes.extend([aside.said()] if aside else [])
     return replace(
         part,
@@ -93,7 +97,7 @@ def score_part(
         top_label_error=_top_label_errors(known, recalibrated, how, task),
         curves=_curves(point, drawn, known, recalibrated, task, units, settings.confidence),
         risk_coverage=_risk_coverage(point, drawn, settings.confidence),
-        groups=_groups(known, known_N, task, units, groups, points, settings),
+        groups=grouped,
         abstention=aside,
         recalibrated=recalibrated,
     )
@@ -209,11 +213,16 @@ def _choice_notes(chosen: Chosen, own: bool, hide: bool) -> list[str]:
 
 def _marked(estimate: Estimate, chosen: Chosen) -> Estimate:
     """Mark a value that was chosen on the rows that it is about."""
-    rules = {point.rule for point in chosen.points if point.sensitivity is not None}
-    if estimate.rule not in rules and not estimate.probabilities:
+    if not chosen.chose(estimate.rule, estimate.probabilities):
         return estimate
-    mark = "OPTIMISTIC: chosen on these very rows"
-    return replace(estimate, note=f"{mark}; {estimate.note}" if estimate.note else mark)
+    return replace(estimate, note="; ".join(filter(None, (OPTIMISTIC, estimate.note))))
+
+
+def _marked_group(group: GroupEstimate, chosen: Chosen) -> GroupEstimate:
+    """The same for a subgroup."""
+    if not chosen.chose(group.estimate.rule, group.estimate.probabilities):
+        return group
+    return replace(group, note="; ".join(filter(None, (OPTIMISTIC, group.note))))
 
 
 def _calibration(

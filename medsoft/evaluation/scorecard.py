@@ -65,7 +65,7 @@ class Ranked:
         task: their task.
         unit_N: (N,) unit of each row.
         points: operating points of a binary or multilabel task.
-        prevalences: for further PPV and NPV.
+        prevalences: of each class against the rest, for further PPV and NPV.
         curves: whether to give ``roc`` and ``net_benefit``, each (B, points), too.
     """
 
@@ -121,9 +121,9 @@ _AVERAGED = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy", "bala
 class Classified:
     """Decisions of a multiclass or ordinal task: the most probable class is predicted. Arguments as for ``Ranked``."""
 
-    def __init__(self, frame: pd.DataFrame, task: Task, unit_N: IntArray) -> None:
+    def __init__(self, frame: pd.DataFrame, task: Task, unit_N: IntArray, prevalences: Sequence[float] = ()) -> None:
         n = len(task.classes)
-        self._task = task
+        self._task, self._prevalences = task, prevalences
         cells = targets(frame, task) * n + predicted(frame, task)
         n_units = _n_units(unit_N)
         self._cells_UK = csr_matrix((np.ones(len(cells)), (unit_N, cells)), shape=(n_units, n * n))
@@ -150,7 +150,7 @@ class Classified:
             hits = confusion_BCC[:, index, index]
             called, true = confusion_BCC[:, :, index].sum(axis=1), confusion_BCC[:, index, :].sum(axis=1)
             counts = (hits, called - hits, true - hits, total - called - true + hits)
-            values |= _decisions(name, MOST_PROBABLE, counts, ())
+            values |= _decisions(name, MOST_PROBABLE, counts, self._prevalences)
         return values
 
 

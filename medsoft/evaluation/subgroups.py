@@ -98,6 +98,10 @@ def group_columns(
         if name not in samples:
             raise InputError(f"no column {name!r} to group by; there are {', '.join(map(str, samples))}")
     grouped = {name: _banded(samples[name], sorted(limits)) for name, limits in bands.items()}
+    for name in bands:
+        strange = samples[name][(samples[name] != "") & (grouped[name] == MISSING).to_numpy()]
+        if len(strange):
+            notes.append(f"{len(strange)} values of {name!r} are no numbers, such as {strange.iloc[0]!r}: {MISSING}")
     if columns is None:
         fit = [str(name) for name in samples if name not in bands and _is_group(samples[name], frame, task)]
         notes.append(f"groups by {', '.join(fit) or 'no column'}: those with 2 to {MOST_VALUES} values")

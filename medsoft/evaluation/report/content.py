@@ -17,7 +17,7 @@ from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.card import Section, model_card
 from medsoft.evaluation.report.confusion import confusion_tables
 from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, flow_of
-from medsoft.evaluation.report.key_figures import KeyFigure, key_figures
+from medsoft.evaluation.report.key_figures import KeyFigure, key_figures, last_rule
 from medsoft.evaluation.report.privacy import listed, names_in, without_folders, without_names
 from medsoft.evaluation.report.run_facts import RunFacts
 from medsoft.evaluation.report.tables import LEVEL_NAMES, metric_tables
@@ -151,14 +151,14 @@ def _primary_across(evaluation: Evaluation, first: PartContent | None) -> Across
 def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None) -> list[dict[str, Any]]:
     """The key figures of every fold, their mean, and the pooled value beside it."""
     of_split = [part for part in parts if part.split == across.split]
-    rows = [(part.heading, [asdict(f) for f in key_figures(part.levels[0], task)]) for part in of_split]
-    means = key_figures(across, task)
-    rows.append(("Mean over folds", [asdict(figure) for figure in means]))
+    rule = last_rule(across)  # a fold whose validation part chose nothing has none of its own
+    rows = [(part.heading, [asdict(f) for f in key_figures(part.levels[0], task, rule)]) for part in of_split]
+    rows.append(("Mean over folds", [asdict(figure) for figure in key_figures(across, task, rule)]))
     pooled = replace(
         across, estimates=[replace(e, value=e.pooled, low=e.pooled_low, high=e.pooled_high) for e in across.estimates]
     )
-    rows.append(("Pooled: mixes the scores of different models", [asdict(f) for f in key_figures(pooled, task)]))
-    return [{"name": name, "figures": figures} for name, figures in rows]
+    rows.append(("Pooled: mixes the scores of different models", [asdict(f) for f in key_figures(pooled, task, rule)]))
+    return [{"name": name, "pooled": name.startswith("Pooled"), "figures": figures} for name, figures in rows]
 
 
 def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, Any]:

@@ -23,14 +23,19 @@ class KeyFigure:
     note: str
 
 
-def key_figures(part: Part | AcrossFolds, task: Task | None) -> list[KeyFigure]:
-    """The main metrics of a part, or of the mean over folds: ranking, decisions by the last rule, probabilities."""
+def key_figures(part: Part | AcrossFolds, task: Task | None, rule: str | None = None) -> list[KeyFigure]:
+    """The main metrics of a part, or of the mean over folds: ranking, decisions by a rule, probabilities.
+
+    Args:
+        part: whose.
+        task: None for regression.
+        rule: of the decisions; the part's last one if not given.
+    """
     wanted: list[tuple[str, str]]
     if task is None:
         wanted = [("mae", ""), ("r2", ""), ("concordance", ""), ("bias", "")]
         return [_figure(found, "") for metric, _ in wanted if (found := part.find(metric))]
-    rules = list(dict.fromkeys(e.rule for e in part.estimates if e.rule))
-    rule = rules[-1] if rules else ""
+    rule = last_rule(part) if rule is None else rule
     if task.kind == "binary":
         of = {"class_name": task.classes[1]}
         wanted = [("auroc", ""), ("sensitivity", rule), ("specificity", rule), ("brier", "")]
@@ -45,12 +50,19 @@ def key_figures(part: Part | AcrossFolds, task: Task | None) -> list[KeyFigure]:
         found = part.find(metric, rule=at, probabilities="", **of)
         if found is not None:
             figures.append(_figure(found, _about(found, "labels" if task.kind == "multilabel" else "classes")))
+        elif at:
+            figures.append(KeyFigure(metric_name(metric), f"at {at}", None, None, None, "there is no such threshold"))
     if task.kind in ("multiclass", "ordinal"):
         for metric in ("balanced_accuracy", "accuracy", "kappa"):
             found = part.find(metric, class_name="", average="")
             if found is not None:
                 figures.append(_figure(found, "of the most probable class"))
     return figures
+
+
+def last_rule(part: Part | AcrossFolds) -> str:
+    """The last rule by which decisions are taken; "" where none are."""
+    return next((e.rule for e in reversed(part.estimates) if e.rule), "")
 
 
 def _about(found: Estimate | FoldsEstimate, several: str) -> str:

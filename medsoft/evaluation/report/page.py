@@ -99,6 +99,7 @@ def report_html(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
     parts = [
         _view(part, task, values["levels"], values["calibration"])

@@ -172,14 +172,19 @@ def _of_classes(part: Part, task: Task, suffix: str) -> list[MetricTable]:
         title = "Each class against the rest" if task.kind != "multilabel" else "Each label"
         title += "" if not rule else f", {'' if rule == MOST_PROBABLE else 'threshold '}{rule}"
         tables += _by_class(part, task, rule, metrics, title + suffix)
+        for prevalence in dict.fromkeys(e.prevalence for e in part.estimates if e.prevalence is not None and rule):
+            title_of = f"{title}, at a prevalence of {prevalence:.3g}"
+            tables += _by_class(part, task, rule, ("ppv", "npv"), title_of + suffix, prevalence)
     return tables
 
 
-def _by_class(part: Part, task: Task, rule: str, metrics: Sequence[str], title: str) -> list[MetricTable]:
+def _by_class(
+    part: Part, task: Task, rule: str, metrics: Sequence[str], title: str, prevalence: float | None = None
+) -> list[MetricTable]:
     known = {e.key: e for e in part.estimates}
     about = [(name, "") for name in task.classes] + [("", "macro"), ("", "micro")]
     found = {
-        (metric, class_name, average): known.get(Key(metric, class_name, average, rule))
+        (metric, class_name, average): known.get(Key(metric, class_name, average, rule, prevalence))
         for class_name, average in about
         for metric in metrics
     }
