@@ -14,6 +14,7 @@ from scipy.stats import binomtest, norm
 from sklearn import metrics as reference
 
 from medsoft.errors import InputError
+from medsoft.evaluation import agreement
 from medsoft.evaluation.compare import compare_models, holm
 from medsoft.evaluation.mcnemar import mcnemar
 from medsoft.evaluation.measures import Asked, wanted_key
@@ -126,6 +127,19 @@ def test_grades_and_labels() -> None:
     assert macro.decisions is None
     (one,) = compared(labels, FINDINGS, "accuracy", of="effusion")
     assert one.decisions.only_first + one.decisions.only_second > 0
+
+
+def test_tests_are_those_of_statsmodels() -> None:
+    """What statsmodels 0.15.0 gives (mcnemar with exact=True, multipletests by holm, Wilson, weighted kappa)."""
+    for only_first, only_second, p in ((6, 16, 0.052478790283203125), (3, 12, 0.03515625)):
+        first = np.repeat([True, False, True], [only_first, only_second, 20])
+        second = np.repeat([False, True, True], [only_first, only_second, 20])
+        assert mcnemar(first, second).p == pytest.approx(p, rel=1e-12)
+    assert holm([0.01, 0.04, 0.03, 0.005, 0.2]) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.2], rel=1e-12)
+    interval = binomtest(81, 263).proportion_ci(0.95, method="wilson")
+    assert (interval.low, interval.high) == pytest.approx((0.2552885198782742, 0.36620957698280004), rel=1e-12)
+    counts = np.array([[20, 5, 1, 0], [4, 15, 6, 1], [0, 3, 12, 7], [1, 0, 2, 9]], dtype=float)
+    assert agreement.kappa(counts[None])[0] == pytest.approx(0.7755634638196915, rel=1e-12)
 
 
 def test_holm_by_hand() -> None:

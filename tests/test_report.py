@@ -127,7 +127,7 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert (shown["name"], shown["value"], shown["low"]) == ("AUROC", auroc.value, auroc.low)
     assert f"{auroc.value:.3f}" in html
     youden = part.find("sensitivity", rule="youden")
-    assert f"p ≥ {youden.threshold:.3g} (youden)" in html
+    assert f"p ≥ {youden.threshold:.3g} (Youden)" in html
     (row,) = [r for r in values["locked"] if r["rule"] == "youden" and r["level"] == "row"]
     assert (row["threshold"], row["chosen_on"], row["n"]) == (youden.threshold, "val", 77)
     at = {cell["note"]: cell for t in values["parts"][0]["tables"] for _, cells in t["rows"] for cell in cells}
@@ -135,6 +135,15 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     counts = values["parts"][0]["confusion"][0]["counts"]
     assert sum(map(sum, counts)) == part.n
     assert counts[1][1] == part.find("true_positives", rule="0.5").value
+
+
+def test_the_flow_ends_with_the_decisions_of_the_key_figures(tmp_path: Path) -> None:
+    settings = Settings(draws=50, rules=("youden", "sensitivity:0.95"))
+    _, values = report(val_and_test(BINARY), BINARY, tmp_path, settings=settings)
+    at = next(split for split in values["flow"]["splits"] if split["name"] == "test")
+    assert "(sensitivity ≥ 0.95)" in at["rule"]
+    yes, no = (call["truth"]["malignant"] for call in at["calls"])
+    assert values["key_figures"]["figures"][1]["value"] == pytest.approx(yes / (yes + no))
 
 
 @pytest.mark.parametrize("task", [BINARY, TYPES, FINDINGS])

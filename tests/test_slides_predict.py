@@ -52,7 +52,8 @@ def write_checkpoint(path: Path, features: Path, task: Task = BINARY, aggregator
         if facts is not None:
             slides = {name: getattr(facts, name) for name in ("encoder", "encoder_sha256", "encoder_init")}
             slides |= {name: dict(getattr(facts, name)) for name in ("encoder_settings", "tile_settings")}
-        spec = BagSpec(task, np.ones(len(task.classes)), bag.num_features, True, asdict(bag.identity), slides)
+        scale = (0.0, 1.0) if task.kind == "regression" else None
+        spec = BagSpec(task, np.ones(len(task.classes)), bag.num_features, True, asdict(bag.identity), slides, scale)
     name, options = AGGREGATORS[aggregator]
     torch.manual_seed(0)
     model = SlideClassifier(spec, name, options)

@@ -159,8 +159,8 @@ def _summary(
     patients = patients_of(frame)
     strata, stratified = strata_by_fold(frame.assign(fold=fold_of_row), task, patients, settings.stratify)
     units = make_units(patients, strata)
-    own = choose_on is not None and parts[0].split == (choose_on or "all")
-    hide = own and not settings.optimistic
+    chose_here = choose_on is not None and parts[0].split == (choose_on or "all")
+    hide = chose_here and not settings.optimistic
     cards = {
         part.fold: _measures(part, task, patients[fold_of_row == part.fold], _points(part, locked, hide), settings)
         for part in parts
@@ -183,7 +183,7 @@ def _summary(
         _estimate(key, {f: float(own[f][key][0]) for f in defined[key]}, list(own), drawn, pooled.get(key), settings)
         for key in keys
     ]
-    if own and settings.optimistic and locked is not None:
+    if chose_here and settings.optimistic and locked is not None:
         chosen = [locked.find(part.fold, part.level) for part in parts]
         estimates_ = [_marked(estimate, chosen) for estimate in estimates_]
     named = bool((frame["patient"] != "").any())

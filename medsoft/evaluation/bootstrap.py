@@ -31,6 +31,7 @@ CELLS_AT_ONCE = 100_000
 """Draws times rows of a chunk: its arrays then stay in a core's cache."""
 LEAST_DEFINED = 0.9
 """Share of the draws that must have a value for an interval to be given."""
+SAME_IN_EVERY_DRAW = "the same in every draw: the bootstrap has no interval"
 
 
 @dataclass(frozen=True)
@@ -144,5 +145,5 @@ def percentile_interval(values_B: FloatArray, confidence: float = 0.95) -> Inter
         return Interval(None, None, undefined, f"undefined in {undefined} of {len(values_B)} draws: no interval")
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     if defined.min() == defined.max():
-        return Interval(None, None, undefined, "the same in every draw: the bootstrap has no interval")
+        return Interval(None, None, undefined, SAME_IN_EVERY_DRAW)
     return Interval(float(low), float(high), undefined)

@@ -154,7 +154,7 @@ def _empty_part(
     elif not named.all():
         notes.append(f"{int((~named).sum())} rows without a patient stand for themselves")
     if 0 < len(units) < FEW_UNITS:
-        what = "patients" if named.any() else "rows"
+        what = ("patient" if named.any() else "row") + ("s" if len(units) > 1 else "")
         notes.append(f"{len(units)} {what} only: intervals are too narrow to be trusted below {FEW_UNITS}")
     if level.n_mixed:
         what = f"targets of {level.name}s" if task and task.kind == "multilabel" else f"{level.name}s"

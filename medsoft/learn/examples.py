@@ -25,7 +25,8 @@ Pixels = npt.NDArray[np.uint8]
 WITH_MAPS = (
     "On the right of each image: what its patches add to the log-odds of the answer through the last attention layer, "
     "red for, blue against, strongest at the largest share. Patches hold what they gathered of others in the layers "
-    "before: a share belongs to a place and its surroundings, and is no proof of why."
+    "before: a share belongs to a place and its surroundings, and is no proof of why. What belongs to no patch adds "
+    "to the answer too, so that shares can be against a sure one."
 )
 WITHOUT_MAPS = (
     "Maps of shares are drawn of medsoft's vision transformers that read a class token; this model is another."

@@ -16,6 +16,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.evaluate import Evaluation
 from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, SplitFlow
 from medsoft.evaluation.report.run_facts import RunFacts
+from medsoft.evaluation.report.tables import metric_name, rule_name
 
 OPEN = {
     "intended_use": "Intended use",
@@ -80,7 +81,7 @@ def model_card(
     reported = [split for name, split in parts.items() if name != "train" and split.analysed is not None]
     settings = evaluation.settings
     groups = list(dict.fromkeys(group.column for part in evaluation.parts for group in part.groups))
-    intervals = f"{settings.confidence:.0%} intervals; bootstrap of {settings.draws} draws over patients"
+    intervals = f"{100 * settings.confidence:g} % intervals; bootstrap of {settings.draws} draws"
     return [
         Section("Model", (*_model(run), said["licence"], said["contact"])),
         Section("Intended use", (said["intended_use"], said["users"], said["out_of_scope"], _STATUS)),
@@ -129,7 +130,7 @@ def _model(run: RunFacts | None) -> list[Entry]:
     began = run.option("model", "pretrained")
     entries.append(Entry("Weights at the start", Path(began).name if began else "random"))
     if "best_epoch" in training:
-        chosen = f"epoch {training['best_epoch']} of {training['epochs']}, chosen by {training['monitor']}"
+        chosen = f"epoch {training['best_epoch']} of {training['epochs']}, chosen by {metric_name(training['monitor'])}"
         entries.append(Entry("Checkpoint", chosen + " on the validation part"))
     if "device" in training:
         entries.append(Entry("Trained on", str(training["device"])))
@@ -149,8 +150,12 @@ def _thresholds(evaluation: Evaluation) -> str:
     for one in chosen[:1]:
         for point in one.points:
             where = f"chosen on {one.split!r} ({one.n} rows)" if point.sensitivity is not None else "given"
-            at = "none" if point.threshold is None else f"p ≥ {point.threshold:.4g}"
-            texts.append(f"{point.class_name}: {at} ({point.rule}, {where})")
+            by = rule_name(point.rule)
+            if point.threshold is None:
+                by = f"none by {by}"
+            elif point.sensitivity is not None:
+                by = f"p ≥ {point.threshold:.4g} by {by}"
+            texts.append(f"{point.class_name}: {by}, {where}")
     more = f"; and those of {len(chosen) - 1} other folds" if len(chosen) > 1 else ""
     return "; ".join(texts) + more if texts else "none: the most probable class is predicted"
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from medsoft.evaluation.arrays import one_against_rest, predicted, targets
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.tables import threshold_name
 from medsoft.task import Task
 
 
@@ -43,8 +44,8 @@ def confusion_tables(part: Part, task: Task) -> list[ConfusionTable]:
             yes = question.p >= at
             cells = np.bincount(2 * question.truth.astype(np.intp) + yes, minlength=4).reshape(2, 2)
             names = task.classes if task.kind == "binary" else (f"not {question.name}", question.name)
-            rule = "" if found.rule[0].isdigit() else f" ({found.rule})"
-            tables.append(ConfusionTable(f"{question.name} where p ≥ {at:.4g}{rule}", names, _rows(cells)))
+            title = f"{question.name} where {threshold_name(at, found.rule)}"
+            tables.append(ConfusionTable(title, names, _rows(cells)))
     return tables
 
 

@@ -13,6 +13,7 @@ from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Curve, Part
 from medsoft.evaluation.pictures.decision import net_benefit_of_all
 from medsoft.evaluation.report.chart import Chart
+from medsoft.evaluation.report.tables import after, rule_name
 from medsoft.task import Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -87,9 +88,9 @@ def _roc(part: Part, question: OneAgainstRest, size: Size) -> Figure:
         if found.value is None or specificity is None or specificity.value is None:
             continue
         style = f"c{1 + index % 3}"
-        text = f"{found.rule}: sensitivity {found.value:.3f}, specificity {specificity.value:.3f}"
+        text = f"{rule_name(found.rule)}: sensitivity {found.value:.3f}, specificity {specificity.value:.3f}"
         chart.mark(1 - specificity.value, found.value, style, text, radius=5)
-        legend.append((f"{style} mark", f"threshold: {found.rule}"))
+        legend.append((f"{style} mark", f"threshold: {rule_name(found.rule)}"))
     chart.write(1, 0.1, [f"AUROC {line}" if at == 0 else line for at, line in enumerate(said.split(" ", 1))], "end")
     return Figure(_title("ROC curve", question.name, size), chart.svg(), tuple(legend))
 
@@ -114,7 +115,7 @@ def _precision_recall(part: Part, question: OneAgainstRest, size: Size) -> Figur
 
 def _reliability(part: Part, question: OneAgainstRest, size: Size) -> Figure:
     found = part.calibration[question.name]
-    errors = [f"ECE {c.ece:.3f}" + (f" after {how}" if how else " as predicted") for how, c in found.items()]
+    errors = [f"ECE {c.ece:.3f}" + (f" {after(how)}" if how else " as predicted") for how, c in found.items()]
     chart = Chart(
         f"Reliability of {question.name}",
         "; ".join(errors),
@@ -136,7 +137,7 @@ def _reliability(part: Part, question: OneAgainstRest, size: Size) -> Figure:
         for bin_ in calibration.bins:
             text = f"{bin_.n} rows: predicted {bin_.mean_p:.3f}, observed {bin_.observed:.3f}"
             chart.mark(bin_.mean_p, bin_.observed, style, text)
-        legend.insert(index, (style, f"after {how}" if how else "as predicted"))
+        legend.insert(index, (style, after(how) if how else "as predicted"))
     plain = next(iter(found.values()))
     if size == SMALL:
         chart.write(0.02, 0.94, errors)

@@ -15,7 +15,9 @@ import pandas as pd
 from medsoft.evaluation.arrays import one_against_rest
 from medsoft.evaluation.evaluate import Evaluation
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.key_figures import last_rule
 from medsoft.evaluation.report.run_facts import RunFacts
+from medsoft.evaluation.report.tables import threshold_name
 from medsoft.task import Task
 
 SPLIT_NAMES = {"train": "Training part", "val": "Validation part", "test": "Test part", "all": "All rows"}
@@ -48,7 +50,7 @@ class SplitFlow:
         analysed: rows with a target; None where nothing was predicted.
         without_target: rows without.
         classes: analysed rows of each class (of the training part: all its rows).
-        rule: of the calls: "p ≥ 0.41 (youden)".
+        rule: of the calls: "p ≥ 0.41 (Youden)".
         calls: of a yes-or-no question.
         n_models: folds; rows are summed over them.
     """
@@ -136,12 +138,12 @@ def _evaluated(name: str, of_split: pd.DataFrame, parts: Sequence[Part], task: T
 
 
 def _calls(part: Part, task: Task) -> tuple[str, tuple[Calls, ...]]:
-    """Answers at the last threshold that may be reported here (the chosen one, where there is one)."""
+    """Answers at the last threshold that may be reported here, which is that of the key figures."""
     negative, positive = task.classes
     at = [e for e in part.estimates if e.metric == "true_positives" and e.threshold is not None]
     if not part.n or not at:
         return "", ()
-    chosen = next((e for e in at if not e.rule[0].isdigit()), at[0])
+    chosen = next(e for e in at if e.rule == last_rule(part))
     assert chosen.threshold is not None
     question = one_against_rest(part.frame, task)[0]
     yes = question.p >= chosen.threshold
@@ -149,5 +151,4 @@ def _calls(part: Part, task: Task) -> tuple[str, tuple[Calls, ...]]:
     for called, rows in ((positive, yes), (negative, ~yes)):
         truth = question.truth[rows]
         calls.append(Calls(called, int(rows.sum()), {positive: int(truth.sum()), negative: int((~truth).sum())}))
-    how = "" if chosen.rule[0].isdigit() else f" ({chosen.rule})"
-    return f"p ≥ {chosen.threshold:.3g}{how}", tuple(calls)
+    return threshold_name(chosen.threshold, chosen.rule, 3), tuple(calls)

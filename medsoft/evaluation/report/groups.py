@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.chart import nice_ticks
-from medsoft.evaluation.report.tables import metric_name
+from medsoft.evaluation.report.tables import metric_name, rule_name, why
 from medsoft.evaluation.scorecard import Key
 from medsoft.task import Task
 
@@ -49,7 +49,7 @@ class Forest:
     @property
     def ticks(self) -> list[float]:
         """Round numbers on the scale."""
-        return nice_ticks(self.start, self.end, 4)
+        return nice_ticks(self.start, self.end, 5)
 
     def at(self, value: float) -> float:
         """Where a value lies, in percent of the scale."""
@@ -74,7 +74,7 @@ def _forest(part: Part, key: Key, task: Task | None) -> Forest | None:
             lines.append(Line(column))
         found = group.estimate
         size = f"{group.n}" if group.n_positive is None else f"{group.n} ({group.n_positive} pos.)"
-        note = "; ".join(text for text in (group.note, found.note) if text)
+        note = "; ".join(text for text in (group.note, why(found)) if text)
         difference = _signed(group.difference, group.difference_low, group.difference_high)
         lines.append(Line(group.group, size, found.value, found.low, found.high, difference, bool(group.note), note))
     ends = [v for line in lines for v in (line.value, line.low, line.high) if v is not None]
@@ -82,7 +82,7 @@ def _forest(part: Part, key: Key, task: Task | None) -> Forest | None:
         return None
     room = 0.05 * (max(ends) - min(ends)) or 0.05
     of = key.class_name if task is None or task.kind != "binary" else ""
-    at = f"at {key.rule}" if key.rule else ""
+    at = f"at {rule_name(key.rule)}" if key.rule else ""
     about = ", ".join(text for text in (of, f"{key.average} mean" if key.average else "", at) if text)
     title = metric_name(key.metric) + (f" ({about})" if about else "")
     return Forest(title, tuple(lines), min(ends) - room, max(ends) + room, whole.value if whole else None)

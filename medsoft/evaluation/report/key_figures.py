@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.tables import metric_name
+from medsoft.evaluation.report.tables import metric_name, rule_name, threshold_name
 from medsoft.task import Task
 
 
@@ -51,7 +51,9 @@ def key_figures(part: Part | AcrossFolds, task: Task | None, rule: str | None = 
         if found is not None:
             figures.append(_figure(found, _about(found, "labels" if task.kind == "multilabel" else "classes")))
         elif at:
-            figures.append(KeyFigure(metric_name(metric), f"at {at}", None, None, None, "there is no such threshold"))
+            figures.append(
+                KeyFigure(metric_name(metric), f"at {rule_name(at)}", None, None, None, "there is no such threshold")
+            )
     if task.kind in ("multiclass", "ordinal"):
         for metric in ("balanced_accuracy", "accuracy", "kappa"):
             found = part.find(metric, class_name="", average="")
@@ -62,14 +64,17 @@ def key_figures(part: Part | AcrossFolds, task: Task | None, rule: str | None = 
 
 def last_rule(part: Part | AcrossFolds) -> str:
     """The last rule by which decisions are taken; "" where none are."""
-    return next((e.rule for e in reversed(part.estimates) if e.rule), "")
+    rules = [estimate.rule for estimate in part.estimates if estimate.rule]
+    return rules[-1] if rules else ""
 
 
 def _about(found: Estimate | FoldsEstimate, several: str) -> str:
     """Of which class or mean, and at which threshold; those of folds differ."""
     of = f"mean of the {several}" if found.average else found.class_name
     threshold = found.threshold if isinstance(found, Estimate) else None
-    at = f"at p ≥ {threshold:.3g} ({found.rule})" if threshold is not None else f"at {found.rule}" if found.rule else ""
+    at = f"at {rule_name(found.rule)}" if found.rule else ""
+    if threshold is not None:
+        at = f"at {threshold_name(threshold, found.rule, 3)}"
     return ", ".join(part for part in (of, at) if part)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from medsoft.evaluation.bootstrap import SAME_IN_EVERY_DRAW
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.scorecard import COUNTS, MOST_PROBABLE, Key
@@ -111,6 +112,33 @@ def metric_name(metric: str) -> str:
     return NAMES.get(metric, metric.replace("_", " "))
 
 
+def rule_name(rule: str) -> str:
+    """A rule of thresholds in words: ``p ≥ 0.5``, ``Youden``, ``sensitivity ≥ 0.95``, ``cost ratio 5``."""
+    kind, _, value = rule.partition(":")
+    if kind[:1].isdigit():
+        return f"p ≥ {rule}"
+    if kind == "cost":
+        return f"cost ratio {value}"
+    return f"{kind} ≥ {value}" if value else {"youden": "Youden"}.get(rule, rule)
+
+
+def threshold_name(threshold: float, rule: str, digits: int = 4) -> str:
+    """``p ≥ 0.5``, ``p ≥ 0.3373 (Youden)``."""
+    how = "" if rule[:1].isdigit() else f" ({rule_name(rule)})"
+    return f"p ≥ {threshold:.{digits}g}{how}"
+
+
+def after(how: str) -> str:
+    """A kind of recalibration in words: ``after temperature scaling``."""
+    names = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
+    return f"after {names.get(how, how)}"
+
+
+def why(found: Estimate) -> str:
+    """What must be said of an estimate, without what is about the bootstrap where another interval is shown."""
+    return "" if found.note == SAME_IN_EVERY_DRAW and found.low is not None else found.note
+
+
 def _keys(levels: Sequence[Part]) -> list[Key]:
     """What is known at any level, without counts."""
     return list(dict.fromkeys(e.key for part in levels for e in part.estimates if e.metric not in COUNTS))
@@ -134,9 +162,12 @@ def _decisions(keys: Sequence[Key], levels: Sequence[Part], rules: Sequence[str]
         known = {e.key: e for e in part.estimates}
         for rule in rules:
             at = _threshold(part, rule)
-            columns.append(
-                f"{rule}, {LEVEL_NAMES[part.level]}, p ≥ {at:.4g}" if at is not None else f"{rule}: undefined"
-            )
+            column = f"{rule_name(rule)}, {LEVEL_NAMES[part.level]}"
+            if at is None:
+                column += ": undefined"
+            elif not rule[0].isdigit():
+                column += f", p ≥ {at:.4g}"
+            columns.append(column)
             found.append({key._replace(rule=""): e for key, e in known.items() if key.rule == rule})
     metrics = dict.fromkeys(key._replace(rule="") for key in keys if key.rule in rules)
     rows = tuple((_row_name(key), tuple(_cell(of_rule.get(key)) for of_rule in found)) for key in metrics)
@@ -158,7 +189,7 @@ def _beside(title: str, keys: Iterable[Key], levels: Sequence[Part], caption: st
 def _row_name(key: Key) -> str:
     name = metric_name(key.metric)
     name += f" at a prevalence of {key.prevalence:.3g}" if key.prevalence is not None else ""
-    return name + (f", after {key.probabilities}" if key.probabilities else "")
+    return name + (f", {after(key.probabilities)}" if key.probabilities else "")
 
 
 def _of_classes(part: Part, task: Task, suffix: str) -> list[MetricTable]:
@@ -170,7 +201,7 @@ def _of_classes(part: Part, task: Task, suffix: str) -> list[MetricTable]:
             of_rule.setdefault(estimate.rule, list(DECISIONS_OF_CLASSES))
     for rule, metrics in of_rule.items():
         title = "Each class against the rest" if task.kind != "multilabel" else "Each label"
-        title += "" if not rule else f", {'' if rule == MOST_PROBABLE else 'threshold '}{rule}"
+        title += "" if not rule else f", {'' if rule == MOST_PROBABLE else 'threshold '}{rule_name(rule)}"
         tables += _by_class(part, task, rule, metrics, title + suffix)
         for prevalence in dict.fromkeys(e.prevalence for e in part.estimates if e.prevalence is not None and rule):
             title_of = f"{title}, at a prevalence of {prevalence:.3g}"
@@ -205,4 +236,4 @@ def _by_class(
 def _cell(found: Estimate | None) -> Cell | None:
     if found is None:
         return None
-    return Cell(found.value, found.low, found.high, found.method, found.note)
+    return Cell(found.value, found.low, found.high, found.method, why(found))
