@@ -189,7 +189,7 @@ def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:
     assert "no row is &#39;malignant&#39;" in html
     nothing = make_predictions(BINARY, ["a", "b"], [[0.5, 0.5], [0.2, 0.8]], split="test")
     html, values = report(nothing, BINARY, tmp_path)
-    assert "no row has a target: every metric is undefined" in html
+    assert "No row has a target: every metric is undefined" in html
     assert "<svg" in html
     assert '<svg class="chart"' not in html
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from medsoft.evaluation.predictions import read_predictions
+from medsoft.learn.familiar import Familiar
 from medsoft.task import Task
 from tests.bag_sets import TINY_BAGS, write_slides
 from tests.test_slides_predict import write_checkpoint
@@ -81,18 +84,20 @@ def test_the_mean_is_that_of_the_members(medsoft, runs, strangers, tmp_path):
     assert (both["abstain"].astype(int) == (scores > 1)).all()
 
 
-def test_a_slide_unlike_the_training_data_is_set_aside(medsoft, runs, slides, strangers, tmp_path):
-    from medsoft.data.bags.bag_file import open_bag
-    from tests.bag_sets import write_bag
-
-    with open_bag(files(strangers)[0]) as bag:
-        width = bag.num_features
-    far = write_bag(tmp_path / "far.h5", 40 * np.random.default_rng(0).normal(size=(9, width)).astype(np.float32))
-    words = ["--checkpoint", runs[0], "--heatmap", "false", "--out", tmp_path / "out"]
-    assert medsoft("slides", "predict", far, *files(slides), *words)[0] == 0
-    frame = predictions(tmp_path / "out")
-    assert frame.loc["far", "abstain"] == "1"
-    assert frame["abstain"].astype(int).mean() < 0.3
+def test_slides_beyond_the_runs_threshold_are_set_aside(medsoft, runs, strangers, tmp_path):
+    """The threshold is the run's, kept beside its checkpoint."""
+    strict = shutil.copytree(runs[0], tmp_path / "strict")
+    known = Familiar.read(strict / "familiar.safetensors")
+    replace(known, threshold=known.threshold / 1000).write(strict / "familiar.safetensors")
+    scores = {}
+    for name, run in {"own": runs[0], "strict": strict}.items():
+        words = ["--checkpoint", run, "--heatmap", "false", "--out", tmp_path / name]
+        assert medsoft("slides", "predict", *files(strangers), *words)[0] == 0
+        scores[name] = predictions(tmp_path / name)
+    own, told = (scores[name]["ood_score"].astype(float) for name in ("own", "strict"))
+    np.testing.assert_allclose(told, 1000 * own)
+    assert (scores["own"]["abstain"].astype(int) == (own > 1)).all()
+    assert (scores["strict"]["abstain"] == "1").all()
 
 
 def test_a_checkpoint_by_itself_has_no_score(medsoft, runs, strangers, tmp_path):
