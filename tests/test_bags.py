@@ -130,7 +130,9 @@ def test_a_clinical_table_is_joined_by_the_patient(slides, tmp_path):
     with pytest.raises(TableError, match="missing label"):
         data_of(table, clinical=str(clinical), **options)
     clinical.write_text("PATIENT,label\nP01,ill\nP01,healthy\n")
-    with pytest.raises(InputError, match="one row a patient is needed; these have more: P01"):
+    with pytest.raises(
+        InputError, match=r"one row a patient is needed; rows with a patient that was there before: \d+"
+    ):
         data_of(table, clinical=str(clinical), **options)
 
 
@@ -215,7 +217,7 @@ def test_contents_are_read_before_work_starts_unless_told_not_to(own):
     data = data_of(own, check_files=False, cache="none")
     data.load(["train", "val", "test"])
     split = next(split for split in data.loaded_splits if "slide 03 ä" in set(data.part(split).frame["id"]))
-    with pytest.raises(RunError, match=r"slide 03 ä\.h5: can no longer be read"):
+    with pytest.raises(RunError, match="a feature file can no longer be read: it "):
         list(data.split_dataloader(split))
 
 

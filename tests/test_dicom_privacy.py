@@ -1,6 +1,7 @@
 """Nothing that identifies a patient leaves the files: all that a run writes and prints is searched for it."""
 
 import csv
+import gzip
 import re
 import shutil
 from pathlib import Path
@@ -41,6 +42,7 @@ def identifying_values(files: list[Path]) -> set[str]:
 def written(folder: Path) -> dict[Path, bytes]:
     """All files; of the user's own tables without the columns of UIDs, which may hold dates and are asked for."""
     texts = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    texts = {path: gzip.decompress(text) if path.suffix == ".gz" else text for path, text in texts.items()}
     for path in (folder / name for name in USERS_OWN):
         frame = pd.read_csv(path, dtype=str)
         texts[path] = frame.drop(columns=["study_uid", "series_uid", "frame_of_reference_uid"]).to_csv().encode()
@@ -58,12 +60,11 @@ def found(values: set[str], texts: dict[Path, bytes]) -> list[tuple[str, str]]:
     return [(value, path.name) for value in values for path, text in texts.items() if occurs(value.encode(), text)]
 
 
-def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_data, medsoft, tmp_path):
-    files = sorted((shared_data / "dicom").rglob("*.dcm"))
-    secrets = identifying_values(files)
+def copy_real_files(shared_data: Path, scans: Path) -> set[str]:
+    """Three copies of each real file, so that every part of a split has some; returns what names their patients."""
+    secrets = identifying_values(sorted((shared_data / "dicom").rglob("*.dcm")))
     assert len(secrets) > 100
-    scans = tmp_path / "scans"
-    for copy in range(3):  # of each of the few pictures three, so that every part of the split has some
+    for copy in range(3):
         shutil.copytree(shared_data / "dicom", scans / str(copy))
     for path in list(scans.rglob("*.dcm")):
         dataset = pydicom.dcmread(path, force=True)
@@ -74,40 +75,59 @@ def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_da
             dataset.PatientID = secret = f"Secret-{name[0]}-{dataset.PatientID}"
             secrets.add(secret)
             dataset.save_as(path)
+    return secrets
+
+
+@pytest.mark.parametrize(
+    ("config", "recipe"), [("chest_xray", []), ("volume", ["--transforms.intensity=zscore", "--data.num_workers=0"])]
+)
+def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_data, medsoft, tmp_path, config, recipe):
+    secrets = copy_real_files(shared_data, tmp_path / "scans")
+    said: list[str] = []
+
+    def run(*words: object, code: int = 0) -> None:
+        got, *outputs = medsoft(*words, "--log-file=out/log.jsonl")
+        assert got == code, outputs
+        said.extend(outputs)
+
     Path("salt").write_text("5a" * 32)
-    said = []
-    said += medsoft("data", "index", scans, "--check-phi")[1:]
-    code, *outputs = medsoft("data", "index", scans, "--out=out/index.csv", "--salt=salt")
-    assert code == 3
-    said += outputs
+    Path("out").mkdir()
+    run("data", "index", "scans", "--check-phi")
+    run("data", "index", "scans", "--out=out/index.csv", "--salt=salt", code=3)
     with Path("out/index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["slices"] == "1" and row["modality"] != "SEG"]
+    rows = [row for row in rows if config == "chest_xray" or row["kind"] == "volume"]
+    assert len(rows) > 12
     rows = [row | {"label": ("no", "yes")[i % 2], "patient": row["patient"] or row["id"]} for i, row in enumerate(rows)]
+    whole = (shared_data / "dicom/pydicom_wheel/MR_small.dcm").read_bytes()
+    Path("broken.dcm").write_bytes(whole[:3000])
+    rows.append(rows[0] | {"id": "broken", "path": str(Path("broken.dcm").resolve())})
     with Path("out/labelled.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    Path("broken.dcm").write_bytes(files[8].read_bytes()[:3000])
-    with Path("out/labelled.csv").open("a", newline="") as file:
-        csv.DictWriter(file, list(rows[0])).writerow(
-            rows[0] | {"id": "broken", "path": str(Path("broken.dcm").resolve())}
-        )
-    words = ["--data.table=out/labelled.csv", "--data.id=id", "--data.patient=patient", "--data.exam=exam"]
-    words += ["--data.positive=yes", "--config=chest_xray", *TINY, "--trainer.max_epochs=1"]
-    code, *outputs = medsoft("fit", *words, "--out=out/refused")
-    assert code == 2
-    said += outputs
-    code, *outputs = medsoft("fit", *words, "--data.on_error=skip", "--out=out/run")
-    assert code == 3, outputs
-    said += outputs
-    code, *outputs = medsoft(
-        "predict", "--ckpt_path=out/run", "--data.table=out/labelled.csv", "--data.on_error=skip", "--out=out/again"
-    )
-    assert code == 3, outputs
-    said += outputs
-    assert found(secrets, written(Path("out"))) == []
-    assert found(secrets, {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}) == []
-    assert not [i for i, text in enumerate(said) if "scans/" in text or "broken.dcm" in text], (
+    named = ["id=id", "patient=patient", "exam=exam", "positive=yes"]
+    table = ["--data.table=out/labelled.csv", *(f"--data.{word}" for word in named)]
+    kind = "image" if config == "chest_xray" else "volume"
+    run("data", "check", "out/labelled.csv", f"--kind={kind}", *(f"--{word}" for word in named), code=2)
+    tiny = [word for word in (*TINY, *recipe) if "pictures" not in word]
+    fit = ["fit", f"--config={config}", *table, *tiny, "--trainer.max_epochs=1"]
+    run(*fit, "--out=out/refused", code=2)
+    run(*fit, "--data.on_error=skip", "--out=out/run", code=3)
+    maps = ["--maps=2"] if config == "volume" else []
+    run("predict", "--ckpt_path=out/run", *table[:1], "--data.on_error=skip", *maps, "--out=out/again", code=3)
+    run("evaluate", "out/run/predictions.csv", "--out=out/evaluation", "--by=row,exam")
+    run("export", "out/run", "--out=out/bundle")
+    for expected in ("run/report.html", "run/errors.csv", "run/checkpoints/best.ckpt", "again/predictions.csv"):
+        assert (tmp_path / "out" / expected).is_file()
+    assert bool(list((tmp_path / "out/again").rglob("*.nii.gz"))) == (config == "volume")
+    assert Path("out/log.jsonl").read_text().count('"event": "end"') == 8
+    everything = written(Path("out"))
+    everything |= {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}
+    assert found(secrets, everything) == []
+    places = {str(tmp_path / "scans"), "broken.dcm"}
+    tables = {"errors.csv", *USERS_OWN}
+    assert found(places, {path: text for path, text in everything.items() if path.name not in tables}) == [], (
         "paths are in tables alone"
     )
 

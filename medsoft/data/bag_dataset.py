@@ -81,7 +81,7 @@ class BagPieces:
                         places = coords_n2_um if self.with_places else None
                         yield torch.from_numpy(features_nF), None if places is None else torch.from_numpy(places)
             except BagError as error:
-                raise RunError(f"{path}: can no longer be read: {error}") from error
+                raise RunError(f"a feature file can no longer be read: it {error}") from error
 
 
 class BagDataset(Dataset[dict[str, Any]]):
@@ -155,7 +155,7 @@ def _read(path: str) -> Arrays:
         with open_bag(Path(path)) as bag:
             return read_good(bag)
     except BagError as error:
-        raise RunError(f"{path}: can no longer be read: {error}") from error
+        raise RunError(f"a feature file can no longer be read: it {error}") from error
 
 
 def collate_bags(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class BagFiles:
         there: dict[str, int] = {}
         for row, path in zip(frame["row"], frame["path"], strict=True):
             if Path(path).is_file() and there.setdefault(path, row) != row:
-                message = f"{path}: the same file as row {there[path]}"
+                message = f"the same file as row {there[path]}"
                 problems.append(Problem("duplicate", (row,), message, "keep one row of each slide"))
         problems += self._unusable(there)
         rows = {path: row for path, row in there.items() if path in self.summaries}
@@ -103,12 +103,15 @@ class BagFiles:
 
     def _missing(self, frame: pd.DataFrame) -> list[Problem]:
         problems = []
-        advice = "encode these slides first (medsoft slides encode), or correct data.features (data.root)"
+        advice = (
+            f"files are looked for in {self.folder}: encode these slides first (medsoft slides encode), or correct "
+            "data.features (data.root)"
+        )
         for row, path in zip(frame["row"], frame["path"], strict=True):
             if not path:
                 problems.append(Problem("empty path", (row,), "the path is empty", "fill it in or delete the row"))
             elif not Path(path).is_file():
-                problems.append(Problem("missing features", (row,), path, advice))
+                problems.append(Problem("missing features", (row,), "no such feature file", advice))
         return problems
 
     def _unusable(self, rows: dict[str, int]) -> list[Problem]:
@@ -122,9 +125,7 @@ class BagFiles:
                     self.summaries[path] = summary
                 else:
                     reasons[path] = summary
-        return [
-            Problem("unusable features", (rows[path],), f"{path}: {reason}", advice) for path, reason in reasons.items()
-        ]
+        return [Problem("unusable features", (rows[path],), reason, advice) for path, reason in reasons.items()]
 
     def _same_slides(self, rows: dict[str, int], target_of: dict[int, tuple[Any, ...]]) -> list[Problem]:
         problems = []
@@ -133,11 +134,10 @@ class BagFiles:
             facts = self.summaries[path].facts
             earlier = first.setdefault(facts.quick_hash, row) if facts else row
             if target_of[earlier] != target_of[row]:
-                message = f"the same slide under two labels: {path}"
-                advice = "find out which label is right"
+                message, advice = "the same slide under two labels", "find out which label is right"
                 problems.append(Problem("contradiction", (earlier, row), message, advice, skippable=False))
             elif earlier != row:
-                message = f"{path}: the same slide as row {earlier}"
+                message = f"the same slide as row {earlier}"
                 problems.append(Problem("duplicate", (row,), message, "keep one row of each slide"))
         return problems
 
@@ -216,9 +216,9 @@ def _patients(frame: pd.DataFrame, target_of: dict[int, tuple[Any, ...]]) -> lis
     for row in rows_of.pop("", []):
         advice = "fill it in, or delete the row (data.group patient makes one bag a patient)"
         problems.append(Problem("missing patient", (row,), "the patient is empty", advice))
-    for patient, rows in rows_of.items():
+    for rows in rows_of.values():
         if len({target_of[row] for row in rows}) > 1:
             advice = "with data.group patient all slides of a patient bear the patient's label"
-            message = f"patient {patient!r} has slides of different labels"
+            message = "a patient with slides of different labels"
             problems.append(Problem("contradiction", tuple(rows), message, advice, skippable=False))
     return problems

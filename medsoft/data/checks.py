@@ -88,7 +88,7 @@ def check_patients(patients: Iterable[str], splits: Sequence[str]) -> list[Probl
             advice = "fill it in or delete the row: two rows without a patient may show the same one"
             problems += [Problem("missing patient", (row,), "the patient is empty", advice) for row in where]
         elif len(parts := sorted({splits[row - 1] for row in where})) > 1:
-            message = f"patient {patient!r} is in {' and '.join(repr(part) for part in parts)}"
+            message = f"a patient is in {' and '.join(repr(part) for part in parts)}"
             advice = "keep each patient in one split, or delete the split column to have the rows split by patient"
             problems.append(Problem("patient in two splits", tuple(where), message, advice, False))
     return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from medsoft.data.source import load_source, require_columns, text
@@ -32,9 +33,10 @@ def join_clinical(slides: pd.DataFrame, clinical: str | Path, patient: str | Non
     if patient not in slides:  # said, with the nearest name, where the slide table is read
         return slides
     keys = text(patients[patient])
-    if twice := sorted(set(keys[keys.duplicated() & (keys != "")])):
-        some = ", ".join(twice[:10]) + (", ..." if len(twice) > 10 else "")
-        raise InputError(f"{clinical}: one row a patient is needed; these have more: {some}")
+    again = np.flatnonzero(keys.duplicated() & (keys != "")) + 1
+    if len(again):
+        rows = ", ".join(map(str, again[:10])) + (", ..." if len(again) > 10 else "")
+        raise InputError(f"{clinical}: one row a patient is needed; rows with a patient that was there before: {rows}")
     new = patients[[column for column in patients.columns if column not in slides.columns]].set_index(keys)
     own = text(slides[patient])
     return slides.join(new[new.index != ""].reindex(own).set_axis(slides.index))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from medsoft.data.decode import ReadError
@@ -19,6 +16,7 @@ from medsoft.data.dicom.index import index_table
 from medsoft.data.dicom.pseudonyms import default_salt, load_salt
 from medsoft.data.dicom.series import dicom_files, read_instances
 from medsoft.data.problems import write_errors
+from medsoft.data.progress import progress_bar
 from medsoft.errors import InputError
 from medsoft.files import replacing
 
@@ -52,7 +50,7 @@ def index(
     files = _files(place, folder)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if check_phi:
-        with _bar("looking", len(files)) as step:
+        with progress_bar("looking", len(files)) as step:
             carried = look_for_identifying(files, step)
         _print_carried(carried, console)
     return _write(place, files, Path(out), salt, console) if out else 0
@@ -74,7 +72,7 @@ def _write(place: Path, files: list[Path], out: Path, salt_file: str | None, con
     salt, said = load_salt(Path(salt_file) if salt_file else default_salt())
     if said:
         console.print(f"Note: {said}.")
-    with _bar("reading headers", len(files)) as step:
+    with progress_bar("reading headers", len(files)) as step:
         instances, failed, others = read_instances(files, step)
     table, problems = index_table(place, instances, failed, salt)
     with replacing(out) as temporary:
@@ -119,11 +117,3 @@ def _print_carried(carried: Carried, console: Console) -> None:
         console.print(f"{carried.may_hold_text} files may have text burnt into the picture: look at them.")
     if carried.failed:
         console.print(f"{carried.failed} files cannot be read.")
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from medsoft.data.checks import NO_FILE
-from medsoft.data.labels import Uncertain
+from medsoft.data.labels import Uncertain, words
 from medsoft.data.problems import Problem, TableError
+from medsoft.data.progress import progress_bar
 from medsoft.data.read import MAX_PIXELS, check_images
 from medsoft.data.source import load_source
 from medsoft.data.split import complete_splits, split_folds
 from medsoft.data.table import SampleTable, read_table
+from medsoft.data.volumes.check import check_volumes, volumes_notes, volumes_table
+from medsoft.data.volumes.files import Kind, volume_files
+from medsoft.data.volumes.volume import MAX_VOXELS, Time
 from medsoft.errors import InputError
 from medsoft.files import replacing
 
@@ -40,13 +44,21 @@ def check(
     uncertain: Uncertain | dict[str, Uncertain] | None = None,
     decode: bool = True,
     max_pixels: int = MAX_PIXELS,
+    max_voxels: int = MAX_VOXELS,
+    kind: Kind = "auto",
+    dynamic: bool = False,
+    missing: Literal["error", "zeros"] = "error",
+    laterality: str | None = None,
+    box: str | list[str] | None = None,
+    mask: str | None = None,
+    mask_values: list[int] | None = None,
 ) -> None:
     """Count what a sample table holds, and report all its problems.
 
     Args:
         table: CSV, Parquet or MedMNIST-style .npz with one row a sample.
         root: Folder that relative paths start from; the table's own folder if not given.
-        path: Column with the picture files.
+        path: Column with the picture files, or with volumes; of these several with commas between are channels.
         label: Label column, or several with commas between for a multilabel task.
         task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: Label values that make the positive class of a binary task, such as 2,3,4.
@@ -58,25 +70,50 @@ def check(
         split: Column with train, val and test; used where the table has it.
         rename_splits: What other names in the split column mean, such as {"validation": "val"}.
         uncertain: What a label of -1 counts as in a multilabel task, for all labels or by label.
-        decode: Open and decode every picture too.
+        decode: Open and decode every picture or volume too.
         max_pixels: Pictures with more pixels than this are a problem (decompression bombs).
+        max_voxels: Volumes with more voxels than this are a problem.
+        kind: image or volume; auto finds out from the files, or from a column kind as medsoft data index writes it.
+        dynamic: Whether volumes have several time points (fit: --transforms.dynamic).
+        missing: error or zeros: what an empty path of a volume beside another is.
+        laterality: Column with left or right, for volumes.
+        box: Six columns x0,y0,z0,x1,y1,z1 with a box in voxels, for volumes.
+        mask: Column with masks on the grids of the volumes.
+        mask_values: Numbers in the masks that count; all above 0 if not given.
 
     Raises:
         TableError: there are problems.
         InputError: the table cannot be read.
     """
+    source = load_source(table)
+    files = volume_files(table, source, kind, root, path, missing, laterality, words(box), mask)
+    if files is None and (dynamic or mask_values):
+        raise InputError("dynamic and mask_values are for volumes: leave them out, or say --kind volume")
     samples = read_table(
-        table, root=root, path=path, label=label, task=task, positive=positive, classes=classes, patient=patient,
-        site=site, exam=exam, id=id, split=split, rename_splits=rename_splits, uncertain=uncertain, on_error="keep",
+        table, source=source, files=files, root=root, path=files.columns[0] if files else path, label=label, task=task,
+        positive=positive, classes=classes, patient=patient, site=site, exam=exam, id=id, split=split,
+        rename_splits=rename_splits, uncertain=uncertain, on_error="keep",
     )  # fmt: skip
     console = Console(highlight=False, markup=False)
     _print_counts(samples, console)
     for note in samples.notes:
         console.print(f"Note: {note}", soft_wrap=True)
-    problems = [*samples.problems, *(_unreadable(samples, max_pixels) if decode else [])]
+    problems = [*samples.problems]
+    if decode and files:
+        time: Time = "phases" if dynamic else "refuse"
+        rows = samples.frame["row"].tolist()
+        with progress_bar("reading", len(rows)) as step:
+            found, facts = check_volumes(files, rows, time, mask_values, max_voxels, step)
+        problems += found
+        console.print(volumes_table(facts))
+        for note in volumes_notes(facts):
+            console.print(f"Note: {note}", soft_wrap=True)
+    elif decode:
+        problems += _unreadable(samples, max_pixels)
     if problems:
         raise TableError(table, problems)
-    console.print("No problems found" + ("." if decode else "; the pictures were not opened."))
+    unopened = f"; the {'volumes' if files else 'pictures'} were not opened."
+    console.print("No problems found" + ("." if decode else unopened))
 
 
 def split(
@@ -92,6 +129,10 @@ def split(
     exam: str | None = None,
     id: str | None = None,
     uncertain: Uncertain | dict[str, Uncertain] | None = None,
+    kind: Kind = "auto",
+    laterality: str | None = None,
+    box: str | list[str] | None = None,
+    mask: str | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.2,
     folds: int | None = None,
@@ -104,7 +145,7 @@ def split(
         table: CSV, Parquet or MedMNIST-style .npz with one row a sample.
         out: The table to write, .csv or .parquet.
         root: Folder that relative paths start from; the table's own folder if not given.
-        path: Column with the picture files.
+        path: Column with the picture files, or with volumes.
         label: Label column, or several with commas between for a multilabel task.
         task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
         positive: Label values that make the positive class of a binary task, such as 2,3,4.
@@ -113,6 +154,10 @@ def split(
         exam: Column that groups pictures read together; they stay in one part.
         id: Column with a unique name for each sample; made from the file's name if not given.
         uncertain: What a label of -1 counts as in a multilabel task, for all labels or by label.
+        kind: image or volume; auto finds out from the files, or from a column kind as medsoft data index writes it.
+        laterality: Column with left or right, which tells two rows of one volume apart.
+        box: Six columns x0,y0,z0,x1,y1,z1, which do too.
+        mask: Column with masks of volumes, which do too.
         val_fraction: Share of the rows for validation.
         test_fraction: Share of the rows for the test; may be 0.
         folds: Number of folds for cross-validation instead; rows whose split is test belong to none.
@@ -132,9 +177,10 @@ def split(
     column = "fold" if folds else "split"
     if column in source:
         raise InputError(f"{table}: has a column {column!r} already; delete or rename it first")
+    files = volume_files(table, source, kind, root, path, "zeros", laterality, words(box), mask)
     samples = read_table(
-        table, root=root, path=path, label=label, task=task, positive=positive, classes=classes, patient=patient,
-        exam=exam, id=id, uncertain=uncertain,
+        table, source=source, files=files, root=root, path=files.columns[0] if files else path, label=label, task=task,
+        positive=positive, classes=classes, patient=patient, exam=exam, id=id, uncertain=uncertain,
     )  # fmt: skip
     if folds:
         values = pd.array([pd.NA] * len(samples), dtype="Int64")
@@ -219,10 +265,8 @@ def _unreadable(samples: SampleTable, max_pixels: int) -> list[Problem]:
     """Decode every picture that is there, with a bar on the terminal."""
     no_file = {row for problem in samples.problems if problem.kind in NO_FILE for row in problem.rows}
     frame = samples.frame[~samples.frame["row"].isin(no_file)]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("decoding", total=len(frame))
-        failures = check_images(frame["path"], max_pixels=max_pixels, progress=lambda: progress.advance(bar))
+    with progress_bar("decoding", len(frame)) as step:
+        failures = check_images(frame["path"], max_pixels=max_pixels, progress=step)
     reasons = dict(zip(failures["path"], failures["reason"], strict=True))
     advice = "export these pictures again or delete the rows"
     return [

@@ -72,7 +72,7 @@ def _twice(paths: pd.Series) -> list[Problem]:
     problems = []
     for row, path in enumerate(paths, start=1):
         if path and first.setdefault(path, row) != row:
-            message = f"{path}: the same file as row {first[path]}"
+            message = f"the same file as row {first[path]}"
             problems.append(Problem("duplicate", (row,), message, "keep one row of each slide", False))
     return problems
 

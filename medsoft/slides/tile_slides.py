@@ -162,8 +162,8 @@ def existing_tiling(source: SlideSource, folder: SlidesFolder, settings: TileSet
         return None  # not there yet, or damaged
     content = _content(source)
     if found.quick_hash != content:
-        if owner := _other_owner(source, folder.rows()):
-            raise SlideError(_taken(source, folder, owner))
+        if _other_owner(source, folder.rows()):
+            raise SlideError(_taken(source, folder))
         return None
     stated_before = found.mpp_origin in ("option", "table")
     if (source.mpp is not None or stated_before) and source.mpp != found.mpp:
@@ -180,12 +180,12 @@ def check_names(sources: Sequence[SlideSource], folder: SlidesFolder) -> None:
     rows = folder.rows()
     problems = []
     for source in sources:
-        if owner := _other_owner(source, rows):
+        if _other_owner(source, rows):
             try:
                 same = read_tiling(folder.tiles(source.id)).quick_hash == _content(source)
             except SlideError:
                 continue  # nothing is there to be mixed up, or the slide fails for a reason of its own
-            problems += [] if same else [_taken(source, folder, owner)]
+            problems += [] if same else [_taken(source, folder)]
     if problems:
         raise InputError("\n".join(problems))
 
@@ -203,9 +203,9 @@ def _other_owner(source: SlideSource, rows: Mapping[str, Mapping[str, str]]) -> 
     return path if path != str(source.path) else None
 
 
-def _taken(source: SlideSource, folder: SlidesFolder, owner: str) -> str:
+def _taken(source: SlideSource, folder: SlidesFolder) -> str:
     return (
-        f"{source.path}: its name {source.id!r} is that of another slide in {folder.path}, {owner}: "
+        f"the name {source.id!r} is that of another slide in {folder.path} (its slides.csv says of which): "
         "take another --out, or name the slides in a table with a column for --id"
     )
 
@@ -237,5 +237,7 @@ def tiled(tiling: Tiling, since: float) -> Outcome:
 def failed(stage: str, error: Exception, since: float) -> Outcome:
     """What is to be said of a slide that failed; an error that was not foreseen is named with its type."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:  # its text names the file
+        text = error.strerror
     reason = error.reason if isinstance(error, SlideError) else f"{type(error).__name__}: {text}"
     return Outcome("failed", stage=stage, reason=reason, seconds=time.perf_counter() - since)

@@ -20,6 +20,7 @@ from medsoft.data.read import locate
 from medsoft.data.sampling import SampleKey, for_torch, sample_seed
 from medsoft.data.volumes.files import VolumeRow
 from medsoft.data.volumes.geometry import located
+from medsoft.data.volumes.mask import read_mask
 from medsoft.data.volumes.read import Time, Volume, locate_series, read_volume
 from medsoft.data.volumes.transforms import Prepared, VolumeTransforms
 from medsoft.errors import RunError
@@ -59,26 +60,40 @@ class VolumeReader(Transform):
         """
         return read_volume(path, time=self.time, max_voxels=self.max_voxels)
 
+    def mask(self, row: VolumeRow, first: Volume) -> np.ndarray | None:
+        """A row's mask, (X, Y, Z) bool on the voxels of its first volume; None where none is asked for.
+
+        Raises:
+            ReadError: see ``read_mask``.
+        """
+        if not row.mask:
+            return None
+        return read_mask(row.mask, first, self.transforms.mask_values, max_voxels=self.max_voxels)
+
     def prepared(self, row: VolumeRow) -> Prepared:
         """What the model is shown of a row.
 
         Raises:
-            ReadError: a volume cannot be read.
+            ReadError: a volume or the mask cannot be read.
             ValueError: it cannot be prepared, or has other channels than those of the first rows.
         """
         volumes: list[Any] = []
         modalities = []
+        first = None
         for path, channels in zip(row.paths, self.channels, strict=True):
             if not path:
                 volumes.append(channels)
                 modalities.append("")
                 continue
             volume = self.read(path)
+            first = first or volume
             if len(volume.array) != channels:
                 raise ValueError(f"has {len(volume.array)} channels or phases, where the first sample has {channels}")
             volumes.append(located(volume.array, volume.affine))
             modalities.append(volume.modality or "")
-        return self.transforms.prepare(volumes, modalities, row.box, row.side)
+        inside = self.mask(row, first) if first else None
+        mask = None if first is None or inside is None else located(inside[np.newaxis], first.affine)
+        return self.transforms.prepare(volumes, modalities, row.box, row.side, mask)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Tensor]:
         """For MONAI's PersistentDataset: a row as plain values to tensors."""
@@ -116,7 +131,7 @@ def _hash_of_key(item: dict[str, Any]) -> bytes:
 def _stamp(row: VolumeRow) -> dict[str, Any]:
     """Which bytes a row stands for, without reading them."""
     files = []
-    for path in filter(None, row.paths):
+    for path in filter(None, (*row.paths, row.mask)):
         place = Path(locate_series(locate(path)[0])[0])
         inside = sorted(place.rglob("*")) if place.is_dir() else [place]
         stats = [file.stat() for file in inside if file.is_file()]

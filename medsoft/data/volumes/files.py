@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,16 @@ import numpy as np
 import pandas as pd
 
 from medsoft.data.problems import Problem
-from medsoft.data.read import locate
+from medsoft.data.read import locate, npz_shapes
 from medsoft.data.source import require_columns, text
-from medsoft.data.volumes.geometry import Box, Side
-from medsoft.data.volumes.read import locate_series
+from medsoft.data.volumes.read import NIFTI, NRRD, locate_series
+from medsoft.data.volumes.volume import Box, Side
 from medsoft.errors import InputError
 
 SIDES: dict[str, Side] = {"left": "left", "l": "left", "right": "right", "r": "right"}
 BOX_COLUMNS = 6
+Kind = Literal["auto", "image", "volume"]
+"""What the rows of a table are."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class VolumeRow:
         paths: absolute, one a path column; "" for a missing one.
         box: see ``geometry.Box``; None for none.
         side: of the patient, "" where it is not asked for.
+        mask: absolute path of the mask, "" for none.
     """
 
     paths: tuple[str, ...]
     box: Box | None
     side: Side
+    mask: str = ""
 
 
 def path_columns(source: pd.DataFrame, path: str | Sequence[str]) -> list[str]:
@@ -54,6 +59,77 @@ def path_columns(source: pd.DataFrame, path: str | Sequence[str]) -> list[str]:
     return [path]
 
 
+def holds_volumes(source: pd.DataFrame, columns: Sequence[str], base: Path) -> bool:
+    """Whether a table is of volumes.
+
+    It is where a column ``kind`` says so (as ``medsoft data index`` writes it), or a path is a folder, a series of
+    one, NIfTI, NRRD, or an array of ``.npz`` that holds volumes. A DICOM file alone may be either, and counts as none.
+
+    Args:
+        source: the table.
+        columns: that name the files.
+        base: folder that relative paths start from.
+    """
+    if "kind" in source and set(kinds := text(source["kind"])) <= {"volume", "image"}:
+        return bool((kinds == "volume").any())
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for value in (value for column in columns if column in source for value in text(source[column]) if value):
+        path = os.path.normpath(base / value)
+        file, key, _ = locate(path)
+        if key and Path(file).is_file():
+            if file not in shapes:
+                shapes[file] = _shapes(file)
+            shape = shapes[file].get(key, ())
+            if len(shape) == 4 and shape[3] not in (1, 3):  # (N, X, Y, Z); pictures in colour are (N, H, W, 3)
+                return True
+        elif path.lower().endswith((*NIFTI, *NRRD)) or Path(locate_series(path)[0]).is_dir():
+            return True
+    return False
+
+
+def volume_files(
+    table: str,
+    source: pd.DataFrame,
+    kind: Kind,
+    root: str | None,
+    path: str,
+    missing: Literal["error", "zeros"],
+    laterality: str | None,
+    box: Sequence[str],
+    mask: str | None,
+) -> VolumeFiles | None:
+    """The files of a table of volumes; None of a table of images.
+
+    Args:
+        table: for messages, and the folder of its files where there is no ``root``.
+        source: the table as loaded.
+        kind: auto asks ``holds_volumes``.
+        root: folder that relative paths start from.
+        path: as for ``path_columns``.
+        missing: as for ``VolumeFiles``.
+        laterality: as for ``VolumeFiles``.
+        box: as for ``VolumeFiles``, empty for none.
+        mask: as for ``VolumeFiles``.
+
+    Raises:
+        InputError: as ``VolumeFiles``, or options for volumes where there are none.
+    """
+    base = Path(os.path.abspath(root or Path(table).parent))  # noqa: PTH100 (as read_table does)
+    columns = path_columns(source, path)
+    if kind == "volume" or (kind == "auto" and holds_volumes(source, columns, base)):
+        return VolumeFiles(table, source, base, columns, missing, laterality, box or None, mask)
+    if laterality or box or mask:
+        raise InputError("laterality, box and mask are for volumes: leave them out, or say --kind volume")
+    return None
+
+
+def _shapes(file: str) -> dict[str, tuple[int, ...]]:
+    try:
+        return npz_shapes(file)
+    except (OSError, ValueError, zipfile.BadZipFile):  # said where it is read
+        return {}
+
+
 class VolumeFiles:
     """Finds and checks the files of a table of volumes (a ``medsoft.data.table.SampleFiles``).
 
@@ -65,6 +141,7 @@ class VolumeFiles:
         missing: error or zeros: what an empty path means where another is given.
         laterality: column with left or right (or L, R), or None.
         box: six columns x0, y0, z0, x1, y1, z1, or None.
+        mask: column with masks, or None.
 
     Raises:
         InputError: a column does not exist, or there are not six of the box.
@@ -79,14 +156,19 @@ class VolumeFiles:
         missing: Literal["error", "zeros"],
         laterality: str | None,
         box: Sequence[str] | None,
+        mask: str | None = None,
     ) -> None:
         if box is not None and len(box) != BOX_COLUMNS:
-            raise InputError(f"data.box names {len(box)} columns; give six: x0, y0, z0, x1, y1, z1 in voxels")
-        wanted = {"path": list(columns), "laterality": [laterality] if laterality else [], "box": list(box or [])}
+            raise InputError(
+                f"box names {len(box)} columns (fit: --data.box); give six: x0, y0, z0, x1, y1, z1 in voxels"
+            )
+        one = {"laterality": laterality, "mask": mask}
+        wanted = {"path": list(columns), "box": list(box or [])} | {k: [v] for k, v in one.items() if v}
         require_columns(table, source.columns, wanted)
-        self.missing = missing
+        self.columns, self.missing = tuple(columns), missing
         self._base = base
         self._paths = {column: text(source[column]).map(self._absolute).tolist() for column in columns}
+        self._masks = text(source[mask]).map(self._absolute).tolist() if mask else None
         self._sides = text(source[laterality]).str.lower().tolist() if laterality else None
         self._box = source[list(box)].apply(text).to_numpy() if box else None
 
@@ -101,21 +183,23 @@ class VolumeFiles:
         """What is read for a row of the source, counted from 1, once ``check`` found nothing wrong with it."""
         paths = tuple(paths[row - 1] for paths in self._paths.values())
         side = SIDES.get(self._sides[row - 1], "") if self._sides else ""
-        return VolumeRow(paths, self._box_of(row), side)
+        return VolumeRow(paths, self._box_of(row), side, self._masks[row - 1] if self._masks else "")
 
     def check(self, frame: pd.DataFrame) -> list[Problem]:
-        """Files that are not there, sides and boxes that are none, and rows that are there twice."""
+        """Files that are not there, sides, boxes and masks that are none, and rows that are there twice."""
         problems = []
         first_with: dict[tuple[str, ...], int] = {}
         for row in frame["row"]:
             problems += self._check_paths(row)
             problems += self._check_place(row)
+            problems += self._check_mask(row)
             side = self._sides[row - 1] if self._sides else ""
             place = "" if self._box is None else " ".join(self._box[row - 1])
-            key = (*(paths[row - 1] for paths in self._paths.values()), side, place)
+            mask = self._masks[row - 1] if self._masks else ""
+            key = (*(paths[row - 1] for paths in self._paths.values()), side, place, mask)
             first = first_with.setdefault(key, row)
             if first != row and any(key):
-                advice = "keep one row of each, or tell them apart with data.laterality or data.box"
+                advice = "keep one row of each, or tell them apart with laterality, box or mask (fit: --data.mask)"
                 problems.append(Problem("duplicate", (row,), f"the same volume as row {first}", advice))
         return problems
 
@@ -151,6 +235,21 @@ class VolumeFiles:
             advice = "give six whole numbers in voxels, x0, y0, z0, x1, y1, z1, each end beyond its start"
             problems.append(Problem("no box", (row,), repr(values), advice))
         return problems
+
+    def _check_mask(self, row: int) -> list[Problem]:
+        if self._masks is None:
+            return []
+        mask = self._masks[row - 1]
+        if not mask:
+            advice = "fill it in, delete the row, or leave out the option mask"
+            return [Problem("missing mask", (row,), "the mask is empty", advice)]
+        if not Path(locate(mask)[0]).exists():
+            advice = f"paths start from {self._base}: correct them, or the option root (fit: --data.root)"
+            return [Problem("missing file", (row,), "mask: no such file", advice)]
+        if mask in (paths[row - 1] for paths in self._paths.values()):
+            advice = "name the column with the segmentations with the option mask (fit: --data.mask)"
+            return [Problem("no mask", (row,), "the mask is the volume itself", advice)]
+        return []
 
     def _box_of(self, row: int) -> Box | None:
         if self._box is None:

@@ -8,19 +8,16 @@ that it came from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Flip, Orientation, Resize, Spacing, SpatialCrop, SpatialResample
+from monai.transforms.utils import generate_spatial_bounding_box
 from scipy.ndimage import gaussian_filter
 
-Box = tuple[int, int, int, int, int, int]
-"""x0, y0, z0, x1, y1, z1 in voxels of the volume as read; the ends are not part of it."""
-
-Side = Literal["left", "right", ""]
+from medsoft.data.volumes.volume import Box, Side, check_box
 
 
 def located(array_CXYZ: np.ndarray, affine: np.ndarray) -> MetaTensor:
@@ -59,11 +56,8 @@ def crop_box(volume: MetaTensor, box: Box, margin_mm: float) -> MetaTensor:
     Raises:
         ValueError: the box is empty, or lies outside of the volume.
     """
+    check_box(box, tuple(volume.shape[1:]))
     start, end = np.array(box[:3]), np.array(box[3:])
-    if (end <= start).any():
-        raise ValueError(f"the box {box} is empty: each end must lie beyond its start")
-    if (start >= volume.shape[1:]).any() or (end <= 0).any():
-        raise ValueError(f"the box {box} lies outside of the volume's {_size(volume)} voxels")
     margin = np.round(margin_mm / spacing_of(volume)).astype(int)
     return _cut(volume, start - margin, end + margin)
 
@@ -85,10 +79,24 @@ def crop_foreground(volume: MetaTensor, above: float | None, margin_mm: float) -
     inside = values > threshold
     if not inside.any():
         raise ValueError(f"no foreground: no voxel is above {threshold:g}")
-    ranges = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    margin = np.round(margin_mm / spacing_of(volume)).astype(int)
-    start, end = (np.array([found[at] for found in ranges]) for at in (0, -1))
-    return _cut(volume, start - margin, end + 1 + margin)
+    return _cut_to(volume, inside, margin_mm)
+
+
+def crop_mask(volume: MetaTensor, mask: MetaTensor, margin_mm: float) -> MetaTensor:
+    """Cut off what lies outside of a mask's box and a margin around it, as far as the volume goes.
+
+    Args:
+        volume: (C, X, Y, Z).
+        mask: (1, X, Y, Z) on the same voxels; what is above 0 counts.
+        margin_mm: that stays around it.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    inside = np.asarray(mask[0]) > 0
+    if not inside.any():
+        raise ValueError("the mask is empty on this side: check the mask, and the column with the side")
+    return _cut_to(volume, inside, margin_mm)
 
 
 def otsu(values: np.ndarray) -> float:
@@ -182,5 +190,8 @@ def _cut(volume: MetaTensor, start: np.ndarray, end: np.ndarray) -> MetaTensor:
     return out
 
 
-def _size(volume: MetaTensor) -> str:
-    return " x ".join(map(str, volume.shape[1:]))
+def _cut_to(volume: MetaTensor, inside_XYZ: np.ndarray, margin_mm: float) -> MetaTensor:
+    """The box of what is inside, and a margin."""
+    start, end = generate_spatial_bounding_box(inside_XYZ[np.newaxis])
+    margin = np.round(margin_mm / spacing_of(volume)).astype(int)
+    return _cut(volume, np.array(start) - margin, np.array(end) + margin)

@@ -16,6 +16,7 @@ import torch
 
 from medsoft.data.covariates import covariate_names
 from medsoft.data.decode import ReadError
+from medsoft.data.labels import Uncertain
 from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source
 from medsoft.data.table import SampleTable, read_table, stem_of
@@ -44,6 +45,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         missing: an empty path beside another is an error, or its channels are zeros.
         laterality: column with left or right, for transforms.half and transforms.sides mirror.
         box: six columns with x0, y0, z0, x1, y1, z1 in voxels of the volume as read, for transforms.crop box.
+        mask: column with masks (segmentations) on the grid of the first volume, for transforms.crop mask.
         covariates: numeric columns, such as age, that join the image at the head; empty ones stand at the mean.
         label: column with the label, or several, separated by commas, for multilabel.
         task: binary, multiclass, multilabel, ordinal or regression; needed where labels are numbers.
@@ -67,6 +69,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         on_error: error refuses to start with unreadable files or bad rows; skip lists them in errors.csv and goes on.
         check_files: read every volume before work starts where they are not cached anyway.
         max_voxels: larger volumes are refused.
+        uncertain: what a label of -1 (CheXpert's uncertain) counts as in a multilabel task, for all labels or by
+            label, such as {Edema: one}; an error if not given.
         stage: what the table is for; set by the verb. Only fit makes a split, only predict takes rows without labels.
         seed: of split, order and augmentation; seed_everything if not given.
     """
@@ -82,6 +86,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         missing: Literal["error", "zeros"] = "error",
         laterality: str | None = None,
         box: list[str] | None = None,
+        mask: str | None = None,
         covariates: str | list[str] | None = None,
         label: str | list[str] = "label",
         task: TaskKind | None = None,
@@ -105,6 +110,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         on_error: Literal["error", "skip"] = "error",
         check_files: bool = True,
         max_voxels: int = MAX_VOXELS,
+        uncertain: Uncertain | dict[str, Uncertain] | None = None,
         stage: Stage = "fit",
         seed: int = 0,
     ) -> None:
@@ -113,14 +119,14 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         check_range("data.max_voxels", max_voxels, 1)
         if cache == "disk" and cache_dir is None:
             raise InputError("data.cache disk: name a folder for the prepared volumes with data.cache_dir")
-        _check_together(transforms, missing, laterality, box)
+        _check_together(transforms, missing, laterality, box, mask)
         self.transforms = transforms
         self.cache, self.cache_gib, self.cache_dir = cache, cache_gib, cache_dir
         self.on_error, self.check_files, self.max_voxels = on_error, check_files, max_voxels
         source = load_source(table)
         columns = path_columns(source, path)
         base = Path(os.path.abspath(root or Path(table).parent))  # noqa: PTH100 (as read_table does)
-        self.files = VolumeFiles(table, source, base, columns, missing, laterality, box)
+        self.files = VolumeFiles(table, source, base, columns, missing, laterality, box, mask)
         samples = read_table(
             table,
             source=source,
@@ -137,6 +143,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
             id=id,
             split=split,
             rename_splits=rename_splits,
+            uncertain=uncertain,
             require_labels=stage != "predict",
             on_error=on_error,
         )
@@ -275,12 +282,16 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         return part.select(np.array([index not in reasons for index in range(len(part))]))
 
 
-def _check_together(transforms: VolumeTransforms, missing: str, laterality: str | None, box: list[str] | None) -> None:
+def _check_together(
+    transforms: VolumeTransforms, missing: str, laterality: str | None, box: list[str] | None, mask: str | None
+) -> None:
     """Raise InputError where options of data and transforms need each other."""
     if transforms.needs_laterality and laterality is None:
         raise InputError("transforms.half and sides mirror need to know the side: name its column with data.laterality")
     if (transforms.crop == "box") != (box is not None):
         raise InputError("transforms.crop box and data.box go together: give both or neither")
+    if (transforms.crop == "mask") != (mask is not None):
+        raise InputError("transforms.crop mask and data.mask go together: give both or neither")
     if transforms.dynamic != "none" and missing == "zeros":
         raise InputError("data.missing zeros: a dynamic series needs all of its phases; leave it out")
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from medsoft.data.contact_sheet import contact_sheet
 from medsoft.data.volumes.dataset import VolumeReader
 from medsoft.data.volumes.files import VolumeRow
 from medsoft.data.volumes.geometry import located, oriented
 from medsoft.data.volumes.planes import montage, three_planes, to_grey
+from medsoft.data.volumes.volume import Volume
 
 AUGMENTATIONS = 2
 SLICES = 16
 AS_DRAWN = "RAS"
+OUTLINE = (255, 190, 0)
 
 
 def volumes_sheet(
@@ -23,7 +26,8 @@ def volumes_sheet(
 ) -> None:
     """Draw a row for each sample: planes as read, planes and montage as prepared, and random variants of that.
 
-    As read is the first channel of the first volume, turned to RAS in steps of 90°. Of what is prepared, planes show
+    As read is the first channel of the first volume, turned to RAS in steps of 90°, where there is a mask with its
+    outline, and through the slices that hold most of it. Of what is prepared, planes show
     the first and the last channel, the montage the first. Planes are axial, coronal and sagittal; the patient's right
     is on the left.
 
@@ -43,16 +47,28 @@ def volumes_sheet(
         read = reader.read(next(filter(None, row.paths)))
         prepared = reader.prepared(row)
         image = _turned(prepared.image.numpy(), reader)
-        as_read = oriented(located(read.array[:1], read.affine), AS_DRAWN)
         spacing = " × ".join(f"{mm:.3g}" for mm in read.spacing_mm)
         size = " × ".join(map(str, prepared.image.shape[1:]))
         shown = "1 channel" if len(image) == 1 else f"channels 1 and {len(image)}"
-        cells += [_planes(np.asarray(as_read)), _planes(image), montage(image[0], SLICES)]
+        cells += [_as_read(read, reader.mask(row, read)), _planes(image), montage(image[0], SLICES)]
         texts += [f"{caption}\nas read, {spacing} mm", f"prepared, {size}\n{shown}", f"prepared\n{SLICES} slices"]
         for seed in range(number * AUGMENTATIONS, (number + 1) * AUGMENTATIONS):
             cells.append(_planes(_turned(reader.transforms.augment(prepared.image, seed).numpy(), reader)))
             texts.append(f"augmented\nseed {seed}")
     contact_sheet(cells, texts, 3 + AUGMENTATIONS, title, out)
+
+
+def _as_read(volume: Volume, inside_XYZ: np.ndarray | None) -> np.ndarray:
+    """Three planes of the first channel, (H, W, 1) uint8; with the outline of a mask (H, W, 3)."""
+    shown = np.asarray(oriented(located(volume.array[:1], volume.affine), AS_DRAWN))
+    if inside_XYZ is None:
+        return _planes(shown)
+    inside = np.asarray(oriented(located(inside_XYZ[np.newaxis], volume.affine), AS_DRAWN))[0] > 0
+    x, y, z = (int(inside.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1)))
+    drawn = np.repeat(three_planes(to_grey(shown[0]), (x, y, z))[..., np.newaxis], 3, axis=-1)
+    area = three_planes(inside, (x, y, z))
+    drawn[area & ~binary_erosion(area)] = OUTLINE
+    return drawn
 
 
 def _turned(image_CXYZ: np.ndarray, reader: VolumeReader) -> np.ndarray:

@@ -14,7 +14,6 @@ from torch import Tensor
 from medsoft.data.transforms.base import check_percentiles
 from medsoft.data.transforms.views import AS_IT_IS, AnyView, Mirrored
 from medsoft.data.volumes import geometry
-from medsoft.data.volumes.geometry import Box, Side
 from medsoft.data.volumes.intensity import (
     OF_MODALITY,
     Dynamic,
@@ -25,6 +24,7 @@ from medsoft.data.volumes.intensity import (
     with_subtractions,
 )
 from medsoft.data.volumes.random_steps import Augmentation
+from medsoft.data.volumes.volume import Box, Side
 from medsoft.errors import InputError, check_range
 
 
@@ -44,15 +44,16 @@ class Prepared:
 class VolumeTransforms:
     """``augment(prepare(…).image, seed)``, ``augment`` in training only.
 
-    The steps of ``prepare``: box, orientation, half, foreground, spacing, mirror, scale of values, subtractions, size.
+    The steps of ``prepare``: box, orientation, half, foreground or mask, spacing, mirror, values, subtractions, size.
 
     Args:
         size: Voxels along X, Y and Z that the model sees, or one number for all three.
         spacing_mm: Distances of voxels to resample to, one number or three; null leaves them as they are.
         orientation: Where the axes run to, such as RAS: to the right, to the front, upwards.
         fit: pad cuts about the middle and pads; stretch resizes each axis by itself and keeps no aspect.
-        crop: none, foreground, or box where data.box names its columns.
-        margin_mm: Kept around the foreground or the box.
+        crop: none, foreground, box where data.box names its columns, or mask where data.mask names its column.
+        margin_mm: Kept around the foreground, the box or the mask.
+        mask_values: Numbers in the mask that count, such as those of one organ; all above 0 if not given.
         foreground_above: Foreground is what is brighter than this; Otsu's threshold if not given.
         half: Keep the half of the volume on the side that data.laterality names: one sample a breast.
         intensity: zscore, window, percentiles or none; auto is zscore for MR and window for CT, and asks for others.
@@ -77,8 +78,9 @@ class VolumeTransforms:
         spacing_mm: float | tuple[float, float, float] | None = None,
         orientation: str = "RAS",
         fit: Literal["pad", "stretch"] = "pad",
-        crop: Literal["none", "foreground", "box"] = "none",
+        crop: Literal["none", "foreground", "box", "mask"] = "none",
         margin_mm: float = 0.0,
+        mask_values: list[int] | None = None,
         foreground_above: float | None = None,
         half: bool = False,
         intensity: Literal["auto", "zscore", "window", "percentiles", "none"] = "auto",
@@ -103,6 +105,10 @@ class VolumeTransforms:
         _check_orientation(orientation)
         check_range("transforms.margin_mm", margin_mm, 0)
         check_percentiles(percentiles)
+        if mask_values is not None and crop != "mask":
+            raise InputError("transforms.mask_values needs transforms.crop mask")
+        if mask_values is not None and (not mask_values or min(mask_values) < 1):
+            raise InputError(f"transforms.mask_values {mask_values}: numbers from 1 on; 0 is the background")
         if window[0] >= window[1]:
             raise InputError(f"transforms.window {window[0]:g}, {window[1]:g} must rise")
         for name, value, high in (
@@ -116,6 +122,7 @@ class VolumeTransforms:
             check_range(f"transforms.{name}", value, 0, high)
         self.spacing_mm, self.orientation, self.fit = spacing, orientation, fit
         self.crop, self.margin_mm, self.foreground_above, self.half = crop, margin_mm, foreground_above, half
+        self.mask_values = mask_values
         self.intensity, self.window, self.percentiles = intensity, window, percentiles
         self.dynamic: Dynamic = dynamic
         self.sides, self.augmentation = sides, augmentation
@@ -168,7 +175,12 @@ class VolumeTransforms:
         return settings | {"sides": "mirror" if self.sides == "mirror" else "keep"}
 
     def prepare(
-        self, volumes: Sequence[MetaTensor | int], modalities: Sequence[str], box: Box | None, side: Side
+        self,
+        volumes: Sequence[MetaTensor | int],
+        modalities: Sequence[str],
+        box: Box | None,
+        side: Side,
+        mask: MetaTensor | None = None,
     ) -> Prepared:
         """Make what the model is shown, without any randomness.
 
@@ -178,6 +190,7 @@ class VolumeTransforms:
             modalities: of each volume, such as MR or CT; "" where unknown.
             box: in voxels of the first volume.
             side: of the patient that the sample is of, "" where it does not matter.
+            mask: (1, X, Y, Z) on the voxels of the first volume, for ``crop`` mask.
 
         Raises:
             ValueError: there is nothing to show, such as an empty box; the message has no file name.
@@ -189,10 +202,14 @@ class VolumeTransforms:
         if self.crop == "box" and box is not None:
             together = geometry.crop_box(together, box, self.margin_mm)
         together = geometry.oriented(together, self.orientation)
+        mask = None if mask is None else geometry.oriented(mask, self.orientation)
         if self.half:
             together = geometry.half(together, self.orientation, side)
+            mask = None if mask is None else geometry.half(mask, self.orientation, side)
         if self.crop == "foreground":
             together = geometry.crop_foreground(together, self.foreground_above, self.margin_mm)
+        elif self.crop == "mask" and mask is not None:
+            together = geometry.crop_mask(together, mask, self.margin_mm)
         if self.spacing_mm is not None:
             together = geometry.to_spacing(together, self.spacing_mm)
         if self.sides == "mirror" and side == "right":

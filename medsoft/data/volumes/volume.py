@@ -12,6 +12,12 @@ from medsoft.data.decode import ReadError
 MAX_VOXELS = 2**29
 """Largest volume by default, all channels together: 2 GiB as float32."""
 
+Box = tuple[int, int, int, int, int, int]
+"""x0, y0, z0, x1, y1, z1 in voxels of the volume as read; the ends are not part of it."""
+
+Side = Literal["left", "right", ""]
+"""Of the patient; "" where it does not matter."""
+
 Time = Literal["refuse", "phases", "subtractions", "both"]
 """What becomes of several time points."""
 
@@ -65,6 +71,19 @@ def check_size(shape: tuple[int, ...], max_voxels: int) -> None:
         raise ReadError(f"has the shape {shape}: there are no voxels")
     if voxels > max_voxels:
         raise ReadError(f"has {voxels} voxels, more than the limit of {max_voxels} (max_voxels)")
+
+
+def check_box(box: Box, shape: tuple[int, ...]) -> None:
+    """Refuse a box without a voxel of the volume.
+
+    Raises:
+        ValueError: it is empty, or lies outside.
+    """
+    start, end = np.array(box[:3]), np.array(box[3:])
+    if (end <= start).any():
+        raise ValueError(f"the box {box} is empty: each end must lie beyond its start")
+    if (start >= shape).any() or (end <= 0).any():
+        raise ValueError(f"the box {box} lies outside of the volume's {' x '.join(map(str, shape))} voxels")
 
 
 def check_values(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""What ``medsoft data check`` does with volumes: read each of them, and say what they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from medsoft.data.decode import ReadError
+from medsoft.data.problems import Problem
+from medsoft.data.read import locate
+from medsoft.data.volumes.files import VolumeFiles, VolumeRow
+from medsoft.data.volumes.mask import read_mask
+from medsoft.data.volumes.read import locate_series, read_volume
+from medsoft.data.volumes.volume import Time, check_box
+
+THREADS = 4  # each holds a volume
+LONG = 3.0
+"""From how many times as long as wide voxels are worth a note."""
+
+ADVICE = {
+    "unreadable volume": "export these volumes again, or delete the rows",
+    "other channels": "delete these rows, or name the columns of all phases with path",
+    "box outside": "correct the columns of the box: voxels as read, counted from 0",
+    "unusable mask": "save these masks on the grids of their volumes, or delete the rows",
+}
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """What was found in a volume.
+
+    Attributes:
+        row: of the table, from 1.
+        column: that names it.
+        shape: voxels along X, Y and Z.
+        spacing_mm: of these.
+        channels: 1, or the time points.
+        modality: "" where the file does not say it.
+        oriented: whether the file says how it lies in the patient.
+    """
+
+    row: int
+    column: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    channels: int
+    modality: str
+    oriented: bool
+
+
+def check_volumes(
+    files: VolumeFiles,
+    rows: Sequence[int],
+    time: Time,
+    mask_values: Sequence[int] | None,
+    max_voxels: int,
+    progress: Callable[[], object],
+) -> tuple[list[Problem], list[VolumeFacts]]:
+    """Read every volume and mask of these rows.
+
+    Args:
+        files: of the table.
+        rows: numbers from 1.
+        time: as for ``read_volume``.
+        mask_values: as for ``read_mask``.
+        max_voxels: as for ``read_volume``.
+        progress: called after each row.
+
+    Returns:
+        All problems, and what could be read, both in the order of the rows. Files that are not there are left to
+        ``VolumeFiles.check``.
+    """
+
+    def look(number: int) -> tuple[list[Problem], list[VolumeFacts]]:
+        found = _look(number, files.of(number), files.columns, time, mask_values, max_voxels)
+        progress()
+        return found
+
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        found = list(pool.map(look, rows))
+    finally:
+        pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all volumes still queued
+    facts = [fact for _, several in found for fact in several]
+    return [problem for several, _ in found for problem in several] + _other_channels(facts), facts
+
+
+def _look(
+    number: int,
+    row: VolumeRow,
+    columns: Sequence[str],
+    time: Time,
+    mask_values: Sequence[int] | None,
+    max_voxels: int,
+) -> tuple[list[Problem], list[VolumeFacts]]:
+    problems: list[Problem] = []
+    facts: list[VolumeFacts] = []
+
+    def wrong(kind: str, message: str) -> None:
+        problems.append(Problem(kind, (number,), message, ADVICE[kind]))
+
+    first = next(filter(None, row.paths), "")
+    grid = None  # of the first volume, which box and mask belong to
+    for column, path in zip(columns, row.paths, strict=True):
+        if not _is_there(path):
+            continue
+        try:
+            volume = read_volume(path, time=time, max_voxels=max_voxels)
+        except ReadError as error:
+            wrong("unreadable volume", error.reason if len(columns) == 1 else f"{column}: {error.reason}")
+            continue
+        grid = volume if path == first else grid
+        oriented = volume.meta.get("orientation") != "unknown"
+        modality = volume.modality or ""
+        facts.append(
+            VolumeFacts(number, column, volume.shape, volume.spacing_mm, len(volume.array), modality, oriented)
+        )
+    if grid is not None and row.box is not None:
+        try:
+            check_box(row.box, grid.shape)
+        except ValueError as error:
+            wrong("box outside", str(error))
+    if grid is not None and _is_there(row.mask) and row.mask not in row.paths:
+        try:
+            read_mask(row.mask, grid, mask_values, max_voxels=max_voxels)
+        except ReadError as error:
+            wrong("unusable mask", error.reason)
+    return problems, facts
+
+
+def _is_there(path: str) -> bool:
+    return bool(path) and Path(locate_series(locate(path)[0])[0]).exists()
+
+
+def _other_channels(facts: Sequence[VolumeFacts]) -> list[Problem]:
+    expected: dict[str, int] = {}
+    problems = []
+    for fact in facts:
+        first = expected.setdefault(fact.column, fact.channels)
+        if fact.channels != first:
+            message = f"has {fact.channels} channels or phases, where the first sample has {first}"
+            problems.append(Problem("other channels", (fact.row,), message, ADVICE["other channels"]))
+    return problems
+
+
+def volumes_table(facts: Sequence[VolumeFacts]) -> Table:
+    """What the volumes of each column are, for the terminal."""
+    table = Table("volumes", "files", "channels", "voxels", "spacing in mm", "modality")
+    for column in dict.fromkeys(fact.column for fact in facts):
+        own = [fact for fact in facts if fact.column == column]
+        modalities = Counter(fact.modality or "not said" for fact in own).most_common()
+        table.add_row(
+            Text(column),
+            str(len(own)),
+            _range([fact.channels for fact in own]),
+            " × ".join(_range(sides) for sides in zip(*(fact.shape for fact in own), strict=True)),
+            " × ".join(_range(sides) for sides in zip(*(fact.spacing_mm for fact in own), strict=True)),
+            ", ".join(f"{n} {name}" for name, n in modalities),
+        )
+    return table
+
+
+def volumes_notes(facts: Sequence[VolumeFacts]) -> list[str]:
+    """What is no problem, but should be known before a training."""
+    notes = []
+    long = [fact for fact in facts if max(fact.spacing_mm) > LONG * min(fact.spacing_mm)]
+    if long:
+        notes.append(
+            f"{len(long)} volumes have voxels more than {LONG:g} times as long as wide; transforms.spacing_mm resamples"
+        )
+    if unknown := sum(not fact.oriented for fact in facts):
+        notes.append(f"{unknown} volumes do not say how they lie in the patient; their axes are taken for RAS+")
+    return notes
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low}–{high}"
