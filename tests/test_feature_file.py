@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsoft.data.bags.bag_file import BagError, open_bag
-from medsoft.data.bags.facts import FeatureFacts
+from medsoft.data.bags.facts import EncoderIdentity, FeatureFacts
 from medsoft.data.bags.feature_file import READ, UNREADABLE, FeatureWriter, is_complete
-from medsoft.data.bags.partial import remove_partial_files
 from medsoft.data.hashing import PIECE_BYTES, quick_hash, sha256
+from medsoft.files import remove_partial_files
 
 FACTS = FeatureFacts(
     slide="Präparat 7.svs",
@@ -445,6 +445,8 @@ def test_what_differs_between_encoders_is_said():
         "settings.input_px not known, not 224",
         "settings.mean not known, not [0.485, 0.456, 0.406]",
     ]
+    other = EncoderIdentity("stamp", "uni", "cd" * 32, tiles='{"tile_px": 224}')
+    assert FACTS.identity.differences(other) == ["origin 'stamp', not 'medsoft'", "encoder 'uni', not 'resnet18'"]
     assert str(FACTS.identity).startswith("resnet18, weights abababababab, tiles {")
     assert str(random.identity).startswith("resnet18, random weights, tiles {")
 

@@ -158,7 +158,13 @@ def test_shares_add_up_and_do_not_depend_on_the_chunks(made, tmp_path, monkeypat
 def test_what_is_there_is_used_again(medsoft, made, work):
     words = ["slides", "predict", made / "slides" / "a.tif", "--checkpoint", made / "abmil.ckpt", "--out", work]
     features = times(work, "features/*")
-    assert medsoft(*words)[0] == 0
+    code, said, _ = medsoft(*words)
+    assert code == 0
+    assert "1 of 1 slides are encoded already: their features are kept" in said
+    assert "encoded, " not in said
+    with (work / "slides.csv").open(newline="", encoding="utf-8") as file:
+        sizes = {row["id"]: (row["status"], row["tile_mpp"], row["tile_px"]) for row in csv.DictReader(file)}
+    assert sizes["a"] == ("predicted", "1", "32")
     assert times(work, "features/*") == features
     heatmaps = times(work, "heatmaps/*")
     assert len(heatmaps) == len(SUFFIXES)
@@ -291,11 +297,12 @@ def test_a_damaged_feature_file_does_not_stop_the_others(medsoft, made, work):
 def test_features_of_another_encoder_are_refused(medsoft, made, tmp_path):
     other = ["--encoder", "test_resnet", *ENCODER[2:]]
     assert medsoft("slides", "encode", made / "slides" / "a.tif", *other, *TILES, "--out", "other")[0] == 0
-    code, _, err = medsoft(
-        "slides", "predict", "other/features/a.h5", "--checkpoint", made / "abmil.ckpt", "--out", "out"
-    )
+    shutil.copy("other/features/a.h5", "other/features/b.h5")
+    files = ["other/features/a.h5", "other/features/b.h5"]
+    code, _, err = medsoft("slides", "predict", *files, "--checkpoint", made / "abmil.ckpt", "--out", "out")
     assert code == 2
     assert "test_resnet" in err
+    assert "a.h5 and 1 more: " in err
     assert not Path("out").exists()
 
 
@@ -316,7 +323,8 @@ def test_features_of_trident_are_predicted_but_not_mapped(medsoft, made, shared_
     assert len(read_predictions(tmp_path / "out" / "predictions.csv")[0]) == 1
     code, _, err = medsoft("slides", "predict", made / "slides", *words)
     assert code == 2
-    assert "another tool" in err
+    assert "another tool, trident (" in err
+    assert len(err) < 250
 
 
 # Tables

@@ -316,14 +316,15 @@ def test_all_problems_of_a_table_are_listed(tmp_path):
         {"path": "1.png", "mpp": "0,5", "id": "a"},
         {"path": "1.png", "mpp": "-1", "id": "a"},
         {"path": "gone.png", "mpp": "", "id": "x/y"},
-        {"path": "", "mpp": "inf", "id": ""},
+        {"path": "", "mpp": "1001", "id": ""},
     )
     with pytest.raises(InputError) as told:
         find_slides([str(table)], id="id")
     for words in (
         "'0,5'",
         "'-1'",
-        "'inf'",
+        "'1001'",
+        "from 0.05 to 1000",
         "same file as row 1",
         "missing file (1)",
         "path is empty",
@@ -476,6 +477,50 @@ def test_finished_slides_are_left_and_all_else_is_done_again(medsoft, tmp_path):
     assert is_left()
 
 
+def test_the_account_says_with_which_settings_tiles_were_made(medsoft, tmp_path):
+    write_slide(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    run_tile(medsoft, "a.png", "broken.png", *OPTIONS, "--overlap", 4, "--tissue.ink", "red", code=3)
+    found = rows(tmp_path / "out" / "slides.csv")
+    named = ("tile_mpp", "tile_px", "overlap_px", "min_tissue")
+    assert [found["a"][name] for name in named] == ["4", "16", "4", "0.25"]
+    assert found["a"]["tissue"].startswith("method=saturation mpp=8 smooth_um=16 ")
+    assert "ink=red " in found["a"]["tissue"]
+    assert [found["broken"][name] for name in (*named, "tissue")] == [""] * 5
+
+
+def test_tiles_that_replace_others_are_said_and_those_that_stay_too(medsoft, tmp_path):
+    write_slide(tmp_path / "a.png")
+    out, _ = run_tile(medsoft, "a.png", *OPTIONS)
+    assert "kept" not in out
+    assert "replaces" not in out
+    out, _ = run_tile(medsoft, "a.png", *OPTIONS)
+    assert "a: kept, tiled" in out
+    assert "1 kept from earlier runs" in out
+    features = SlidesFolder("out").features("a")
+    features.parent.mkdir()
+    features.touch()
+    out, _ = run_tile(medsoft, "a.png", *OPTIONS, "--overlap", 4, "--tissue.mpp", 10)
+    words = "replaces tiles of other settings: tissue.mpp 8, not 10, overlap_px 0, not 4"
+    warnings = rows(tmp_path / "out" / "slides.csv")["a"]["warnings"]
+    assert warnings == f"{words}; its features are still those of the replaced tiles: encode it anew"
+    assert warnings in out
+    features.unlink()
+    out, _ = run_tile(medsoft, "a.png", "--mpp", 4, "--tile", 16, "--slide-mpp", 3, "--overlap", 4, "--tissue.mpp", 10)
+    assert "replaces tiles of other settings: slide of 4 µm/px, not 3" in out
+    assert "its features" not in out
+
+
+def test_pictures_beside_slides_are_counted(tmp_path, capfd):
+    for name in ("1.svs", "preview 1.png", "deep/2.jpg"):
+        (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scans" / name).touch()
+    assert [source.id for source in find_slides(["scans"])] == ["1"]
+    assert capfd.readouterr().out.startswith("2 PNG or JPEG pictures beside slides are taken for previews and left out")
+    assert len(find_slides(["scans", "scans/deep/2.jpg", "scans/preview 1.png"])) == 3
+    assert capfd.readouterr().out == "", "they are named"
+
+
 def test_tiling_again_does_not_forget_that_a_slide_was_encoded(medsoft, tmp_path):
     write_slide(tmp_path / "a.png")
     run_tile(medsoft, "a.png", *OPTIONS)
@@ -535,6 +580,7 @@ def test_hyphens_underscores_and_any_order(medsoft, tmp_path):
         (("a.png", "--mpp", 4, "--tile", 16, "--tissue.method", "magic"), "magic"),
         (("a.png", "--mpp", 4, "--tile", 16, "--workers", 0), "workers"),
         (("b.png", "--mpp", 4, "--tile", 16), "b.png: no such file"),
+        (("a.png", "--mpp", 4, "--tile", 16, "--slide-mpp", 0), "slide_mpp 0 must be between 0.05 and 1000"),
     ],
 )
 def test_a_wrong_call_is_one_message_before_work_starts(medsoft, tmp_path, words, told):

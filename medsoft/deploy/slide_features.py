@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -89,12 +90,14 @@ def make_features(
     check_names(slides, folder)
     if slides and model.slides is None:
         raise InputError(
-            f"the model was trained on features of another tool ({model.identity}): encode slides with that tool, and "
-            "give their feature files in place of the slides"
+            f"the model was trained on features of another tool, {model.identity.origin} "
+            f"({model.identity.encoder or 'encoder not known'}): give its feature files in place of the slides"
         )
     if model.slides is not None:
         check_encoder(model.slides, encoding)
     waiting = [source for source in slides if not is_encoded(source, folder, model.identity)]
+    if slides and len(waiting) < len(slides):
+        print(f"{len(slides) - len(waiting)} of {len(slides)} slides are encoded already: their features are kept")
     before = folder.outcomes()
     outcomes = {source.id: _done_before(before.get(source.id)) for source in sources}
     if waiting and model.slides is not None:
@@ -128,7 +131,7 @@ def check_kinds(files: Sequence[Path], model: SlideModel) -> None:
     Raises:
         InputError: lists them.
     """
-    problems = []
+    files_of: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         try:
             with open_bag(file) as bag:
@@ -136,7 +139,11 @@ def check_kinds(files: Sequence[Path], model: SlideModel) -> None:
         except BagError:
             continue
         if differing:
-            problems.append(f"  {file}: {'; '.join(differing)}")
+            files_of["; ".join(differing)].append(file)
+    problems = [
+        f"  {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {differing}"
+        for differing, found in files_of.items()
+    ]
     if problems:
         raise InputError("\n".join(["feature files of another kind than those of the training:", *problems]))
 

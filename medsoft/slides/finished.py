@@ -83,9 +83,9 @@ class FeatureFiles:
         if not same_mpp or not is_complete(path, replace(facts, quick_hash=content, **self._decided()), self.dtype):
             return None
         before = self.before.get(source.id)
-        if before is not None and before.status in DONE:
-            return before
-        return Outcome("encoded", tiles=tiles, unreadable=unreadable, mpp=facts.mpp, mpp_origin=facts.mpp_origin)
+        if before is None or before.status not in DONE:
+            before = Outcome("encoded", tiles=tiles, unreadable=unreadable, mpp=facts.mpp, mpp_origin=facts.mpp_origin)
+        return replace(before, kept=True, **self.settings.as_columns())
 
     def forget(self, source: SlideSource) -> None:
         """Remove a slide's feature file that this run would have replaced, had the slide not failed.

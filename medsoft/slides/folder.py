@@ -9,11 +9,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from medsoft.data.bags.partial import own_partial_files, partial_file, remove_partial_files
 from medsoft.errors import InputError
+from medsoft.files import own_partial_files, partial_file, remove_partial_files
 from medsoft.slides.sources import SlideSource
 
 ERROR_COLUMNS = ("id", "path", "stage", "reason")
@@ -36,6 +36,12 @@ class Outcome:
         mpp_origin: where ``mpp`` comes from.
         tissue_mm2: area of tissue.
         seconds: time that the slide took.
+        tile_mpp: µm per pixel of the tiles.
+        tile_px: side of a tile, in pixels of that resolution.
+        overlap_px: how far neighbours overlap, in the same pixels.
+        min_tissue: least fraction of tissue in a tile.
+        tissue: how tissue was found, as words ``name=value``.
+        kept: whether an earlier run did the work; no field of the row.
     """
 
     status: str
@@ -48,9 +54,15 @@ class Outcome:
     mpp_origin: str = ""
     tissue_mm2: float | None = None
     seconds: float | None = None
+    tile_mpp: float | None = None
+    tile_px: int | None = None
+    overlap_px: int | None = None
+    min_tissue: float | None = None
+    tissue: str = ""
+    kept: bool = field(default=False, compare=False)
 
 
-COLUMNS = ("id", "path", *(one.name for one in fields(Outcome)))
+COLUMNS = ("id", "path", *(one.name for one in fields(Outcome) if one.name != "kept"))
 
 
 class SlidesFolder:
@@ -98,7 +110,8 @@ class SlidesFolder:
             Half-written files of this machine that stay, as their run lives, or ended less than 10 s ago.
         """
         rest = []
-        for folder in (self.path, *map(self.path.joinpath, KINDS)):
+        of_classes = [folder for folder in self.path.glob("heatmaps/*") if folder.is_dir()]
+        for folder in (self.path, *map(self.path.joinpath, KINDS), *of_classes):
             remove_partial_files(folder)
             rest += own_partial_files(folder)
         return rest
@@ -162,7 +175,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 def _row(source: SlideSource, outcome: Outcome) -> dict[str, str]:
     values = {"id": source.id, "path": str(source.path), **asdict(outcome)}
-    row = {name: _text(value) for name, value in values.items()}
+    row = {name: _text(values[name]) for name in COLUMNS}
     return row | {name: value for name, value in source.row.items() if name not in row}
 
 
@@ -184,6 +197,11 @@ def _outcome(row: Mapping[str, str]) -> Outcome:
         mpp_origin=row.get("mpp_origin", ""),
         tissue_mm2=number("tissue_mm2"),
         seconds=number("seconds"),
+        tile_mpp=number("tile_mpp"),
+        tile_px=count("tile_px"),
+        overlap_px=count("overlap_px"),
+        min_tissue=number("min_tissue"),
+        tissue=row.get("tissue", ""),
     )
 
 

@@ -29,6 +29,7 @@ class SlidesProgress:
         slides: how many are done in this run, whatever became of them.
         failed: how many of these failed.
         tiles: how many are done.
+        kept: slides that an earlier run did.
     """
 
     def __init__(self, bar: Progress, task: TaskID, total: int, told: Collection[str] = ()) -> None:
@@ -40,6 +41,7 @@ class SlidesProgress:
         self.slides = 0
         self.failed = 0
         self.tiles = 0
+        self.kept = 0
 
     def ask_to_stop(self, number: int) -> None:
         """A signal came: stop after the batch at hand, or now where there is none or it is the second one."""
@@ -76,6 +78,7 @@ class SlidesProgress:
         self._within = False
         self.slides += 1
         self.failed += outcome.status == "failed"
+        self.kept += outcome.kept
         event(
             "slide",
             "error" if outcome.status == "failed" else "info",
@@ -86,6 +89,7 @@ class SlidesProgress:
             tiles=outcome.tiles,
             unreadable=outcome.unreadable,
             seconds=outcome.seconds,
+            kept=outcome.kept,
         )
         self._bar.advance(self._task)
         if source.id not in self._told:
@@ -93,6 +97,10 @@ class SlidesProgress:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         if self._asked is not None:
             self._stop(self._asked)
+
+    def kept_in_words(self) -> str:
+        """What to add to the number of slides: how many of them were left as they are."""
+        return f" ({self.kept} kept from earlier runs)" if self.kept else ""
 
     def _show(self) -> None:
         rate = self.tiles / max(1e-9, time.perf_counter() - self._started)
@@ -105,7 +113,7 @@ def describe(outcome: Outcome) -> str:
     words += [f"{outcome.tiles} tiles"] if outcome.tiles else []
     words += [f"{outcome.unreadable} of them unreadable"] if outcome.unreadable else []
     words += [f"{outcome.tissue_mm2:.3g} mm² tissue"] if outcome.tissue_mm2 else []
-    line = ", ".join(words) + (f": {outcome.reason}" if outcome.reason else "")
+    line = ("kept, " if outcome.kept else "") + ", ".join(words) + (f": {outcome.reason}" if outcome.reason else "")
     return line + (f"; look at it: {outcome.warnings}" if outcome.warnings else "")
 
 
@@ -136,7 +144,7 @@ def slides_progress(total: int, doing: str, told: Collection[str] = ()) -> Itera
 
 @contextmanager
 def _stopped_in_order(progress: SlidesProgress) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM ask the progress to stop."""
+    """Let Ctrl-C and SIGTERM ask the progress to stop, and SIGUSR1, by which SLURM says that a job's time is over."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -144,7 +152,7 @@ def _stopped_in_order(progress: SlidesProgress) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         progress.ask_to_stop(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

@@ -104,6 +104,19 @@ class TileSettings:
         """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back."""
         return asdict(self)
 
+    def as_columns(self) -> dict[str, Any]:
+        """The settings as fields of ``slides.csv``, those of tissue as words ``name=value`` in one."""
+        tissue = " ".join(f"{name}={_shown(value)}" for name, value in asdict(self.tissue).items())
+        sizes = {"tile_mpp": self.mpp, "tile_px": self.tile_px, "overlap_px": self.overlap_px}
+        return {**sizes, "min_tissue": self.min_tissue, "tissue": tissue}
+
+    def differences(self, other: TileSettings) -> list[str]:
+        """What ``other`` has otherwise, one entry a setting: "tile_px 256, not 224"."""
+        mine, theirs = _named(self), _named(other)
+        return [
+            f"{name} {_shown(theirs[name])}, not {_shown(mine[name])}" for name in mine if mine[name] != theirs[name]
+        ]
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TileSettings:
         """Settings from ``as_dict``.
@@ -112,6 +125,16 @@ class TileSettings:
             TypeError: a key is unknown or missing.
         """
         return cls(**{**values, "tissue": TissueSettings(**values["tissue"])})
+
+
+def _named(settings: TileSettings) -> dict[str, Any]:
+    """Every setting by its own name; the mask's resolution is not that of the tiles."""
+    values = settings.as_dict()
+    return {**{f"tissue.{name}": value for name, value in values.pop("tissue").items()}, **values}
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _as_floats(settings: TissueSettings | TileSettings) -> None:

@@ -13,6 +13,7 @@ from medsoft.data import checks
 from medsoft.data.problems import Problem, TableError
 from medsoft.data.source import load_source, require_columns, text
 from medsoft.errors import InputError
+from medsoft.slides.resolution import STATED_LIMITS
 from medsoft.slides.sources import LONGEST_ID, SlideSource, is_too_long, make_ids
 
 
@@ -85,8 +86,12 @@ def _resolutions(column: pd.Series, problems: list[Problem]) -> list[float | Non
             value = float(word) if word else None
         except ValueError:
             value = math.nan
-        if value is not None and not 0 < value < math.inf:
-            advice = "give µm per pixel of the slide's finest level, or leave it empty where the file says it"
+        low, high = STATED_LIMITS
+        if value is not None and not low <= value <= high:
+            advice = (
+                f"give µm per pixel of the slide's finest level, from {low:g} to {high:g}, or leave it empty where the "
+                "file says it"
+            )
             problems.append(Problem("not a resolution", (row,), repr(word), advice, False))
         values.append(value)
     return values

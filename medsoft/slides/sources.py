@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from medsoft.errors import InputError
+from medsoft.errors import InputError, check_range
+from medsoft.slides.resolution import STATED_LIMITS
 
 TABLES = (".csv", ".parquet")
 SCANNED = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm", ".czi")
@@ -74,6 +75,8 @@ def find_slides(
         InputError: a word names nothing, a table and something else are named, or rows of the table are wrong; all
             problems are listed.
     """
+    if slide_mpp is not None:
+        check_range("slide_mpp", slide_mpp, *STATED_LIMITS)
     if not words:
         raise InputError("name slides: files, folders, globs, or one table (.csv, .parquet)")
     tables = [word for word in words if Path(word).suffix.lower() in TABLES]
@@ -135,17 +138,18 @@ def _named(words: Sequence[str]) -> list[Path]:
     """The slides that words name, each once."""
     found: list[Path] = []
     problems: list[str] = []
+    left_out: list[Path] = []
     for word in words:
         place = Path(os.path.abspath(word))  # noqa: PTH100 (resolve() would follow links to other names)
         if place.is_dir():
-            slides = _in_folder(place)
+            slides = _in_folder(place, left_out)
             if not slides:
                 problems.append(f"{word}: no slides in this folder ({' '.join([*SCANNED, *PICTURES])})")
         elif place.exists():
             slides = [place]
         elif glob.has_magic(word):
             matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute patterns)
-            slides = [path for match in matches for path in _matched(match)]
+            slides = [path for match in matches for path in _matched(match, left_out)]
             if not slides:
                 problems.append(f"{word}: matches no slide")
         else:
@@ -159,6 +163,11 @@ def _named(words: Sequence[str]) -> list[Path]:
     ]
     if problems:
         raise InputError("\n".join(problems))
+    if pictures := set(left_out) - set(found):
+        print(
+            f"{len(pictures)} PNG or JPEG pictures beside slides are taken for previews and left out, such as "
+            f"{min(pictures)}; name pictures themselves where they are slides"
+        )
     return list(dict.fromkeys(found))
 
 
@@ -170,14 +179,15 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _matched(match: str) -> list[Path]:
+def _matched(match: str, left_out: list[Path]) -> list[Path]:
     path = Path(os.path.abspath(match))  # noqa: PTH100
     if path.is_dir():
-        return _in_folder(path)
+        return _in_folder(path, left_out)
     return [path] if path.suffix.lower() in (*SCANNED, *PICTURES) else []
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, left_out: list[Path]) -> list[Path]:
+    """The slides in a folder; adds the pictures that are taken for previews to ``left_out``."""
     scanned: list[Path] = []
     pictures: list[Path] = []
     for place, folders, names in os.walk(folder):
@@ -190,7 +200,10 @@ def _in_folder(folder: Path) -> list[Path]:
                 scanned.append(Path(place, name))
             elif suffix in PICTURES:
                 pictures.append(Path(place, name))
-    return _first_of_series(scanned) if scanned else pictures
+    if not scanned:
+        return pictures
+    left_out += pictures
+    return _first_of_series(scanned)
 
 
 def _first_of_series(paths: Iterable[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -84,7 +85,7 @@ def tile(
                 progress.done(tasks[task], outcome)
     finally:
         pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all slides still queued
-    print(f"{progress.slides} slides, {progress.tiles} tiles: {folder.slides_csv}")
+    print(f"{progress.slides} slides, {progress.tiles} tiles{progress.kept_in_words()}: {folder.slides_csv}")
     if progress.failed:
         print(f"{progress.failed} failed: {folder.errors_csv}")
     return 3 if progress.failed else 0
@@ -102,7 +103,7 @@ def _tile_one(source: SlideSource, folder: SlidesFolder, settings: TileSettings)
         # What was encoded or predicted since is not to be forgotten.
         if before is None or before.status == "failed":
             before = tiled(found, since)
-        return _recorded(source, folder, before)
+        return _recorded(source, folder, replace(before, kept=True, **settings.as_columns()))
     try:
         slide = open_source(source)
     except Exception as error:  # one slide must not end the run, whatever a decoder says
@@ -112,7 +113,28 @@ def _tile_one(source: SlideSource, folder: SlidesFolder, settings: TileSettings)
             made = tile_slide(slide, settings)
         except Exception as error:
             return _recorded(source, folder, failed("tile", error, since))
-    return _recorded(source, folder, tiled(_write(source, folder, *made), since))
+    warnings = _replaced(source, folder, made[0])
+    outcome = tiled(_write(source, folder, *made), since)
+    return _recorded(
+        source, folder, replace(outcome, warnings="; ".join([*filter(None, [outcome.warnings]), *warnings]))
+    )
+
+
+def _replaced(source: SlideSource, folder: SlidesFolder, made: Tiling) -> list[str]:
+    """What is to be said where tiles take the place of others, of which there may be features."""
+    try:
+        before = read_tiling(folder.tiles(source.id))
+    except SlideError:
+        return []  # there were none that could be used
+    differing = [] if before.quick_hash == made.quick_hash else ["another slide"]
+    differing += [] if before.mpp == made.mpp else [f"slide of {before.mpp:g} µm/px, not {made.mpp:g}"]
+    differing += made.settings.differences(before.settings)
+    if not differing:
+        return []
+    words = [f"replaces tiles of other settings: {', '.join(differing)}"]
+    if folder.features(source.id).is_file():
+        words.append("its features are still those of the replaced tiles: encode it anew")
+    return words
 
 
 def _recorded(source: SlideSource, folder: SlidesFolder, outcome: Outcome) -> Outcome:
@@ -231,6 +253,7 @@ def tiled(tiling: Tiling, since: float) -> Outcome:
         mpp_origin=tiling.mpp_origin,
         tissue_mm2=tiling.tissue_mm2,
         seconds=time.perf_counter() - since,
+        **tiling.settings.as_columns(),
     )
 
 

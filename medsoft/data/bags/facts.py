@@ -97,8 +97,13 @@ class EncoderIdentity:
         return f"{self.encoder or 'encoder not known'}, {weights}, tiles {self.tiles or 'not known'} ({self.origin})"
 
     def differences(self, other: EncoderIdentity) -> list[str]:
-        """What ``other`` has otherwise, one entry a fact: "encoder 'uni', not 'resnet18'"."""
+        """What ``other`` has otherwise, one entry a fact: "encoder 'uni', not 'resnet18'".
+
+        Of another tool's files only tool and encoder are named: their settings do not bear the same names.
+        """
         mine, theirs = _flat(self), _flat(other)
+        if self.origin != other.origin:
+            mine, theirs = ({name: flat[name] for name in ("origin", "encoder")} for flat in (mine, theirs))
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
         return [f"{name} {_shown(theirs.get(name))}, not {_shown(mine.get(name))}" for name in names]
 

@@ -22,7 +22,7 @@ from medsoft.data.bags.errors import BagError
 from medsoft.data.bags.facts import FeatureFacts, canonical
 from medsoft.data.bags.hdf5 import corners_px0, dataset, feature_rows, number, open_hdf5, said_plainly, text
 from medsoft.data.bags.new_hdf5 import new_hdf5
-from medsoft.data.bags.partial import remove_partial_files
+from medsoft.files import remove_partial_files
 
 __all__ = ["READ", "UNREADABLE", "FeatureWriter", "is_complete", "is_own", "read_own", "remove_partial_files"]
 

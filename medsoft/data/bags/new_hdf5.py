@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from medsoft.data.bags.partial import partial_file
+from medsoft.files import partial_file
 
 CACHE_BYTES = 16 * 2**20
 
