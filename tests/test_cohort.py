@@ -10,21 +10,29 @@ import sys
 import textwrap
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
-from medsoft.data.bags import partial as partial_files
-from medsoft.deploy import cluster
-from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
-from medsoft.deploy.cohort import KILLED, encode_cohort
-from medsoft.deploy.slide_tasks import EncodeOrder
+from medsoft import files as partial_files
+from medsoft.deploy import cluster, slurm_jobs
+from medsoft.deploy.cluster import Cluster
+from medsoft.deploy.cohort import KILLED, answer_cohort, encode_cohort
+from medsoft.deploy.slide_answers import Maps
+from medsoft.deploy.slide_model import SlideModel
+from medsoft.deploy.slide_tasks import AnswerOrder, EncodeOrder
+from medsoft.deploy.workers import ClusterSettings, Workers
 from medsoft.errors import InputError
+from medsoft.files import replacing
+from medsoft.slides import heatmap_picture
 from medsoft.slides.encode import encode_slides
 from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.heatmap_files import SUFFIXES
 from medsoft.slides.progress import slides_progress
+from medsoft.slides.sources import find_slides
 from tests.test_slides_encode import SETTINGS, Colours, features, statuses, write_slide
 from tests.test_slides_predict import ENCODER, TILES, write_checkpoint
 from tests.test_slides_predict import write_slide as write_pyramid
@@ -162,7 +170,7 @@ def test_the_command_line_without_a_network_gives_what_one_process_gives(tmp_pat
 
 @pytest.fixture
 def stub_slurm(tmp_path, monkeypatch):
-    """``sbatch`` and ``scancel`` that start and stop a job on this machine; gives the folder of its notes."""
+    """``sbatch``, ``scancel``, ``squeue``: jobs are processes of this machine; gives the folder of its notes."""
     notes = tmp_path / "slurm"
     (notes / "bin").mkdir(parents=True)
     scripts = {
@@ -172,13 +180,20 @@ def stub_slurm(tmp_path, monkeypatch):
               exit 0
             fi
             cp "$1" {notes}/job.$$.sh
-            setsid bash {notes}/job.$$.sh >{notes}/job.$$.log 2>&1 &
+            log=$(sed -n 's/^#SBATCH -e //p' "$1")
+            setsid bash -c 'exec bash "$0" >"${{1//%J/$$}}" 2>&1' {notes}/job.$$.sh "$log" &
             echo $! >>{notes}/submitted
             echo "Submitted batch job $!"
             """,
         "scancel": f"""
             echo "$1" >>{notes}/cancelled
             kill -TERM -- "-$1"
+            """,
+        "squeue": f"""
+            for job in $(cat {notes}/submitted); do
+              kill -0 "$job" 2>/dev/null && echo "$job"
+            done
+            exit 0
             """,
     }
     for name, text in scripts.items():
@@ -215,6 +230,57 @@ def test_jobs_of_slurm_are_submitted_replaced_and_cancelled(tmp_path, slides, st
     assert hidden(folder.path) == []
     assert not list((folder.path / "slurm").glob("keys-*")), "keys of this run alone"
     assert "1 at once" in capfd.readouterr().out
+
+
+def test_a_job_that_ends_before_its_worker_comes_is_said_and_submitted_again(
+    tmp_path, slides, stub_slurm, monkeypatch, capfd
+):
+    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    folder = SlidesFolder(tmp_path / "out")
+    once = tmp_path / "once"
+    prologue = [f"[ -e {once} ] || {{ touch {once}; echo 'module: no cuda here' >&2; exit 1; }}"]
+    settings = ClusterSettings(cores=1, memory="3GB", prologue=prologue, interface="lo")
+    order = order_for(folder.path, build=colours, on_one_machine=1)
+    with Cluster(Workers("slurm", 1, settings), folder) as group, slides_progress(4, "encoding") as progress:
+        outcomes = encode_cohort(slides, folder, order, group, progress)
+    assert [outcome.status for outcome in outcomes] == ["encoded"] * 4
+    first, second = (stub_slurm / "submitted").read_text().split()
+    out = capfd.readouterr().out
+    log = folder.path / "slurm" / f"medsoft-{first}.err"
+    assert f"Job {first} ended before it began to work: module: no cuda here ({log})" in out
+    assert f"Job {second} ended" not in out
+
+
+def test_jobs_that_keep_ending_end_the_run_with_what_the_last_one_said(
+    tmp_path, slides, medsoft, stub_slurm, monkeypatch
+):
+    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    code, out, err = medsoft(
+        "slides", "encode", tmp_path / "slides", "--encoder=resnet10t", "--encoder-init=random", "--slide-mpp=1",
+        "--mpp=1", "--tile=64", "--out", tmp_path / "out", "--scheduler=slurm", "--jobs=2",
+        "--cluster.python=/nowhere/python", "--cluster.interface=lo",
+    )  # fmt: skip
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "jobs in a row ended before they began to work, and none works" in err
+    assert "/nowhere/python: No such file or directory" in err
+    assert "medsoft-" in err, "where the output is"
+    submitted = (stub_slurm / "submitted").read_text().split()
+    assert out.count("ended before it began to work") == len(submitted) >= slurm_jobs.FEW
+    assert not list((tmp_path / "out" / "slurm").glob("keys-*"))
+
+
+def test_without_an_answer_of_slurm_no_job_counts_as_ended(tmp_path, monkeypatch):
+    jobs = SimpleNamespace(workers={0: SimpleNamespace(job_id="7")}, scheduler_info={"workers": {}})
+    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0)
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    watch = slurm_jobs.EarlyEnds(jobs, 1, tmp_path)
+    for _ in range(5):
+        watch.look()
+    assert jobs.workers.keys() == {0}
 
 
 def kill_job(once: Path, device: str) -> Colours:
@@ -276,9 +342,52 @@ def test_predictions_of_a_cluster_are_those_of_one_process(tmp_path, medsoft, sc
     assert statuses(SlidesFolder(tmp_path / "many")) == {"a": "predicted", "b ü": "predicted", "glass": "failed"}
 
 
+def deadly_model(once: Path, checkpoint: Path, device: str) -> SlideModel:
+    """Kills its process once in the middle of a heatmap's picture."""
+
+    def write_half(path: Path, *rest) -> None:
+        if once.exists():
+            write_picture(path, *rest)
+            return
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write_picture = heatmap_picture.write_picture
+    heatmap_picture.write_picture = write_half
+    return SlideModel(checkpoint, device)
+
+
+def test_a_worker_killed_in_the_middle_of_a_heatmap_leaves_nothing_half_written(tmp_path, medsoft, monkeypatch):
+    monkeypatch.setattr(partial_files, "JUST_BEGUN_SECONDS", 0.2)
+    (tmp_path / "slides").mkdir()
+    write_pyramid(tmp_path / "slides" / "a.tif", 0)
+    out = tmp_path / "work"
+    assert medsoft("slides", "encode", tmp_path / "slides", *ENCODER, *TILES, "--out", out)[0] == 0
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", out / "features" / "a.h5")
+    model, folder, once = SlideModel(checkpoint, "cpu"), SlidesFolder(out), tmp_path / "once"
+    order = AnswerOrder(
+        out=out,
+        device="cpu",
+        on_one_machine=2,
+        build=partial(deadly_model, once, checkpoint),
+        maps=Maps.of(model.task, ["normal", "tumour"]),
+    )
+    sources = find_slides([str(tmp_path / "slides")])
+    with Cluster(Workers("local", 1, ClusterSettings()), folder) as group, slides_progress(1, "predicting") as progress:
+        found = answer_cohort(sources, folder.outcomes(), folder, order, group, progress)
+    assert once.exists(), "a worker was killed"
+    assert found.keys() == {"a"}
+    assert hidden(out) == []
+    for name in ("normal", "tumour"):
+        assert {path.suffix for path in (out / "heatmaps" / name).iterdir()} == set(SUFFIXES)
+        Image.open(out / "heatmaps" / name / "a.png").load()
+
+
 def test_a_full_disk_of_a_worker_ends_the_run(tmp_path, slides, scheduler, monkeypatch):
     folder = SlidesFolder(tmp_path / "out")
-    monkeypatch.setattr("medsoft.data.bags.partial.os.fsync", full)
+    monkeypatch.setattr("medsoft.files.os.fsync", full)
     with (
         Cluster(Workers(scheduler, None, ClusterSettings()), folder) as group,
         slides_progress(4, "x") as progress,

@@ -5,6 +5,7 @@ The workers write feature files and heatmaps; ``slides.csv`` and ``errors.csv`` 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
+
+POLL_SECONDS = 0.1
 
 KILLED = "the worker process died with this slide, also when it was alone: out of memory, or a decoder that crashes"
 ELSEWHERE: dict[str, Any] = {"device": "cpu", "precision": "auto"}
@@ -83,7 +86,7 @@ def encode_cohort(
         folder.record_all([(sources[number], outcome) for number, outcome in done])
         for number, outcome in done:
             outcomes[number] = outcome
-            progress.advance(_encoded_now(outcome, before.get(sources[number].id)))
+            progress.advance(_encoded_now(outcome))
             progress.done(sources[number], outcome)
     return [outcomes[number] for number in range(len(sources))]
 
@@ -131,16 +134,16 @@ def _over(
 ) -> Iterator[list[tuple[int, Result | None]]]:
     if tasks:
         folder.tidy()
-        yield from each(cluster.client, function, tasks)
+        yield from each(cluster.client, function, tasks, cluster.look)
 
 
-def _encoded_now(outcome: Outcome, before: Outcome | None) -> int:
+def _encoded_now(outcome: Outcome) -> int:
     """Tiles that this run has encoded of a slide."""
-    return (outcome.tiles or 0) if outcome.status == "encoded" and outcome != before else 0
+    return (outcome.tiles or 0) if outcome.status == "encoded" and not outcome.kept else 0
 
 
 def each(
-    client: Client, function: Callable[..., Result], tasks: Sequence[Task]
+    client: Client, function: Callable[..., Result], tasks: Sequence[Task], look: Callable[[], None]
 ) -> Iterator[list[tuple[int, Result | None]]]:
     """Call ``function(*task)`` for every task in worker processes.
 
@@ -151,6 +154,7 @@ def each(
         client: of the cluster.
         function: importable by the workers; doing a task twice must do no harm.
         tasks: arguments, ready for pickling.
+        look: called while results are waited for; what it raises ends the work.
 
     Yields:
         Numbers and results of the tasks that have ended since, as they end; None for a task that kills its worker
@@ -162,11 +166,11 @@ def each(
         Exception: what a task raised; the others are given up.
     """
     blamed: list[int] = []
-    for done in _completed(client, function, dict(enumerate(tasks))):
+    for done in _completed(client, function, dict(enumerate(tasks)), look):
         blamed += [number for number, result in done if isinstance(result, _Killed)]
         yield [(number, result) for number, result in done if not isinstance(result, _Killed)]
     for number in blamed:
-        for done in _completed(client, function, {number: tasks[number]}):
+        for done in _completed(client, function, {number: tasks[number]}, look):
             yield [(number, None if isinstance(result, _Killed) else result) for number, result in done]
 
 
@@ -175,14 +179,20 @@ class _Killed:
 
 
 def _completed(
-    client: Client, function: Callable[..., Result], tasks: dict[int, Task]
+    client: Client, function: Callable[..., Result], tasks: dict[int, Task], look: Callable[[], None]
 ) -> Iterator[list[tuple[int, Result | _Killed]]]:
     from distributed import as_completed
 
     # No names of slides in the keys: they stand in the cluster's logs.
     futures = {client.submit(function, *task, pure=False): number for number, task in tasks.items()}
     try:
-        for batch in as_completed(futures, raise_errors=False).batches():
+        completed = as_completed(futures, raise_errors=False)
+        while not completed.is_empty():
+            look()
+            batch = completed.next_batch(block=False)
+            if not batch:
+                time.sleep(POLL_SECONDS)
+                continue
             yield [(futures[future], _result(future)) for future in batch]
             for future in batch:
                 future.release()
