@@ -151,6 +151,19 @@ def test_slides_over_dask_workers(sbatch, tmp_path, monkeypatch):
     assert not keys[0].parent.exists()
 
 
+def test_slides_do_not_wait_for_workers_that_have_ended(sbatch, tmp_path):
+    python = 'case "$*" in *dask_worker*) exit 1 ;; esac\nexec sleep 30'
+    for name, text in {"python": python, "hostname": "echo node7"}.items():
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+    (tmp_path / "bin" / "medsoft").write_text('#!/bin/sh\necho "medsoft $*" >>"$NOTES"\nexec sleep 30\n')
+    code, said = sbatch("slides_dask.sbatch", "encode", "scans", "--out", "work")
+    assert code == 1
+    assert said[-1].startswith("The workers or the scheduler have ended before the work was done")
+    assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_what_is_missing_is_said(sbatch, script):
     code, said = sbatch(script.name, MEDSOFT_IMAGE="")
