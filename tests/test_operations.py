@@ -75,6 +75,9 @@ def test_a_training_is_logged_into_a_file(medsoft, table, tmp_path):
     assert code == 0, err
     events = lines(log.read_text())
     metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    disk = next(one for one in events if one["event"] == "disk")
+    size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size
+    assert 0.8 * size < disk["expected"] / 3 < 1.1 * size
     epochs = [one for one in events if one["event"] == "epoch"]
     assert [one["val_auroc"] for one in epochs] == pytest.approx(metrics["val_auroc"].tolist(), rel=1e-6)
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -118,7 +121,7 @@ def test_what_has_no_log_does_not_take_its_options(medsoft):
 # A stop in order
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_leaves_out_the_slide_at_hand_and_is_gone_on_from(medsoft, scans, tmp_path, monkeypatch, number):
     encode = Encoder.__call__
     calls = []
@@ -322,6 +325,16 @@ def test_features_that_cannot_fit_are_refused_before_work(medsoft, scans, tmp_pa
     assert "the features of 3 slides need about" in err
     assert "0.1 MiB are free" in err
     assert not (tmp_path / "work" / "features").exists()
+
+
+def test_checkpoints_that_cannot_fit_are_refused_before_training(medsoft, table, tmp_path, monkeypatch):
+    words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY]
+    with_free(monkeypatch, 100_000)
+    code, _, err = medsoft("fit", *words, "--trainer.max_epochs=1", f"--out={tmp_path / 'run'}")
+    assert code == 2
+    assert "the checkpoints of this model need" in err
+    assert "0 MiB are free" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_estimate_is_near_what_is_written(medsoft, scans, tmp_path):

@@ -17,6 +17,7 @@ from medsoft.learn.bundle import Bundle
 from medsoft.learn.callbacks import Stopped
 from medsoft.learn.checkpoints import Checkpoint, find_checkpoints, load_weights, without_checkpoints
 from medsoft.learn.command_line import CommandLine, option, split_of_this_table
+from medsoft.learn.disk_space import check_space
 from medsoft.learn.ending import end_run
 from medsoft.learn.ensemble import apply_ensemble
 from medsoft.learn.features import find_familiar, keep_familiar
@@ -78,6 +79,7 @@ def _fit(argv: Sequence[str]) -> int:
     check_monitored(monitor, data.part("val"), data.eval_batch_size, limit, processes.number)
 
     resumed = stopped is not None
+    check_space(run.path, model, resumed)
     processes.hush()
     if not resumed and processes.is_first:
         run.begin("fit", argv, line.reproducible(run.split), data.samples.frame)

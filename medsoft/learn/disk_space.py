@@ -1,0 +1,46 @@
+"""Whether the checkpoints of a training will fit on the disk, asked before the first epoch and not after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from medsoft.errors import InputError
+from medsoft.logs import event
+
+COPIES = 3
+"""The best and the last state, and one that is being written."""
+
+OPTIMISER_VALUES = 2
+"""AdamW keeps two numbers for each weight."""
+
+
+def check_space(folder: Path, model: nn.Module, resumed: bool) -> None:
+    """Refuse to train where the checkpoints cannot fit.
+
+    Args:
+        folder: of the run; it need not be there yet.
+        model: what is trained.
+        resumed: whether two of the checkpoints are there already.
+
+    Raises:
+        InputError: the disk has less space.
+    """
+    need = checkpoint_bytes(model) * (1 if resumed else COPIES)
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(place).free
+    event("disk", expected=need, at_most=need, free=free)
+    if need > free:
+        raise InputError(
+            f"{folder}: the checkpoints of this model need {need / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB are "
+            "free. Free some, or take another --out"
+        )
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """Size of a checkpoint: all weights and buffers, and the optimiser's numbers for those that are trained."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return size + OPTIMISER_VALUES * sum(parameter.numel() * parameter.element_size() for parameter in trained)
