@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import jsonargparse
 from jsonargparse import ArgumentParser
@@ -167,6 +167,8 @@ def call(
         options = [f"--{positional}={json.dumps(words)}", *options] if words else options
     elif positional and options and not options[0].startswith("-"):
         options[0] = f"--{positional}={options[0]}"
+    # As text, jsonargparse would look them up in all that the module imports for type checking: torch, for --help.
+    function.__annotations__ = get_type_hints(function)
     return jsonargparse.auto_cli(
         function,
         args=[_with_underscores(word) for word in options],

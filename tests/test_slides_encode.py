@@ -499,6 +499,36 @@ def test_the_command_line(line, slides, folder):
     code, out, _ = line("--encoder_init=random", "--batch", "3", "--workers", "1")
     np.testing.assert_allclose(features(folder, slides[1].id), again, rtol=2e-3, atol=2e-4)
     assert code == 0
+    assert out.count(": kept, encoded, ") == 2
+    assert "3 slides (2 kept from earlier runs)" in out
+    assert (folder.rows()[slides[0].id]["tile_px"], folder.rows()[slides[0].id]["min_tissue"]) == ("64", "0.5")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encode", "--encoder=resnet10t", "--mpp=1", "--tile=64", "--weights=nowhere.bin"],
+        ["encode", "--encoder=uni2-h"],
+        ["predict", "--checkpoint=nowhere"],
+        ["predict", "--bundle=nowhere"],
+        ["heatmap", "--checkpoint=nowhere"],
+        ["encode", "--encoder=uni2-h", "--slide-mpp=-1"],
+    ],
+)
+def test_what_is_not_there_is_said_before_torch_is_imported(slides, tmp_path, words):
+    program = (
+        "import sys; from medsoft.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'timm', 'lightning'} & set(sys.modules)))"
+    )
+    verb, *options = words
+    done = subprocess.run(
+        [sys.executable, "-c", program, "slides", verb, tmp_path / "slides", *options, "--out", tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MEDSOFT_WEIGHTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "2 []", done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_slide_is_exit_code_3(line, slides):

@@ -23,6 +23,7 @@ from medsoft.deploy.ctranspath import ConvStem
 from medsoft.deploy.encoder import Encoder, Precision, choose_device, choose_precision
 from medsoft.deploy.encoder_weights import checked_sha256, load_encoder_weights
 from medsoft.deploy.run_encoder import find_run, load_run
+from medsoft.deploy.weights_said import needs_weights
 from medsoft.errors import InputError
 from medsoft.models.weights import refuse_fetching
 from medsoft.slides.recipes import Recipe, find_recipe, recipes
@@ -112,11 +113,7 @@ def build_encoder(
         if weights is not None:
             print(f"Weights of {recipe.name}: {weights}")
     if weights is None and not recipe.weights:
-        where_from = f" (see {recipe.source})" if recipe.source else ""
-        raise InputError(
-            f"--encoder {name} needs its weights: --weights FILE|NAME{where_from}. Nothing is downloaded. "
-            "To try things out without: --encoder-init random"
-        )
+        raise needs_weights(name, recipe)
     model = create_model(recipe)
     digest = load_encoder_weights(model, recipe, weights, sha256)
     return Encoder(model, recipe, digest, device=where, precision=dtype)

@@ -16,6 +16,7 @@ import yaml
 
 from medsoft import __version__
 from medsoft.errors import InputError
+from medsoft.learn.checkpoint_file import ABOUT, SUMS
 from medsoft.parsing import call
 from medsoft.slides.recipes import find_recipe
 from medsoft.weights_folder import find_weights
@@ -119,12 +120,12 @@ def export_run(
             "encoder": None if name is None else f"{layout.ENCODER}/{name}".rstrip("/"),
             "networks": [],
         }
-        _write_text(folder / layout.ABOUT, _json(about))
+        _write_text(folder / ABOUT, _json(about))
         if formats:
             about["networks"] = _networks(folder, formats)
-            _write_text(folder / layout.ABOUT, _json(about))
+            _write_text(folder / ABOUT, _json(about))
         _write_text(folder / layout.CARD, model_card(source, about, chosen, terms, description))
-        _write_text(folder / layout.SUMS, layout.sums_of(folder))
+        _write_text(folder / SUMS, layout.sums_of(folder))
     _report(layout.Bundle(target), source, chosen, licence)
 
 
@@ -257,7 +258,7 @@ def _networks(folder: Path, formats: Sequence[str]) -> list[dict[str, Any]]:
     from medsoft.deploy.network import export_networks
     from medsoft.learn import bundle as layout
 
-    _write_text(folder / layout.SUMS, layout.sums_of(folder))
+    _write_text(folder / SUMS, layout.sums_of(folder))
     return export_networks(layout.Bundle(folder), formats)
 
 
@@ -293,7 +294,6 @@ def _whole(target: Path) -> Iterator[Path]:
 
 def _report(bundle: Bundle, source: Source, chosen: Locked | None, licence: str | None) -> None:
     from medsoft.data.hashing import sha256
-    from medsoft.learn.bundle import SUMS
 
     slides = source.model.get("slides")
     notes = []

@@ -19,11 +19,12 @@ from medsoft.deploy.bag_answers import bag_logits, explain_bag
 from medsoft.deploy.encoder import choose_device
 from medsoft.errors import InputError, is_out_of_memory
 from medsoft.learn.bundle import Bundle
+from medsoft.learn.checkpoint_file import checkpoint_file
 from medsoft.learn.familiar import Familiar
 from medsoft.learn.features import find_familiar
 from medsoft.learn.question import Question
 from medsoft.learn.run_folder import RunFolder
-from medsoft.learn.slide_classifier import LoadedSlideClassifier, checkpoint_file, load_slide_classifier
+from medsoft.learn.slide_classifier import LoadedSlideClassifier, load_slide_classifier
 from medsoft.learn.table_classifier import inputs_of
 from medsoft.slides.heatmap import Heatmap
 from medsoft.task import Task

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
+from medsoft.deploy.cluster import Cluster
+from medsoft.deploy.workers import ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
 from medsoft.parsing import call
 from medsoft.slides.settings import TileSettings, TissueSettings
-from medsoft.weights_folder import find_weights
 
 if TYPE_CHECKING:
     from medsoft.deploy.encoder import Encoder
@@ -101,9 +101,7 @@ def encode_tiles(
     Raises:
         InputError: the call or the table is wrong, or the encoder cannot be built.
     """
-    from medsoft.deploy.cohort import ELSEWHERE, encode_with
-    from medsoft.deploy.slide_tasks import EncodeOrder
-    from medsoft.slides.disk_space import check_space
+    from medsoft.deploy.weights_said import check_said, weights_file
     from medsoft.slides.folder import SlidesFolder
     from medsoft.slides.progress import slides_progress
     from medsoft.slides.sources import find_slides
@@ -118,7 +116,16 @@ def encode_tiles(
     )
     folder = SlidesFolder(out)
     check_names(sources, folder)
-    build = _build(encoder, weights, weights_sha256, encoder_init, mean, std, input_px, encoder_args, tile, precision)
+    if encoder_init == "weights":
+        check_said(encoder, weights)
+    file = None if weights is None else weights_file(weights)
+
+    # torch and timm wait until what needs neither is found to be right.
+    from medsoft.deploy.cohort import ELSEWHERE, encode_with
+    from medsoft.deploy.slide_tasks import EncodeOrder
+    from medsoft.slides.disk_space import check_space
+
+    build = _build(encoder, file, weights_sha256, encoder_init, mean, std, input_px, encoder_args, tile, precision)
     here = {"device": device} if processes.scheduler == "local" else ELSEWHERE
     chosen = build(**here)
     settings = _tile_settings(chosen, mpp, tile, overlap, min_tissue, tissue)
@@ -137,7 +144,8 @@ def encode_tiles(
     )
     with Cluster(processes, folder) as group, slides_progress(len(sources), "encoding") as progress:
         encode_with(group, sources, folder, order, chosen, progress)
-    print(f"{progress.slides} slides, {progress.tiles} tiles encoded in this run: {folder.slides_csv}")
+    kept = progress.kept_in_words()
+    print(f"{progress.slides} slides{kept}, {progress.tiles} tiles encoded in this run: {folder.slides_csv}")
     if progress.failed:
         print(f"{progress.failed} failed: {folder.errors_csv}")
     return 3 if progress.failed else 0
@@ -145,7 +153,7 @@ def encode_tiles(
 
 def _build(
     name: str,
-    weights: str | None,
+    file: Path | None,
     sha256: str | None,
     init: Literal["weights", "random"],
     mean: str | None,
@@ -155,7 +163,6 @@ def _build(
     tile_px: int | None,
     precision: Literal["auto", "32", "16", "bf16"],
 ) -> Callable[..., Encoder]:
-    # torch and timm wait until the slides are found.
     from medsoft.deploy.encoders import Stated, build_encoder, is_plain, parse_three
 
     stated = Stated(
@@ -165,7 +172,6 @@ def _build(
         _json(arguments),
     )
     # Other processes may run in other folders.
-    file = None if weights is None else find_weights(weights).absolute()
     if not is_plain(name) and Path(name).exists():
         name = str(Path(name).absolute())
     return partial(build_encoder, name, file, init, sha256, stated=stated, precision=precision)

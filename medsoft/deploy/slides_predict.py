@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medsoft.deploy.cluster import Cluster, ClusterSettings, Workers
+from medsoft.deploy.cluster import Cluster
+from medsoft.deploy.workers import ClusterSettings, Workers
 from medsoft.errors import InputError, check_range
+from medsoft.learn.checkpoint_file import check_bundle, checkpoint_file, is_crossval
 from medsoft.parsing import call
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.progress import SlidesProgress, slides_progress
 from medsoft.slides.sources import find_slides
-from medsoft.weights_folder import find_weights
 
 if TYPE_CHECKING:
     from medsoft.learn.bundle import Bundle
@@ -114,6 +115,22 @@ def predict_slides(
     Raises:
         InputError: the call is wrong, or does not fit the checkpoint.
     """
+    from medsoft.deploy.weights_said import weights_file
+
+    processes = Workers(scheduler, jobs, cluster)
+    check_range("workers", 1 if workers is None else workers, 1)
+    check_range("batch", batch, 1)
+    check_range("max_unreadable", max_unreadable, 0, 1)
+    folder = SlidesFolder(out)
+    check_source(checkpoint, bundle)
+    if classes is not None and heatmap is False:
+        raise InputError("--classes says whose heatmaps are drawn, but --heatmap false draws none")
+    file = weights_file(weights) if weights else None
+    sources = find_slides(
+        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
+    )  # fmt: skip
+
+    # torch and timm wait until what needs neither is found to be right.
     from medsoft.deploy.cohort import answer_with
     from medsoft.deploy.slide_answers import Maps
     from medsoft.deploy.slide_features import holds_features, make_features
@@ -124,14 +141,7 @@ def predict_slides(
     from medsoft.evaluation.decide import decide, write_decisions
     from medsoft.learn.bundle import Bundle
 
-    processes = Workers(scheduler, jobs, cluster)
-    check_range("workers", 1 if workers is None else workers, 1)
-    check_range("batch", batch, 1)
-    check_range("max_unreadable", max_unreadable, 0, 1)
-    folder = SlidesFolder(out)
     models = model_sources(checkpoint, bundle)
-    if classes is not None and heatmap is False:
-        raise InputError("--classes says whose heatmaps are drawn, but --heatmap false draws none")
     if len(models) > 1 and (heatmap or classes is not None):
         raise InputError(NO_MAPS)
     if len(models) > 1:
@@ -139,12 +149,8 @@ def predict_slides(
     model = SlideModel(models, device if processes.scheduler == "local" else "cpu")
     check_tiles(model.slides, mpp=mpp, tile=tile, overlap=overlap)
     maps = None if heatmap is False or len(models) > 1 else Maps.of(model.task, classes)
-    sources = find_slides(
-        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
-    )  # fmt: skip
     known = read_known(sources, model.task, {"patient": patient, "exam": exam, "split": split}, label, positive)
     # Other processes may run in other folders.
-    file = find_weights(weights).absolute() if weights else None
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
     whole = models[0] if isinstance(models[0], Bundle) else None
     if whole is not None and whole.encoder is not None and encoder is None and file is None:
@@ -157,6 +163,7 @@ def predict_slides(
         build=partial(SlideModel, models),
         maps=maps,
     )
+    folder.tidy()
     with Cluster(processes, folder) as group:
         outcomes = make_features(sources, folder, model, encoding, group)
         told = [one.id for one in sources if outcomes[one.id].status == "failed" and not holds_features(one)]
@@ -206,19 +213,23 @@ def draw_heatmaps(
     Raises:
         InputError: the call is wrong.
     """
+    folder = SlidesFolder(out)
+    check_source(checkpoint, bundle)
+    sources = find_slides(
+        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
+    )  # fmt: skip
+
+    # torch waits until the slides are found.
     from medsoft.deploy.slide_answers import Maps, answer_slides
     from medsoft.deploy.slide_features import find_features
     from medsoft.deploy.slide_model import SlideModel
 
-    folder = SlidesFolder(out)
     models = model_sources(checkpoint, bundle)
     if len(models) > 1:
         raise InputError(NO_MAPS)
     model = SlideModel(models, device)
     maps = Maps.of(model.task, classes)
-    sources = find_slides(
-        slides, slide_mpp=slide_mpp, root=root, path=path, id=id, slide_mpp_column=slide_mpp_column, on_error=on_error
-    )  # fmt: skip
+    folder.tidy()
     outcomes = find_features(sources, folder, model)
     with slides_progress(len(sources), "drawing") as progress:
         answer_slides(sources, outcomes, model, folder, maps, progress)
@@ -226,28 +237,43 @@ def draw_heatmaps(
     return _exit_code(progress, folder)
 
 
-def model_sources(checkpoint: str | list[str] | None, bundle: str | None) -> list[Path | Bundle]:
-    """Where the model comes from, or the members of an ensemble.
+def check_source(checkpoint: str | list[str] | None, bundle: str | None) -> None:
+    """Check that a model is named, or the members of an ensemble, and that they are there.
 
     Raises:
-        InputError: neither is given, or both; a checkpoint is missing or named twice; or the bundle is not whole.
+        InputError: neither or both are given, or there is no such file or folder.
     """
-    from medsoft.learn.bundle import Bundle
-    from medsoft.learn.checkpoints import with_folds
-    from medsoft.learn.slide_classifier import checkpoint_file
-
     if (checkpoint is None) == (bundle is None):
         raise InputError("name the model with --checkpoint (a run of medsoft fit), or with --bundle; one of the two")
     if bundle is not None:
+        check_bundle(Path(bundle))
+    for name in _named(checkpoint):
+        if not is_crossval(name):
+            checkpoint_file(Path(name))
+
+
+def model_sources(checkpoint: str | list[str] | None, bundle: str | None) -> list[Path | Bundle]:
+    """Where the model comes from, or the members of an ensemble, of which ``check_source`` has found all.
+
+    Raises:
+        InputError: a checkpoint of a fold is missing, one is named twice; or the bundle is not whole.
+    """
+    from medsoft.learn.bundle import Bundle
+    from medsoft.learn.checkpoints import with_folds
+
+    if bundle is not None:
         return [Bundle(Path(bundle).absolute())]
-    named = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
-    if not named:
-        raise InputError("--checkpoint names nothing")
-    files = [checkpoint_file(Path(name).absolute()) for name in with_folds(named)]
+    files = [checkpoint_file(Path(name).absolute()) for name in with_folds(_named(checkpoint))]
     for file in files:
         if sum(file.samefile(other) for other in files) > 1:
             raise InputError(f"--checkpoint: {file} is named twice")
     return [*files]
+
+
+def _named(checkpoint: str | list[str] | None) -> list[str]:
+    if checkpoint == []:
+        raise InputError("--checkpoint names nothing")
+    return [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
 
 
 def _exit_code(progress: SlidesProgress, folder: SlidesFolder) -> int:

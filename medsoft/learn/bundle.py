@@ -26,11 +26,12 @@ from safetensors.torch import load_file
 from medsoft.data.hashing import sha256
 from medsoft.errors import InputError
 from medsoft.evaluation.locked import Locked, read_locked
+from medsoft.learn.checkpoint_file import ABOUT, SUMS, check_bundle
 from medsoft.task import Task
 
 FORMAT = 1
-ABOUT, WEIGHTS, CONFIG, LOCKED = "bundle.json", "model.safetensors", "config.yaml", "locked.json"
-CARD, LICENCE, ENCODER, SUMS = "README.md", "LICENCE.txt", "encoder", "SHA256SUMS"
+WEIGHTS, CONFIG, LOCKED = "model.safetensors", "config.yaml", "locked.json"
+CARD, LICENCE, ENCODER = "README.md", "LICENCE.txt", "encoder"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -52,8 +53,7 @@ class Bundle:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not is_bundle(self.path):
-            raise InputError(f"{path}: no bundle of medsoft export (a folder with {ABOUT} and {SUMS})")
+        check_bundle(self.path)
         check_files(self.path)
         self.about: dict[str, Any] = json.loads((self.path / ABOUT).read_text(encoding="utf-8"))
         if self.about["format"] != FORMAT:
@@ -81,11 +81,6 @@ class Bundle:
         """The tile encoder in it: its file of weights, or the folder of the run that trained it; None without one."""
         name = self.about.get("encoder")
         return self.path / name if name else None
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Whether this is a folder that says it is a bundle."""
-    return (Path(path) / ABOUT).is_file() and (Path(path) / SUMS).is_file()
 
 
 def sums_of(folder: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from lightning.pytorch import LightningModule
 
 from medsoft.errors import InputError
-from medsoft.learn.bundle import Bundle, is_bundle
+from medsoft.learn.bundle import Bundle
+from medsoft.learn.checkpoint_file import is_bundle
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.command_line import option, read_configuration
 from medsoft.learn.crossval_folder import CrossvalFolder

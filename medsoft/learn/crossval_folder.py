@@ -18,6 +18,7 @@ import yaml
 from medsoft.data.folds import Design, Fold
 from medsoft.errors import InputError, RunError
 from medsoft.files import replacing
+from medsoft.learn.checkpoint_file import PLAN
 from medsoft.learn.run_folder import RunFolder
 
 FORMAT = 1
@@ -44,7 +45,7 @@ class CrossvalFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.plan = path / "crossval.json"
+        self.plan = path / PLAN
         self.config = path / "config.yaml"
         self.predictions = path / "predictions.csv"
         self.validation = path / "validation.csv"

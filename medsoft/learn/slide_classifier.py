@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from medsoft.data.bag_files import differences
 from medsoft.data.bags.facts import EncoderIdentity
 from medsoft.errors import InputError
-from medsoft.learn.bundle import Bundle, is_bundle
+from medsoft.learn.bundle import Bundle
+from medsoft.learn.checkpoint_file import checkpoint_file
 from medsoft.learn.checkpoint_io import AtomicCheckpointIO
 from medsoft.learn.optimisation import aggregator_groups
 from medsoft.learn.table_classifier import TableClassifier
@@ -143,19 +144,6 @@ class LoadedSlideClassifier:
     def probabilities(self, logits_BK: Tensor) -> Tensor:
         """(B, C) in the order of ``task.classes``."""
         return self.model.objective.probabilities(logits_BK.float())
-
-
-def checkpoint_file(checkpoint: Path) -> Path:
-    """The file of a checkpoint that is named by itself, or by its run's folder for the best one.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = checkpoint / "checkpoints" / "best.ckpt" if checkpoint.is_dir() else checkpoint
-    if not path.is_file():
-        hint = "; it is a bundle: name it with --bundle" if is_bundle(checkpoint) else ""
-        raise InputError(f"{checkpoint}: no such checkpoint{hint}")
-    return path
 
 
 def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
