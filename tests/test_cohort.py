@@ -356,7 +356,7 @@ def deadly_model(once: Path, checkpoint: Path, device: str) -> SlideModel:
 
     write_picture = heatmap_picture.write_picture
     heatmap_picture.write_picture = write_half
-    return SlideModel(checkpoint, device)
+    return SlideModel([checkpoint], device)
 
 
 def test_a_worker_killed_in_the_middle_of_a_heatmap_leaves_nothing_half_written(tmp_path, medsoft, monkeypatch):
@@ -366,7 +366,7 @@ def test_a_worker_killed_in_the_middle_of_a_heatmap_leaves_nothing_half_written(
     out = tmp_path / "work"
     assert medsoft("slides", "encode", tmp_path / "slides", *ENCODER, *TILES, "--out", out)[0] == 0
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", out / "features" / "a.h5")
-    model, folder, once = SlideModel(checkpoint, "cpu"), SlidesFolder(out), tmp_path / "once"
+    model, folder, once = SlideModel([checkpoint], "cpu"), SlidesFolder(out), tmp_path / "once"
     order = AnswerOrder(
         out=out,
         device="cpu",
