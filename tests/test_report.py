@@ -28,6 +28,7 @@ from medsoft.evaluation.report.flow import flow_of
 from medsoft.evaluation.report.page import write_report
 from medsoft.evaluation.report.privacy import listed, without_folders, without_names
 from medsoft.evaluation.report.run_facts import kind_of_reason, read_run
+from medsoft.evaluation.report.words import counted, mix_of, rule_name
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import group_columns
 from medsoft.task import Task
@@ -194,6 +195,23 @@ def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:
     assert '<svg class="chart"' not in html
 
 
+def test_counts_of_classes_that_are_numbers_can_be_told_apart(tmp_path: Path) -> None:
+    html, _ = report(val_and_test(GRADES), GRADES, tmp_path)
+    part = next(p for p in evaluate_table(val_and_test(GRADES), GRADES, QUICK).parts if p.split == "test")
+    assert ", ".join(f"{name}: {n}" for name, n in part.n_per_class.items()) in html
+    assert mix_of({"benign": 1234, "malignant": 1}) == ["1,234 benign", "1 malignant"]
+    assert counted(5324, "image") == "5,324 images"
+    assert counted(1, "patient") == "1 patient"
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [("0.5", "p ≥ 0.5"), ("youden", "Youden"), ("sensitivity:0.95", "sensitivity ≥ 0.95"), ("cost:5", "cost ratio 5")],
+)
+def test_rules_in_words(rule: str, words: str) -> None:
+    assert rule_name(rule) == words
+
+
 def test_a_fold_without_a_threshold_keeps_its_columns(tmp_path: Path) -> None:
     frames = []
     for fold in range(3):
@@ -234,6 +252,8 @@ def test_a_regression_and_folds(tmp_path: Path) -> None:
     assert mean == pytest.approx((first + second) / 2)
     assert values["key_figures"]["figures"][0]["value"] == mean
     assert values["key_figures"]["of"] == "Test part, mean of 2 folds"
+    assert values["key_figures"]["n_patients"] == 40
+    assert values["key_figures"]["figures"][1]["about"] == "malignant, at each fold's threshold (Youden)"
     assert "Fold by fold" in html
     test_flow = next(split for split in values["flow"]["splits"] if split["name"] == "test")
     assert (test_flow["n_models"], test_flow["rows"], test_flow["analysed"]) == (2, 160, 154)

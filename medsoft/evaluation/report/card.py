@@ -16,7 +16,8 @@ from medsoft.errors import InputError
 from medsoft.evaluation.evaluate import Evaluation
 from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, SplitFlow
 from medsoft.evaluation.report.run_facts import RunFacts
-from medsoft.evaluation.report.tables import metric_name, rule_name
+from medsoft.evaluation.report.tables import metric_name
+from medsoft.evaluation.report.words import counted, mix_of, rule_name
 
 OPEN = {
     "intended_use": "Intended use",
@@ -163,6 +164,6 @@ def _thresholds(evaluation: Evaluation) -> str:
 def _mix(split: SplitFlow | None, unit: str) -> str:
     if split is None:
         return "not known here"
-    people = "" if split.patients is None else f" of {split.patients} patients"
-    mix = ", ".join(f"{n} {name}" for name, n in split.classes.items())
-    return f"{split.rows} {unit}s{people}" + (f": {mix}" if mix else "")
+    people = "" if split.patients is None else f" of {counted(split.patients, 'patient')}"
+    mix = ", ".join(mix_of(split.classes))
+    return counted(split.rows, unit) + people + (f": {mix}" if mix else "")

@@ -8,7 +8,7 @@ import numpy as np
 
 from medsoft.evaluation.arrays import one_against_rest, predicted, targets
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.tables import threshold_name
+from medsoft.evaluation.report.words import threshold_name
 from medsoft.task import Task
 
 

@@ -114,7 +114,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "key_figures": {
             "of": of_top or (first.heading if first else ""),
             "n": (sum(across.n_per_fold.values()) if across else first.levels[0].n) if first else 0,
-            "n_patients": first.levels[0].n_patients if first and not across else None,
+            "n_patients": _patients(first, across),
             "figures": [asdict(figure) for figure in figures],
         },
         "folds": _folds(parts, across, evaluation.task) if across else [],
@@ -146,6 +146,12 @@ def _primary_across(evaluation: Evaluation, first: PartContent | None) -> Across
     """The mean over folds of the part that is reported first; None without folds."""
     same = [a for a in evaluation.across if first is not None and a.split == first.split]
     return next((a for a in same if a.level == first.levels[0].level), None) if first is not None else None
+
+
+def _patients(first: PartContent | None, across: AcrossFolds | None) -> int | None:
+    """Patients behind the key figures, of all folds together; None where they are not named."""
+    named = first.levels[0].n_patients if first else None
+    return across.n_patients if named is not None and across else named
 
 
 def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None) -> list[dict[str, Any]]:

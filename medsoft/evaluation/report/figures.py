@@ -13,7 +13,7 @@ from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Curve, Part
 from medsoft.evaluation.pictures.decision import net_benefit_of_all
 from medsoft.evaluation.report.chart import Chart
-from medsoft.evaluation.report.tables import after, rule_name
+from medsoft.evaluation.report.words import after, rule_name
 from medsoft.task import Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,7 +96,8 @@ def _roc(part: Part, question: OneAgainstRest, size: Size) -> Figure:
 
 
 def _precision_recall(part: Part, question: OneAgainstRest, size: Size) -> Figure:
-    said = _said(part.find("average_precision", class_name=question.name))
+    found = part.find("average_precision", class_name=question.name)
+    said = _said(found)
     prevalence = float(question.truth.mean())
     about = f"average precision {said}, where chance has {prevalence:.3f}"
     chart = Chart(
@@ -105,9 +106,12 @@ def _precision_recall(part: Part, question: OneAgainstRest, size: Size) -> Figur
     chart.across(prevalence, "quiet dot")
     precision, recall, _ = precision_recall_curve(question.truth, question.p)
     chart.line(np.repeat(recall, 2)[1:], np.repeat(precision, 2)[:-1])
-    # Written where curves are rarely: low and on the left.
+    # Written where the curve is not: a good one leaves room low on the left, a poor one high on the right.
     lines = [f"average precision {line}" if at == 0 else line for at, line in enumerate(said.split(" ", 1))]
-    chart.write(0.02, 0.1, lines)
+    if found is not None and found.value is not None and found.value < 0.5:
+        chart.write(1, 0.94, lines, "end")
+    else:
+        chart.write(0.02, 0.1, lines)
     chance = "chance: the prevalence" + (f", {prevalence:.3f}" if size == LARGE else "")
     legend = (("c0", "precision-recall curve"), ("quiet dot", chance))
     return Figure(_title("Precision and recall", question.name, size), chart.svg(), legend)
@@ -244,7 +248,9 @@ def agreement_figures(part: Part) -> list[Figure]:
 
 def _title(kind: str, name: str, size: Size) -> str:
     """Small charts stand under a heading that says their kind."""
-    return name if size == SMALL else kind
+    if size != SMALL:
+        return kind
+    return f"class {name}" if name[:1].isdigit() else name
 
 
 def _decisions(part: Part, name: str) -> list[Estimate]:

@@ -17,7 +17,7 @@ from medsoft.evaluation.evaluate import Evaluation
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.key_figures import last_rule
 from medsoft.evaluation.report.run_facts import RunFacts
-from medsoft.evaluation.report.tables import threshold_name
+from medsoft.evaluation.report.words import threshold_name
 from medsoft.task import Task
 
 SPLIT_NAMES = {"train": "Training part", "val": "Validation part", "test": "Test part", "all": "All rows"}

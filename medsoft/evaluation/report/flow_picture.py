@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, SplitFlow
+from medsoft.evaluation.report.words import counted, mix_of
 
 _LINE, _PAD, _GAP = 18, 11, 26
 _CHARACTER = 6.9
@@ -86,9 +87,9 @@ Column = Sequence[Sequence[Box]]
 def _source(flow: Flow) -> Box | None:
     if flow.rows is None:
         return None
-    lines = [_counted(flow.rows, flow.unit)]
+    lines = [counted(flow.rows, flow.unit)]
     if flow.patients is not None:
-        lines.append(f"usable: of {_counted(flow.patients, 'patient')}")
+        lines.append(f"usable: of {counted(flow.patients, 'patient')}")
     return Box(f"Table {flow.source}" if flow.source else "Table", tuple(lines))
 
 
@@ -96,24 +97,24 @@ def _excluded(flow: Flow) -> Box | None:
     if not flow.excluded:
         return Box("Left out: none", quiet=True)
     total = sum(n for _, _, n in flow.excluded)
-    return Box(f"Left out: {total}", tuple(f"{n} {reason}" for _, reason, n in flow.excluded), quiet=True)
+    return Box(f"Left out: {total:,}", tuple(f"{n:,} {reason}" for _, reason, n in flow.excluded), quiet=True)
 
 
 def _column(split: SplitFlow, unit: str) -> Column:
-    people = "" if split.patients is None else f" of {_counted(split.patients, 'patient')}"
-    lines = [_counted(split.rows, unit) + people]
+    people = "" if split.patients is None else f" of {counted(split.patients, 'patient')}"
+    lines = [counted(split.rows, unit) + people]
     lines += [f"{split.n_models} models (folds)"] if split.n_models > 1 else []
-    mix = tuple(f"{n} {name}" for name, n in split.classes.items())
+    mix = tuple(mix_of(split.classes))
     if split.analysed is None:
         return [[Box(_title(split), (*lines, *mix))]]
     rows = [[Box(_title(split), tuple(lines))]]
     if split.without_target:
-        rows.append([Box(f"Without a target: {split.without_target}", ("predicted, not analysed",), quiet=True)])
-    rows.append([Box(f"Analysed: {split.analysed}", mix)])
+        rows.append([Box(f"Without a target: {split.without_target:,}", ("predicted, not analysed",), quiet=True)])
+    rows.append([Box(f"Analysed: {split.analysed:,}", mix)])
     if split.calls:
         rows.append(
             [
-                Box(f"Called {c.called}: {c.n}", tuple(f"{n} are {name}" for name, n in c.truth.items()))
+                Box(f"Called {c.called}: {c.n:,}", tuple(f"{n:,} are {name}" for name, n in c.truth.items()))
                 for c in split.calls
             ]
         )
@@ -194,7 +195,3 @@ def _boxes(top: Box | None, out: Box | None, columns: Sequence[Column]) -> list[
 
 def _in_words(box: Box) -> str:
     return box.title + (f" ({', '.join(box.lines)})" if box.lines else "")
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}".replace(",", " ")

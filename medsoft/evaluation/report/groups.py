@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.chart import nice_ticks
-from medsoft.evaluation.report.tables import metric_name, rule_name, why
+from medsoft.evaluation.report.tables import metric_name, why
+from medsoft.evaluation.report.words import rule_name
 from medsoft.evaluation.scorecard import Key
 from medsoft.task import Task
 

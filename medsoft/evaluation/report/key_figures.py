@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.tables import metric_name, rule_name, threshold_name
+from medsoft.evaluation.report.tables import metric_name
+from medsoft.evaluation.report.words import rule_name, threshold_name
 from medsoft.task import Task
 
 
@@ -73,6 +74,8 @@ def _about(found: Estimate | FoldsEstimate, several: str) -> str:
     of = f"mean of the {several}" if found.average else found.class_name
     threshold = found.threshold if isinstance(found, Estimate) else None
     at = f"at {rule_name(found.rule)}" if found.rule else ""
+    if isinstance(found, FoldsEstimate) and found.rule and not found.rule[0].isdigit():
+        at = f"at each fold's threshold ({rule_name(found.rule)})"
     if threshold is not None:
         at = f"at {threshold_name(threshold, found.rule, 3)}"
     return ", ".join(part for part in (of, at) if part)

@@ -21,8 +21,9 @@ from medsoft.evaluation.report.figures import FigureGroup, agreement_figures, fi
 from medsoft.evaluation.report.flow import SPLIT_NAMES
 from medsoft.evaluation.report.flow_picture import flow_svg
 from medsoft.evaluation.report.groups import Forest, forests
-from medsoft.evaluation.report.tables import MetricTable, after, metric_tables, rule_name
+from medsoft.evaluation.report.tables import MetricTable, metric_tables
 from medsoft.evaluation.report.training import learning_figures
+from medsoft.evaluation.report.words import after, counted, mix_of, rule_name
 from medsoft.files import replacing
 from medsoft.task import Task
 
@@ -99,7 +100,7 @@ def report_html(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
-    environment.filters |= {"rule": rule_name, "after": after}
+    environment.filters |= {"rule": rule_name, "after": after, "counted": counted, "mix": mix_of}
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
     parts = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from medsoft.evaluation.bootstrap import SAME_IN_EVERY_DRAW
 from medsoft.evaluation.estimates import Estimate
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.report.words import after, rule_name
 from medsoft.evaluation.scorecard import COUNTS, MOST_PROBABLE, Key
 from medsoft.task import Task
 
@@ -110,28 +111,6 @@ def metric_tables(levels: Sequence[Part], task: Task | None) -> list[MetricTable
 def metric_name(metric: str) -> str:
     """A metric in the words of the field."""
     return NAMES.get(metric, metric.replace("_", " "))
-
-
-def rule_name(rule: str) -> str:
-    """A rule of thresholds in words: ``p ≥ 0.5``, ``Youden``, ``sensitivity ≥ 0.95``, ``cost ratio 5``."""
-    kind, _, value = rule.partition(":")
-    if kind[:1].isdigit():
-        return f"p ≥ {rule}"
-    if kind == "cost":
-        return f"cost ratio {value}"
-    return f"{kind} ≥ {value}" if value else {"youden": "Youden"}.get(rule, rule)
-
-
-def threshold_name(threshold: float, rule: str, digits: int = 4) -> str:
-    """``p ≥ 0.5``, ``p ≥ 0.3373 (Youden)``."""
-    how = "" if rule[:1].isdigit() else f" ({rule_name(rule)})"
-    return f"p ≥ {threshold:.{digits}g}{how}"
-
-
-def after(how: str) -> str:
-    """A kind of recalibration in words: ``after temperature scaling``."""
-    names = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
-    return f"after {names.get(how, how)}"
 
 
 def why(found: Estimate) -> str:
