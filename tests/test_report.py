@@ -252,7 +252,7 @@ def test_a_regression_and_folds(tmp_path: Path) -> None:
     assert mean == pytest.approx((first + second) / 2)
     assert values["key_figures"]["figures"][0]["value"] == mean
     assert values["key_figures"]["of"] == "Test part, mean of 2 folds"
-    assert values["key_figures"]["n_patients"] == 40
+    assert values["key_figures"]["n_patients"] == 39
     assert values["key_figures"]["figures"][1]["about"] == "malignant, at each fold's threshold (Youden)"
     assert "Fold by fold" in html
     test_flow = next(split for split in values["flow"]["splits"] if split["name"] == "test")
