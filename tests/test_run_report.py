@@ -86,7 +86,7 @@ def test_another_table_is_read_with_the_thresholds_of_the_run(run: Path, medsoft
     assert [part["chose_thresholds"] for part in values["parts"]] == [False]
     assert any("as locked by" in note for note in values["notes"])
     rules = {column.split(",")[0] for t in values["parts"][0]["tables"] for column in t["columns"]}
-    assert "youden" in rules
+    assert "Youden" in rules
     assert values["run"]["training"] == ours["run"]["training"]
 
 
