@@ -292,6 +292,11 @@ def test_patients_in_val_and_test_are_warned_of() -> None:
     frame["patient"] = frame["patient"].str.replace("val-P3", "test-P3", regex=False)
     found = part(evaluate_table(frame, BINARY, QUICK))
     assert any(note.startswith("WARNING: ") and "test-P3" in note for note in found.notes)
+    assert not any("samples are in" in note for note in found.notes)
+    unnamed = val_and_test(BINARY)
+    unnamed["id"] = unnamed["id"].replace({"val-7": "test-7", "val-8": "test-8"})
+    notes = part(evaluate_table(unnamed, BINARY, QUICK)).notes
+    assert any("2 of 150 samples are in 'val' too, where thresholds were chosen, such as 'test-7'" in n for n in notes)
 
 
 def test_each_fold_is_a_model_with_its_own_thresholds() -> None:

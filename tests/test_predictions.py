@@ -164,6 +164,8 @@ def test_a_broken_table_reports_all_its_problems(tmp_path: Path) -> None:
     [
         (["id,target"], "has no rows"),
         (["id,target", "a,b"], "no column of probabilities"),
+        (["id, target, p_a, p_b", "x,a,1,0"], "column ' p_a' begins or ends with a space"),
+        (["id,target,p_a,p_b", "x,a,inf,-inf"], "p_a is outside [0, 1] in row 1 ('x'); line 2"),
         (["target,p_a,p_b", "a,1,0"], "column 'id' is missing"),
         (["id,p_a,p_b", "x,1,0"], "column 'target' is missing"),
         (["id,target,p_a,p_a", "x,a,1,0"], "column 'p_a' is there twice"),

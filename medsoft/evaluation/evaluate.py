@@ -95,7 +95,7 @@ def evaluate_table(
                 else:
                     assert chosen is not None
                     part = score_part(level, task, settings, chosen, own, shown)
-                part.notes.extend(_shared_patients(of_fold, str(split), intended.choose_on))
+                part.notes.extend(_shared(of_fold, str(split), intended.choose_on))
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
     if task is not None and locked is None:
         locked = Locked(task, tuple(all_chosen))
@@ -123,15 +123,18 @@ def _not_recalibrated(chosen: Chosen, intended: Plan) -> list[str]:
     return [f"not recalibrated by {chosen.level}: the {chosen.n} rows of {chosen.split!r}{fold} are all of one class"]
 
 
-def _shared_patients(of_fold: pd.DataFrame, split: str, choose_on: str | None) -> list[str]:
+def _shared(of_fold: pd.DataFrame, split: str, choose_on: str | None) -> list[str]:
+    """Patients, or samples without a patient, that are in this split and in the one that chose."""
     if choose_on is None or split == choose_on:
         return []
-    named = of_fold[of_fold["patient"] != ""]
-    here = set(named.loc[named["split"] == split, "patient"])
-    shared = here & set(named.loc[named["split"] == choose_on, "patient"])
-    if not shared:
-        return []
-    return [
-        f"WARNING: {len(shared)} of {len(here)} patients are in {choose_on!r} too, where thresholds were chosen, "
-        f"such as {sorted(shared)[0]!r}"
-    ]
+    notes = []
+    is_named = of_fold["patient"] != ""
+    for what, column, rows in (("patients", "patient", of_fold[is_named]), ("samples", "id", of_fold[~is_named])):
+        here = set(rows.loc[rows["split"] == split, column])
+        shared = here & set(rows.loc[rows["split"] == choose_on, column])
+        if shared:
+            notes.append(
+                f"WARNING: {len(shared)} of {len(here)} {what} are in {choose_on!r} too, where thresholds were chosen, "
+                f"such as {sorted(shared)[0]!r}"
+            )
+    return notes

@@ -178,7 +178,8 @@ def _find_task(text: pd.DataFrame, lines_N: npt.NDArray[np.intp]) -> tuple[Task 
     labels = [column.removeprefix("target_") for column in text.columns if column.startswith("target_")]
     problems = [] if "id" in text else ["column 'id' is missing"]
     if not classes:
-        return None, [*problems, "there is no column of probabilities (p_<class>)"]
+        spaced = [f"column {name!r} begins or ends with a space" for name in text.columns if name != name.strip()]
+        return None, [*problems, "there is no column of probabilities (p_<class>)", *spaced]
     if "task" not in text:
         kind = "multilabel" if labels and "target" not in text else "binary" if len(classes) == 2 else "multiclass"
     elif text["task"].nunique() > 1:
@@ -236,7 +237,8 @@ def _value_problems(frame: pd.DataFrame, task: Task, lines_N: npt.NDArray[np.int
         forbid(np.isnan(p_N), f"{column} is empty or not a number")
         forbid((p_N < 0) | (p_N > 1), f"{column} is outside [0, 1]")
     if task.kind != "multilabel":
-        forbid(np.abs(p_NC.sum(axis=1) - 1) > SUM_TOLERANCE, "the probabilities do not sum to 1")
+        with np.errstate(invalid="ignore"):  # infinite ones were told above
+            forbid(np.abs(p_NC.sum(axis=1) - 1) > SUM_TOLERANCE, "the probabilities do not sum to 1")
         if "target" in frame:
             strange = frame.loc[~frame["target"].isin(["", *task.classes]), "target"]
             for value in strange.unique():
