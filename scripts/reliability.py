@@ -307,7 +307,7 @@ def draw(memory: list[dict[str, float]], path: Path, slides: int) -> None:
         dots = [(row["slides"], value) for row in memory for key, value in row.items() if key.startswith(name)]
         axes.plot(*zip(*dots, strict=True), ".", markersize=2, color=colour, label=label)
     axes.set(xlabel="slides encoded", ylabel="resident memory in MiB", xlim=(0, slides), ylim=(0, None))
-    axes.legend(markerscale=5, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

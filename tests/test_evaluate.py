@@ -538,13 +538,23 @@ def test_bad_regression_tables_have_line_numbers() -> None:
         assert words in str(caught.value)
 
 
+def test_a_label_without_a_threshold_stays_out_of_what_counts_all_labels() -> None:
+    frame = val_and_test(FINDINGS)
+    val = frame["split"] == "val"
+    frame.loc[val, "target_effusion"] = 1  # a threshold cannot be chosen on positives alone
+    found = part(evaluate_table(frame, FINDINGS, QUICK))
+    micro = found.find("sensitivity", average="micro", rule="youden")
+    assert micro.value == found.find("sensitivity", class_name="oedema", rule="youden").value
+    assert found.find("sensitivity", class_name="effusion", rule="youden") is None
+
+
 def test_locked_is_for_the_same_question(tmp_path: Path) -> None:
     write_evaluation(evaluate_table(val_and_test(BINARY), BINARY, QUICK), tmp_path, pictures=False)
     assert read_locked(tmp_path / "locked.json", BINARY).chosen[0].n == 150
     with pytest.raises(InputError, match="locked for binary with the classes no, yes"):
         read_locked(tmp_path / "locked.json", Task("binary", ("benign", "malignant")))
     locked = read_locked(tmp_path / "locked.json", BINARY)
-    with pytest.raises(InputError, match="nothing is locked for fold '' by patient"):
+    with pytest.raises(InputError, match="nothing is locked by patient; there is by row: --by row"):
         evaluate_table(table(BINARY, per_patient=2), BINARY, QUICK, locked=locked)
 
 

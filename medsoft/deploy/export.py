@@ -197,7 +197,7 @@ def _locked(source: Source, given: str | None) -> Locked | None:
         return None
     # What is locked does not depend on the draws, which are for the intervals of what is reported.
     rows = frame[frame["split"] == "val"]
-    return evaluate_table(rows, source.task, Settings(draws=1, levels=("row",), optimistic=True)).locked
+    return evaluate_table(rows, source.task, Settings(draws=1, optimistic=True)).locked
 
 
 def _licence(given: str | None) -> str:
@@ -263,10 +263,10 @@ def _networks(folder: Path, formats: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _write_weights(source: Source, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    # Copies: tensors that share memory are refused.
-    save_file({name: value.detach().clone().contiguous() for name, value in source.state.items()}, path)
+    # Copies: tensors that share memory are refused. And save_file would make a file that its owner alone may read.
+    path.write_bytes(save({name: value.detach().clone().contiguous() for name, value in source.state.items()}))
 
 
 def _write_text(path: Path, text: str) -> None:

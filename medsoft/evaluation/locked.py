@@ -73,7 +73,9 @@ class Locked:
                 if chosen.fold == wanted and chosen.level == level:
                     return chosen
         there = ", ".join(f"fold {c.fold!r} by {c.level}" if c.fold else f"by {c.level}" for c in self.chosen)
-        raise InputError(f"nothing is locked for fold {fold!r} by {level}; there is {there}; --by says the levels")
+        asked = f"fold {fold!r} by {level}" if fold else f"by {level}"
+        level = self.chosen[0].level
+        raise InputError(f"nothing is locked {asked}; there is {there}: --by {level} reads what there is")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -248,8 +248,11 @@ def _macro(values: Values, metrics: Iterable[str], rule: str, classes: Sequence[
 
 
 def _micro(values: Values, rule: str, classes: Sequence[str]) -> Values:
-    """Decisions of all labels counted together."""
-    counts = [np.sum([values[Key(name, label, rule=rule)] for label in classes], axis=0) for name in COUNTS]
+    """Decisions of all labels that the rule decides on, counted together."""
+    decided = [label for label in classes if Key(COUNTS[0], label, rule=rule) in values]
+    if not decided:
+        return {}
+    counts = [np.sum([values[Key(name, label, rule=rule)] for label in decided], axis=0) for name in COUNTS]
     metrics = decision_metrics(*counts)
     return {Key(metric, average="micro", rule=rule): metrics[metric] for metric in _AVERAGED}
 

@@ -15,6 +15,7 @@ from medsoft.evaluation.report.examples import Example, pick_examples, write_exa
 from medsoft.files import replacing
 from medsoft.learn.outcome import Data
 from medsoft.learn.shares import answer_shares, can_be_taken_apart
+from medsoft.learn.volume_shares import is_explainable
 from medsoft.task import Task
 
 LONGEST_SIDE_PX = 256
@@ -31,6 +32,7 @@ WITH_MAPS = (
 WITHOUT_MAPS = (
     "Maps of shares are drawn of medsoft's vision transformers that read a class token; this model is another."
 )
+OF_VOLUMES = "Four slices of each volume. Maps of shares are written by medsoft predict --maps, as NIfTI and pictures."
 
 
 def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any, n: int) -> Path | None:
@@ -65,7 +67,8 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
             shares = _shares(model, data, example)
             _save(overlay(_rgb(pixels), shares), folder / map_)
         rows.append((example, image, map_))
-    return write_examples(folder, rows, WITH_MAPS if maps else WITHOUT_MAPS) if rows else None
+    about = WITH_MAPS if maps else OF_VOLUMES if is_explainable(model) else WITHOUT_MAPS
+    return write_examples(folder, rows, about) if rows else None
 
 
 def _shares(model: Any, data: Data, example: Example) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from medsoft.errors import InputError
 from medsoft.files import replacing
@@ -76,7 +76,8 @@ class Familiar:
             "weights": self.weights,
         }
         with replacing(path) as temporary:
-            save_file({"mean": self.mean_D, "whitening": self.whitening_DD}, temporary, metadata=about)
+            # save_file would make a file that its owner alone may read.
+            temporary.write_bytes(save({"mean": self.mean_D, "whitening": self.whitening_DD}, about))
 
     @classmethod
     def read(cls, path: Path) -> Familiar:

@@ -34,13 +34,18 @@ class Shares:
     logit: float
 
 
+def is_explainable(model: object) -> bool:
+    """Whether a model's logits can be taken apart by place."""
+    return isinstance(model, SliceClassifier) or (isinstance(model, Classifier) and can_share(model.backbone))
+
+
 def check_explainable(model: TableClassifier) -> None:
     """Raise InputError where a model's logits cannot be taken apart by place."""
-    if isinstance(model, SliceClassifier) or (isinstance(model, Classifier) and can_share(model.backbone)):
-        return
-    raise InputError(
-        "--maps: shares of places need one of medsoft's vision transformers with global_pool token, or a bag of slices"
-    )
+    if not is_explainable(model):
+        raise InputError(
+            "--maps: shares of places need one of medsoft's vision transformers with global_pool token, or a bag "
+            "of slices"
+        )
 
 
 def volume_shares(

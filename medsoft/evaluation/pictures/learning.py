@@ -24,6 +24,7 @@ METRICS = {
     "val_r2": "R²",
     "val_concordance": "concordance",
 }
+ERRORS = {"val_mae": "mean absolute error", "val_rmse": "root mean square error"}
 
 
 def learning_curves(metrics_csv: Path | str, out: Path | str, note: str = "", monitor: str | None = None) -> Path:
@@ -51,9 +52,11 @@ def figure_learning_curves(metrics_csv: Path | str, note: str = "", monitor: str
     if monitor is not None and monitor not in epochs:
         raise InputError(f"{metrics_csv}: no values of {monitor!r}; logged are {', '.join(epochs.columns)}")
     shown = {column: name for column, name in METRICS.items() if column in epochs}
-    figure = new_figure(8.6 if shown else 4.6, 3.9)
+    errors = {column: name for column, name in ERRORS.items() if column in epochs}
     losses = {"train_loss": "training", "val_loss": "validation"}
-    panels = [(losses, "loss")] + ([(shown, "validation metric")] if shown else [])
+    panels = [(losses, "loss"), (shown, "validation metric"), (errors, "validation error")]
+    panels = [panel for panel in panels if panel[0]]
+    figure = new_figure(0.6 + 4 * len(panels), 3.9)
     for index, (columns, y_label) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1, xlabel="epoch", ylabel=y_label)
         _lines(axes, epochs, columns)

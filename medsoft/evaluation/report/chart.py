@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 Range = tuple[float, float]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 46
+_DIGIT = 7.5
+"""Width of a tick's digit."""
 _ROUND = 6
 """Room for a mark that lies on the panel's edge."""
 
@@ -33,6 +35,7 @@ class Chart:
         x: the range of the x axis.
         y: the range of the y axis.
         size: width and height of the whole in px of the page.
+        whole: x takes whole numbers alone.
     """
 
     def __init__(
@@ -44,11 +47,15 @@ class Chart:
         x: Range = (0.0, 1.0),
         y: Range = (0.0, 1.0),
         size: tuple[int, int] = (420, 400),
+        whole: bool = False,
     ) -> None:
         self._title, self._description = title, description
         self._x_label, self._y_label = x_label, y_label
         # Values that are all the same have a range too.
         self._x, self._y = ((low, high) if high > low else (low - 0.5, low + 0.5) for low, high in (x, y))
+        self._x_ticks, self._y_ticks = nice_ticks(*self._x, least=1.0 if whole else 0.0), nice_ticks(*self._y)
+        # The label of the axis stands on the left of the longest tick.
+        self._left = max(_LEFT, round(28 + _DIGIT * max(len(f"{value:g}") for value in self._y_ticks)))
         self._width, self._height = size
         self._parts: list[str] = []
 
@@ -102,20 +109,21 @@ class Chart:
         right, bottom = w - _RIGHT, h - _BOTTOM
         about = escape(f"{self._title}: {self._description}")
         lines = [f'<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{about}">']
-        for value in nice_ticks(*self._x):
+        for value in self._x_ticks:
             ((x, _),) = self._points((value,), (self._y[0],))
             lines.append(f'<path class="grid" d="M{x} {_TOP}V{bottom}"/>')
             lines.append(f'<text class="tick" x="{x}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
-        for value in nice_ticks(*self._y):
+        for value in self._y_ticks:
             ((_, y),) = self._points((self._x[0],), (value,))
-            lines.append(f'<path class="grid" d="M{_LEFT} {y}H{right}"/>')
-            lines.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-        lines.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
-        x, y, wide, high = _LEFT - _ROUND, _TOP - _ROUND, right - _LEFT + 2 * _ROUND, bottom - _TOP + 2 * _ROUND
+            lines.append(f'<path class="grid" d="M{self._left} {y}H{right}"/>')
+            lines.append(f'<text class="tick" x="{self._left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        lines.append(f'<path class="axis" d="M{self._left} {_TOP}V{bottom}H{right}"/>')
+        x, y = self._left - _ROUND, _TOP - _ROUND
+        wide, high = right - self._left + 2 * _ROUND, bottom - _TOP + 2 * _ROUND
         # An svg within an svg cuts off what lies outside of it.
         box = f'x="{x}" y="{y}" width="{wide}" height="{high}" viewBox="{x} {y} {wide} {high}"'
         lines.append(f"<svg {box}>{''.join(self._parts)}</svg>")
-        middle_x, middle_y = (_LEFT + right) / 2, (_TOP + bottom) / 2
+        middle_x, middle_y = (self._left + right) / 2, (_TOP + bottom) / 2
         lines.append(
             f'<text class="label" x="{middle_x:g}" y="{h - 8}" text-anchor="middle">{escape(self._x_label)}</text>'
         )
@@ -127,18 +135,18 @@ class Chart:
 
     def _points(self, x: npt.ArrayLike, y: npt.ArrayLike) -> list[tuple[float, float]]:
         """Values to px of the page, to a tenth."""
-        wide, high = self._width - _RIGHT - _LEFT, self._height - _BOTTOM - _TOP
-        at_x = _LEFT + wide * (np.asarray(x, dtype=np.float64) - self._x[0]) / (self._x[1] - self._x[0])
+        wide, high = self._width - _RIGHT - self._left, self._height - _BOTTOM - _TOP
+        at_x = self._left + wide * (np.asarray(x, dtype=np.float64) - self._x[0]) / (self._x[1] - self._x[0])
         at_y = _TOP + high * (self._y[1] - np.asarray(y, dtype=np.float64)) / (self._y[1] - self._y[0])
         return list(zip(at_x.round(1).tolist(), at_y.round(1).tolist(), strict=True))
 
 
-def nice_ticks(low: float, high: float, at_most: int = 6) -> list[float]:
-    """Round numbers within a range: steps of 1, 2 or 5 times a power of ten."""
+def nice_ticks(low: float, high: float, at_most: int = 6, least: float = 0.0) -> list[float]:
+    """Round numbers within a range: steps of 1, 2 or 5 times a power of ten, and of no less than ``least``."""
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / at_most))
-    step = next(power * k for k in (1, 2, 5, 10) if (high - low) / (power * k) <= at_most)
+    step = max(least, next(power * k for k in (1, 2, 5, 10) if (high - low) / (power * k) <= at_most))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) + 0.0 for k in range(first, last + 1)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.pictures.learning import METRICS, by_epoch
+from medsoft.evaluation.pictures.learning import ERRORS, METRICS, by_epoch
 from medsoft.evaluation.report.chart import Chart
 from medsoft.evaluation.report.figures import Figure
 
@@ -25,6 +25,9 @@ def learning_figures(log: Path, best: int | None) -> list[Figure]:
         figures.append(
             _figure("Validation metrics", "metric", dict(list(shown.items())[:4]), epochs, best, (None, None))
         )
+    errors = {name: text for name, text in ERRORS.items() if name in epochs}
+    if errors:
+        figures.append(_figure("Validation errors", "error", errors, epochs, best, (0.0, None)))
     return figures
 
 
@@ -43,7 +46,7 @@ def _figure(
     low = low - room if limits[0] is None else min(limits[0], low)
     about = ", ".join(f"{text} {line.iloc[-1]:.3f} at the end" for text, line in lines.items())
     x = (float(epochs.index.min()), float(epochs.index.max()))
-    chart = Chart(title, about, "epoch", y_label, x=x, y=(low, high + room), size=(420, 320))
+    chart = Chart(title, about, "epoch", y_label, x=x, y=(low, high + room), size=(420, 320), whole=True)
     legend = []
     if best is not None and x[0] <= best <= x[1]:
         chart.upright(best)
