@@ -177,6 +177,7 @@ def test_all_problems_of_the_files_are_told_at_once(own):
     rows = [problem.rows[0] for problem in caught.value.problems if problem.kind == "unusable features"]
     assert rows == [3, 4, 10]
     assert "encode these slides" in told
+    assert "slide 0" not in told  # rows are named: a file's name may be a patient's
     different = [problem.rows for problem in caught.value.problems if problem.kind == "different features"]
     assert sorted(map(len, different)) == [1, 19]
     assert (5,) in different

@@ -87,7 +87,7 @@ def test_a_site_at_a_time():
         make_folds(samples(40, sites=1), Design(by_site=True))
     moved = samples(40)
     moved.frame.loc[0, "site"] = "site 2"
-    with pytest.raises(InputError, match="'P0' in 'site 0' and 'site 2'"):
+    with pytest.raises(InputError, match=r"one in 'site 0' and 'site 2' \(rows \d+, \d+\)"):
         make_folds(moved, Design(by_site=True))
     moved.frame.loc[0, "site"] = ""
     with pytest.raises(InputError, match="1 rows have no site, such as row 1"):

@@ -102,7 +102,7 @@ def make_folds(samples: SampleTable, design: Design) -> list[Fold]:
             of_row = split_folds(used.targets, used.groups, design.folds, seed).astype(str)
         else:
             of_row = named[taking_part]
-            _require_whole(of_row, used.groups)
+            _require_whole(of_row, used)
         names = _in_order(set(of_row))
         if len(names) < 2:
             raise InputError(f"{samples.source}: one fold only ({', '.join(names)}): there is nothing to train on")
@@ -129,14 +129,16 @@ def _named(samples: SampleTable, design: Design) -> np.ndarray:
     return sites
 
 
-def _require_whole(of_row: np.ndarray, groups: np.ndarray) -> None:
+def _require_whole(of_row: np.ndarray, used: SampleTable) -> None:
     """Refuse a patient or exam in several folds: the model would be reported on whom it has seen."""
-    pairs = pd.DataFrame({"group": groups, "fold": of_row}).drop_duplicates()
-    divided = pairs[pairs.duplicated("group", keep=False)].groupby("group", sort=True)["fold"].apply(list)
+    frame = pd.DataFrame({"group": used.groups, "fold": of_row, "row": used.frame["row"]})
+    folds = frame.groupby("group", sort=True)["fold"].nunique()
+    divided = folds.index[folds > 1]
     if len(divided):
+        first = frame[frame["group"] == divided[0]].drop_duplicates("fold").sort_values("fold")
         raise InputError(
-            f"{len(divided)} patients (or exams) are in several folds or sites, such as {divided.index[0]!r} in "
-            f"{' and '.join(map(repr, sorted(divided.iloc[0])))}: keep each in one"
+            f"{len(divided)} patients (or exams) are in several folds or sites, such as one in "
+            f"{' and '.join(map(repr, first['fold']))} (rows {', '.join(map(str, first['row']))}): keep each in one"
         )
 
 

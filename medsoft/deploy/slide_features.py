@@ -141,7 +141,7 @@ def check_kinds(files: Sequence[Path], model: SlideModel) -> None:
         if differing:
             files_of["; ".join(differing)].append(file)
     problems = [
-        f"  {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {differing}"
+        f"  {found[0].stem}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {differing}"
         for differing, found in files_of.items()
     ]
     if problems:

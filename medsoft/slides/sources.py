@@ -157,7 +157,7 @@ def _named(words: Sequence[str]) -> list[Path]:
             problems.append(f"{word}: no such file or folder")
         found += slides
     problems += [
-        f"{path}: the name is not UTF-8: rename it".encode(errors="replace").decode()
+        f"{path.name}: the name is not UTF-8: rename it".encode(errors="replace").decode()
         for path in found
         if not _is_utf8(path)
     ]
