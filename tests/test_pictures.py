@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from medsoft.errors import InputError
 from medsoft.evaluation.epochs import best_epoch
@@ -70,6 +71,16 @@ def test_curves_carry_the_values_of_the_metrics(draw, task: Task) -> None:
     assert panel.width / figure.dpi > 3
     assert panel.width == pytest.approx(panel.height, rel=0.01)
     assert legend_box.x0 > panel.x1
+
+
+def test_the_area_under_the_precision_recall_steps_is_the_average_precision() -> None:
+    rng = np.random.default_rng(3)
+    p, yes = rng.random(60), rng.integers(2, size=60)
+    yes[np.argmax(p)] = 0  # the first row of the curve is wrong: it begins at 0 and not at 1
+    frame = make_predictions(BINARY, [str(i) for i in range(60)], np.stack([1 - p, p], axis=1), yes)
+    x, y = figure_precision_recall(frame, BINARY).axes[0].lines[0].get_data()
+    assert (x[:-1] - x[1:]) @ y[:-1] == pytest.approx(average_precision_score(yes, p))
+    assert y[-1] == 0
 
 
 def test_chance_in_roc_is_the_diagonal_and_in_precision_recall_the_prevalence() -> None:

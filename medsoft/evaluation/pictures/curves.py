@@ -70,6 +70,7 @@ def figure_precision_recall(frame: pd.DataFrame, task: Task, note: str = "") -> 
             handles.append(_undefined(question))
             continue
         precision, recall, _ = precision_recall_points(question.truth, question.p)
+        precision[-1] = precision[-2]  # scikit-learn's last point, a precision of 1 at no recall, stands for no row
         label = _label(question, f"{average_precision:.3f}")
         handles += axes.plot(recall, precision, color=colour, linestyle=line, label=label, drawstyle="steps-post")
         axes.axhline(float(np.mean(question.truth)), color=colour, linestyle=":", linewidth=1)

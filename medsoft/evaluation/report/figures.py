@@ -105,7 +105,9 @@ def _precision_recall(part: Part, question: OneAgainstRest, size: Size) -> Figur
     )
     chart.across(prevalence, "quiet dot")
     precision, recall, _ = precision_recall_curve(question.truth, question.p)
-    chart.line(np.repeat(recall, 2)[1:], np.repeat(precision, 2)[:-1])
+    # Without scikit-learn's last point, a precision of 1 at no recall, which no row stands for: what is drawn has the
+    # average precision as its area.
+    chart.line(np.repeat(recall, 2)[1:-1], np.repeat(precision[:-1], 2))
     # Written where the curve is not: a good one leaves room low on the left, a poor one high on the right.
     lines = [f"average precision {line}" if at == 0 else line for at, line in enumerate(said.split(" ", 1))]
     if found is not None and found.value is not None and found.value < 0.5:
