@@ -437,8 +437,9 @@ def tiny_disk(tmp_path):
 
 
 @pytest.mark.parametrize("room", [600_000, 300_000, 20_000, 3_000, 0], ids="{} bytes left".format)
-def test_a_full_disk_is_one_message(tmp_path, medsoft, table, tiny_disk, room):
+def test_a_full_disk_is_one_message(tmp_path, medsoft, table, tiny_disk, room, monkeypatch):
     """ENOSPC wherever it comes: at the first or second checkpoint, in a log, in the folder's first files."""
+    monkeypatch.setattr("medsoft.learn.verbs.check_space", lambda *_: None)  # others may fill a disk after it was asked
     (tiny_disk / "others").write_bytes(bytes(2**20 - room - 4096))
     out = tiny_disk / "run"
     words = [f"--data.table={table}", CLASSES, *TINY, "--trainer.max_epochs=3", f"--out={out}"]

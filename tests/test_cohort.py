@@ -321,6 +321,16 @@ def test_a_scheduler_that_runs_already(tmp_path, slides, scheduler):
     assert progress.tiles == sum(outcome.tiles for outcome in again), "of the first run alone"
 
 
+def test_a_scheduler_without_workers_is_said(tmp_path, capfd):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0") as running:
+        address = running.scheduler_address
+        with Cluster(Workers(address, None, ClusterSettings()), SlidesFolder(tmp_path)) as group:
+            assert not group.client.nthreads()
+    assert f"The scheduler {address} has no workers yet: waiting for them" in capfd.readouterr().out
+
+
 def test_predictions_of_a_cluster_are_those_of_one_process(tmp_path, medsoft, scheduler):
     (tmp_path / "slides").mkdir()
     for seed, name in enumerate(("a", "b ü")):

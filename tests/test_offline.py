@@ -48,6 +48,10 @@ def test_everything_runs_without_a_network(tmp_path):
                 *("--trainer.max_epochs=1", f"--out={tmp_path / 'run'}"),
             ],
             ["predict", f"--ckpt_path={tmp_path / 'run'}", *data, f"--out={tmp_path / 'predicted'}"],
+            ["export", tmp_path / "run", "--out", tmp_path / "bundle", "--licence", "CC0-1.0"],
+            ["predict", f"--bundle={tmp_path / 'bundle'}", *data[:2], f"--out={tmp_path / 'of_bundle'}"],
+            ["evaluate", tmp_path / "predicted" / "predictions.csv", "--out", tmp_path / "evaluation"],
+            ["slides", "tile", tmp_path / "scans", "--mpp", 1, "--tile", 32, "--out", tmp_path / "work"],
             ["slides", "encode", tmp_path / "scans", *encoder, "--mpp", 1, "--out", tmp_path / "work"],
             [
                 *("fit", *TINY_BAGS, f"--data.table={bags}", f"--data.features={features}"),
@@ -68,4 +72,5 @@ def test_everything_runs_without_a_network(tmp_path):
     assert attempts == "", attempts
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert (tmp_path / "predicted" / "predictions.csv").is_file()
+    assert (tmp_path / "of_bundle" / "predictions.csv").is_file()
     assert (tmp_path / "answers" / "predictions.csv").is_file()

@@ -19,7 +19,7 @@ from medsoft.slides.folder import Outcome, SlidesFolder
 from medsoft.slides.heatmap import Pixels, thumbnail_of
 from medsoft.slides.heatmap_files import is_made, write_heatmap
 from medsoft.slides.progress import SlidesProgress
-from medsoft.slides.settings import TileSettings
+from medsoft.slides.settings import settings_columns
 from medsoft.slides.sources import SlideSource
 from medsoft.slides.tile_slides import open_source
 from medsoft.task import Task
@@ -103,7 +103,7 @@ def _answer(
             outcome = replace(outcome, tiles=bag.num_tiles, unreadable=int(np.count_nonzero(~bag.good_N)))
             answer = model.answer(bag)
             if bag.facts is not None:
-                outcome = replace(outcome, **TileSettings.from_dict(bag.facts.tile_settings).as_columns())
+                outcome = replace(outcome, **settings_columns(bag.facts.tile_settings))
             if maps is not None and bag.facts is None:
                 missing = "no heatmap, as the feature file does not say the slide's size"
                 return replace(outcome, warnings="; ".join(filter(None, (outcome.warnings, missing)))), answer

@@ -34,7 +34,7 @@ def check_space(folder: Path, model: nn.Module, resumed: bool) -> None:
     event("disk", expected=need, at_most=need, free=free)
     if need > free:
         raise InputError(
-            f"{folder}: the checkpoints of this model need {need / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB are "
+            f"{folder}: the checkpoints of this model need {need / 2**20:,.1f} MiB, but {free / 2**20:,.1f} MiB are "
             "free. Free some, or take another --out"
         )
 

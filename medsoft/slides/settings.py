@@ -105,10 +105,8 @@ class TileSettings:
         return asdict(self)
 
     def as_columns(self) -> dict[str, Any]:
-        """The settings as fields of ``slides.csv``, those of tissue as words ``name=value`` in one."""
-        tissue = " ".join(f"{name}={_shown(value)}" for name, value in asdict(self.tissue).items())
-        sizes = {"tile_mpp": self.mpp, "tile_px": self.tile_px, "overlap_px": self.overlap_px}
-        return {**sizes, "min_tissue": self.min_tissue, "tissue": tissue}
+        """The settings as fields of ``slides.csv``."""
+        return settings_columns(self.as_dict())
 
     def differences(self, other: TileSettings) -> list[str]:
         """What ``other`` has otherwise, one entry a setting: "tile_px 256, not 224"."""
@@ -125,6 +123,17 @@ class TileSettings:
             TypeError: a key is unknown or missing.
         """
         return cls(**{**values, "tissue": TissueSettings(**values["tissue"])})
+
+
+def settings_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as fields of ``slides.csv``, those of tissue as words ``name=value`` in one.
+
+    Args:
+        values: as ``TileSettings.as_dict``; what a feature file of another hand does not say stays empty.
+    """
+    names = {"tile_mpp": "mpp", "tile_px": "tile_px", "overlap_px": "overlap_px", "min_tissue": "min_tissue"}
+    tissue = " ".join(f"{name}={_shown(value)}" for name, value in values.get("tissue", {}).items())
+    return {column: values.get(name) for column, name in names.items()} | {"tissue": tissue}
 
 
 def _named(settings: TileSettings) -> dict[str, Any]:
