@@ -137,6 +137,15 @@ def test_what_cannot_be_a_sample_is_listed(scans, medsoft):
             read_volume(row["path"], time="phases")
 
 
+@pytest.mark.parametrize("length", [0, 100, 200, 300, 500, 700, 900])
+def test_a_slice_cut_short_in_its_header_is_no_other_object(medsoft, tmp_path, length):
+    end, *_ = write_series(tmp_path / "ct", phantom())
+    end.write_bytes(end.read_bytes()[:length])
+    code, out, _ = medsoft("data", "index", tmp_path / "ct", "--out=table.csv", "--salt=salt")
+    assert (code, rows(Path("table.csv"))) == (3, []), out
+    assert {row["path"] for row in rows(Path("errors.csv"))} == {str(end), str(tmp_path / "ct")}
+
+
 def test_copies_in_the_same_folder_are_said_of_the_series_too(scans, medsoft):
     file = next((scans / "one" / "ct").glob("*"))
     shutil.copy(file, file.with_name("copy.dcm"))

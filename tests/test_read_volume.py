@@ -150,6 +150,16 @@ def test_one_damaged_file_refuses_the_series_and_other_files_do_not(tmp_path):
     assert "4 DICOM files of which 1 cannot be read; the first is not a DICOM file" in reason(tmp_path)
 
 
+@pytest.mark.parametrize("z", [0, 1, 3])
+def test_a_slice_cut_short_anywhere_refuses_the_series(tmp_path, z):
+    written = write_series(tmp_path, phantom())[z]
+    whole = written.read_bytes()
+    for length in range(0, len(whole) - 1, 23):
+        written.write_bytes(whole[:length])
+        with pytest.raises(ReadError):
+            read_volume(tmp_path)
+
+
 def test_pixels_cut_short_are_refused(tmp_path):
     first, *_ = write_series(tmp_path, phantom())
     first.write_bytes(first.read_bytes()[:-20])

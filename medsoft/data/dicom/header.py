@@ -28,13 +28,20 @@ config.settings.reading_validation_mode = config.IGNORE
 codecs.register()
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+NO_PIXELS = "holds no pixel data: it is cut short, or its header was saved alone"
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\x00[\x00-\x18]\x00(..\x00\x00|[A-Z]{2})", re.DOTALL)
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
+_STANDARD = "1.2.840.10008.5.1.4.1."
+"""What the UIDs of the standard's kinds of objects begin with."""
 _NO_PICTURES = {
     uid.RTDoseStorage: "is a radiotherapy dose, not an image",
     uid.VLWholeSlideMicroscopyImageStorage: "is a level of a whole slide: read slides with medsoft slides",
     uid.MediaStorageDirectoryStorage: "is a DICOMDIR, the contents of a medium: give it to medsoft data index",
 }
+
+
+class NoPictureError(ReadError):
+    """A file is whole and of another kind than pictures: a report, an ECG, a dose."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -77,18 +84,20 @@ def check_picture(dataset: Dataset, *, pixels: bool = True) -> None:
         pixels: whether the pixel data was read and must be there.
 
     Raises:
-        ReadError: another kind of object (a report, an ECG, a dose), no pixel data, or a header that lacks what
-            decoding needs.
+        NoPictureError: another kind of object.
+        ReadError: no pixel data, or a header that lacks what decoding needs, as that of a file that is cut short.
     """
     kind = uid.UID(word(dataset, "SOPClassUID") or word(dataset.file_meta, "MediaStorageSOPClassUID"))
     if kind in _NO_PICTURES:
-        raise ReadError(_NO_PICTURES[kind])
+        raise NoPictureError(_NO_PICTURES[kind])
     has_pixels = any(keyword in dataset for keyword in PIXELS)
     if not has_pixels and not word(dataset, "Rows") and "Image" not in kind.name:
-        name = f" ({kind.name})" if kind.name != kind else ""  # pydicom knows the standard's names
-        raise ReadError(f"is a DICOM object without a picture{name}")
+        known = kind.name != kind  # pydicom knows the standard's names
+        if not known and (kind.startswith(_STANDARD) or _STANDARD.startswith(kind)):  # "" and a part of a UID too
+            raise ReadError("is a DICOM file without a picture that does not say what it is: it may be cut short")
+        raise NoPictureError(f"is a DICOM object without a picture{f' ({kind.name})' if known else ''}")
     if pixels and not has_pixels:
-        raise ReadError("holds no pixel data: it is cut short, or its header was saved alone")
+        raise ReadError(NO_PIXELS)
     if lacking := [keyword for keyword in _NEEDED if not word(dataset, keyword)]:
         raise ReadError(f"is a DICOM file whose header lacks {', '.join(lacking)}")
     if pixels and not word(dataset.file_meta, "TransferSyntaxUID"):

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
 from medsoft.data.decode import ReadError
 from medsoft.data.dicom.frames import TAGS, Instance, read_frames
-from medsoft.data.dicom.header import check_picture, is_dicom, items, open_dicom, word
+from medsoft.data.dicom.header import NO_PIXELS, NoPictureError, check_picture, is_dicom, items, open_dicom, word
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a name that is not DICOM is damaged; of other names, it is a file that just lies there."""
@@ -69,13 +71,16 @@ def read_instances(
     read, failed, others = [], [], []
     for path in paths:
         try:
-            header = open_dicom(path, pixels=False, tags=TAGS)
-            try:
-                check_picture(header, pixels=False)
-            except ReadError as error:
-                others.append((path, error.reason))
-                continue
+            with path.open("rb") as file:
+                header = open_dicom(file, pixels=False, tags=TAGS)
+                ended = not file.read(1)
+            check_picture(header, pixels=False)
+            # Of a deflated file pydicom reads all at once.
+            if ended and header.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+                raise ReadError(NO_PIXELS)
             read.append(Instance(path, header, read_frames(header, path)))
+        except NoPictureError as error:
+            others.append((path, error.reason))
         except ReadError as error:
             failed.append((path, error.reason))
         except OSError as error:
