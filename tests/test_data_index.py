@@ -10,14 +10,14 @@ import pydicom
 import pytest
 from pydicom.datadict import tag_for_keyword
 from pydicom.fileset import FileSet
-from pydicom.uid import BasicTextSRStorage
+from pydicom.uid import BasicTextSRStorage, SegmentationStorage
 
 from medsoft.data.dicom.identifying import KEYWORDS
 from medsoft.data.dicom.pseudonyms import load_salt, pseudonym
 from medsoft.data.read import read_image
 from medsoft.data.volumes.read import read_volume
 from medsoft.errors import InputError
-from tests.dicom_sets import SECRET, item, phantom, write, write_enhanced, write_series
+from tests.dicom_sets import AXIAL, SECRET, item, phantom, write, write_enhanced, write_series
 
 STUDY = "1.2.826.0.1.77"
 
@@ -144,6 +144,19 @@ def test_a_slice_cut_short_in_its_header_is_no_other_object(medsoft, tmp_path, l
     code, out, _ = medsoft("data", "index", tmp_path / "ct", "--out=table.csv", "--salt=salt")
     assert (code, rows(Path("table.csv"))) == (3, []), out
     assert {row["path"] for row in rows(Path("errors.csv"))} == {str(end), str(tmp_path / "ct")}
+
+
+def test_segmentations_are_no_samples_and_hide_none(medsoft, tmp_path):
+    write_series(tmp_path / "ct", phantom())
+    place = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": AXIAL, "PixelSpacing": [1, 1]}
+    mask = {"SOPClassUID": SegmentationStorage, "Modality": "SEG", "SliceThickness": 1, **place}
+    segmentation = write(tmp_path / "ct" / "seg.dcm", np.ones((6, 5), np.uint8), **mask)
+    code, out, _ = medsoft("data", "index", tmp_path / "ct", "--out=table.csv", "--salt=salt")
+    (row,) = rows(Path("table.csv"))
+    assert (code, row["modality"], row["path"]) == (0, "CT", str(tmp_path / "ct"))
+    assert "1 is a segmentation" in out
+    assert read_volume(row["path"]).shape == (5, 6, 4)
+    assert read_volume(segmentation).shape == (5, 6, 1)  # as a mask may be
 
 
 def test_copies_in_the_same_folder_are_said_of_the_series_too(scans, medsoft):

@@ -29,6 +29,8 @@ codecs.register()
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_PIXELS = "holds no pixel data: it is cut short, or its header was saved alone"
+SEGMENTATIONS = (uid.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
+"""Segmentation and label map segmentation, which pydicom does not know yet (PS3.4, B.5)."""
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\x00[\x00-\x18]\x00(..\x00\x00|[A-Z]{2})", re.DOTALL)
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 _STANDARD = "1.2.840.10008.5.1.4.1."

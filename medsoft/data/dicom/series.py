@@ -12,7 +12,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medsoft.data.decode import ReadError
 from medsoft.data.dicom.frames import TAGS, Instance, read_frames
-from medsoft.data.dicom.header import NO_PIXELS, NoPictureError, check_picture, is_dicom, items, open_dicom, word
+from medsoft.data.dicom.header import NO_PIXELS, SEGMENTATIONS, NoPictureError, check_picture, is_dicom, items, open_dicom, word
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a name that is not DICOM is damaged; of other names, it is a file that just lies there."""
@@ -56,17 +56,18 @@ def listed_files(dicomdir: Path) -> list[Path]:
 
 
 def read_instances(
-    paths: Iterable[Path], progress: Callable[[], object] | None = None
+    paths: Iterable[Path], progress: Callable[[], object] | None = None, *, masks: bool = False
 ) -> tuple[list[Instance], list[tuple[Path, str]], list[tuple[Path, str]]]:
     """Read the headers of files.
 
     Args:
         paths: the files.
         progress: called after each, for a progress bar.
+        masks: whether segmentations are read too.
 
     Returns:
-        What was read; the files that cannot be, with reasons; and the objects that are no pictures (reports, ECGs),
-        with what they are.
+        What was read; the files that cannot be, with reasons; and the objects that are no pictures (reports, ECGs,
+        segmentations), with what they are.
     """
     read, failed, others = [], [], []
     for path in paths:
@@ -78,6 +79,8 @@ def read_instances(
             # Of a deflated file pydicom reads all at once.
             if ended and header.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
                 raise ReadError(NO_PIXELS)
+            if word(header, "SOPClassUID") in SEGMENTATIONS and not masks:
+                raise NoPictureError("is a segmentation, a mask of an image")
             read.append(Instance(path, header, read_frames(header, path)))
         except NoPictureError as error:
             others.append((path, error.reason))

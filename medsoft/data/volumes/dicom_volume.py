@@ -40,10 +40,11 @@ def read_dicom_volume(place: Path, series: str | None, *, time: Time = "refuse",
 
 
 def _instances(place: Path, series: str | None) -> list[Instance]:
-    files = [place] if place.is_file() and series is None else dicom_files(place)
+    alone = place.is_file() and series is None
+    files = [place] if alone else dicom_files(place)
     if not files:
         raise ReadError("is a folder without DICOM files")
-    instances, failed, others = read_instances(files)
+    instances, failed, others = read_instances(files, masks=alone)
     if failed and len(files) > 1:
         raise ReadError(
             f"holds {len(files)} DICOM files of which {len(failed)} cannot be read; the first {failed[0][1]}"
