@@ -321,6 +321,7 @@ def test_nifti_with_time_needs_it_announced(tmp_path):
     phases = np.stack([phantom() + t for t in range(3)], axis=-1)
     path = nifti(tmp_path / "a.nii", phases)
     assert "holds 3 volumes" in reason(path)
+    assert "fit: --transforms.dynamic phases" in reason(path)
     np.testing.assert_array_equal(read_volume(path, time="phases").array, np.moveaxis(phases, -1, 0))
     assert read_volume(nifti(tmp_path / "b.nii", phases[..., :1])).array.shape == (1, 5, 6, 4)
 

@@ -139,8 +139,8 @@ def over_time(phases: np.ndarray, time: Time) -> tuple[np.ndarray, tuple[str, ..
         return phases, ("image",)
     if time == "refuse":
         raise ReadError(
-            f"holds {n} volumes, one after the other: announce time points with the option time "
-            "(phases, subtractions, both), or save the wanted one by itself"
+            f"holds {n} volumes, one after the other: announce time points (fit: --transforms.dynamic phases, "
+            "subtractions or both; data check: --dynamic true), or save the wanted one by itself"
         )
     names = tuple(f"phase {i}" for i in range(1, n + 1))
     differences = tuple(f"{name} - phase 1" for name in names[1:])
