@@ -12,7 +12,16 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medsoft.data.decode import ReadError
 from medsoft.data.dicom.frames import TAGS, Instance, read_frames
-from medsoft.data.dicom.header import NO_PIXELS, SEGMENTATIONS, NoPictureError, check_picture, is_dicom, items, open_dicom, word
+from medsoft.data.dicom.header import (
+    NO_PIXELS,
+    SEGMENTATIONS,
+    NoPictureError,
+    check_picture,
+    is_dicom,
+    items,
+    open_dicom,
+    word,
+)
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a name that is not DICOM is damaged; of other names, it is a file that just lies there."""
