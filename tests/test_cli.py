@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from medsoft import __version__, cli
 from medsoft.errors import RunError
 from medsoft.parsing import find_configuration, shipped_configurations
+from tests.conftest import write_images
 
 CONFIGURATIONS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 # Those of volumes run a step in the tests of volumes, on volumes.
@@ -327,6 +328,18 @@ def test_a_fault_of_medsoft_itself_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("medsoft.learn.verbs.fit", raising(FileNotFoundError(2, "No such file or directory", "x")))
     with pytest.raises(FileNotFoundError):
         cli.main(["fit"])
+
+
+def test_show_names_the_row_that_it_cannot_draw(tmp_path, medsoft):
+    table = write_images(tmp_path / "set", 4)
+    broken = tmp_path / "set" / "images" / "im002.png"
+    broken.write_bytes(broken.read_bytes()[:600])
+    code, _, err = medsoft(
+        "data", "show", table, "--config=fundus", "--data.classes=[dark, light]", "--transforms.size=32"
+    )
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "labels.csv: row 3 cannot be drawn: " in err
+    assert "im002" not in err
 
 
 def test_show_draws_what_the_model_will_see(tmp_path, medsoft, table):

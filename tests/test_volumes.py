@@ -430,6 +430,17 @@ class TestPhantoms:
         assert (code, "set transforms.intensity" in err) == (2, True)
         assert not (tmp_path / "other.png").exists()
 
+    def test_data_show_names_the_row_that_it_cannot_draw(self, medsoft, tmp_path):
+        table = write_volumes(tmp_path / "mixed", 2)
+        save(np.zeros((18, 20, 16, 2)), np.eye(4), tmp_path / "mixed" / "volumes" / "case01_0.nii.gz")
+        code, _, err = medsoft(
+            "data", "show", table, "--config=volume", "--data.positive=large", "--transforms.intensity=zscore",
+            "--transforms.size=16",
+        )  # fmt: skip
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "volumes.csv: row 2 cannot be drawn: holds 2 volumes" in err
+        assert "case01" not in err
+
     @pytest.mark.parametrize("axes", AXES)
     def test_drawings_are_turned_the_same_way_for_every_orientation(self, axes):
         from medsoft.data.volumes.dataset import VolumeReader

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medsoft.data.contact_sheet import transforms_sheet
+from medsoft.data.decode import ReadError
 from medsoft.data.images import ImageDataModule
 from medsoft.data.read import read_image
 from medsoft.data.table_module import TableDataModule
@@ -43,16 +44,36 @@ def show(argv: Sequence[str]) -> None:
 
 def _draw(data: TableDataModule[Any], frame: pd.DataFrame, captions: list[str], title: str, out: Path) -> None:
     if isinstance(data, ImageDataModule):
-        images = [read_image(path, max_pixels=data.max_pixels, voi=data.voi) for path in frame["path"]]
+        images = [_image(data, row, path) for row, path in zip(frame["row"], frame["path"], strict=True)]
         transforms_sheet(images, captions, data.transforms, title, out)
         return
     from medsoft.data.volumes.module import VolumeDataModule  # MONAI takes seconds
 
     if not isinstance(data, VolumeDataModule):
         raise InputError(f"data show draws images and volumes, not what {type(data).__name__} reads")
-    from medsoft.data.volumes.sheet import volumes_sheet
+    from medsoft.data.volumes.sheet import UnreadableError, volumes_sheet
 
     try:
         volumes_sheet([data.files.of(row) for row in frame["row"]], captions, data.reader, title, out)
+    except UnreadableError as error:
+        raise _of_row(data, frame["row"].iloc[error.number], error.reason) from None
+
+
+def _image(data: ImageDataModule, row: int, path: str) -> np.ndarray:
+    """An image as read, once it is sure that it can be prepared.
+
+    Raises:
+        InputError: it cannot; names the row, and not the file, whose name may be a patient's.
+    """
+    try:
+        image = read_image(path, max_pixels=data.max_pixels, voi=data.voi)
+        data.transforms.prepare(image)
+    except ReadError as error:
+        raise _of_row(data, row, error.reason) from None
     except ValueError as error:
-        raise InputError(f"data show: {error}") from None
+        raise _of_row(data, row, str(error)) from None
+    return image
+
+
+def _of_row(data: TableDataModule[Any], row: int, reason: str) -> InputError:
+    return InputError(f"{data.samples.source}: row {row} cannot be drawn: {reason}")

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 
 from medsoft.data.contact_sheet import contact_sheet
-from medsoft.data.volumes.dataset import VolumeReader
+from medsoft.data.volumes.dataset import UNREADABLE, VolumeReader, reason_of
 from medsoft.data.volumes.files import VolumeRow
 from medsoft.data.volumes.geometry import located, oriented
 from medsoft.data.volumes.planes import montage, three_planes, to_grey
@@ -19,6 +19,19 @@ AUGMENTATIONS = 2
 SLICES = 16
 AS_DRAWN = "RAS"
 OUTLINE = (255, 190, 0)
+
+
+class UnreadableError(Exception):
+    """A sample cannot be drawn.
+
+    Attributes:
+        number: which of those to draw, from 0.
+        reason: why, without the name of a file.
+    """
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number, self.reason = number, reason
 
 
 def volumes_sheet(
@@ -39,13 +52,15 @@ def volumes_sheet(
         out: the file.
 
     Raises:
-        ReadError: a volume cannot be read.
-        ValueError: it cannot be prepared.
+        UnreadableError: a sample cannot be read or prepared.
     """
     cells, texts = [], []
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True)):
-        read = reader.read(next(filter(None, row.paths)))
-        prepared = reader.prepared(row)
+        try:
+            read = reader.read(next(filter(None, row.paths)))
+            prepared = reader.prepared(row)
+        except UNREADABLE as error:
+            raise UnreadableError(number, reason_of(error)) from None
         image = _turned(prepared.image.numpy(), reader)
         spacing = " × ".join(f"{mm:.3g}" for mm in read.spacing_mm)
         size = " × ".join(map(str, prepared.image.shape[1:]))
