@@ -37,8 +37,12 @@ def levels_of(frame: pd.DataFrame) -> list[str]:
     names = ["row"]
     if frame["exam"].any() and frame.loc[frame["exam"] != "", ["split", "fold", "patient", "exam"]].duplicated().any():
         names.append("exam")
-    if frame["patient"].any() and frame.loc[frame["patient"] != "", ["split", "fold", "patient"]].duplicated().any():
-        names.append("patient")
+    if frame["patient"].any():
+        named = frame.loc[frame["patient"] != "", ["split", "fold", "patient", "exam"]]
+        # Where each patient has one exam, and all rows one, patients are the exams once more.
+        again = named.duplicated() & (named["exam"] != "") & ("exam" in names)
+        if named.loc[~again, ["split", "fold", "patient"]].duplicated().any():
+            names.append("patient")
     return names
 
 

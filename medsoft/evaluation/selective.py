@@ -127,7 +127,8 @@ class Selective:
                 aurc = np.where(answered[:, -1] > 0, (risk * share).sum(axis=1), np.nan)
             values[Key("aurc", found.name)] = aurc
             if found.zero_one:
-                values[Key("e_aurc", found.name)] = aurc - best_aurc(lost[:, -1], answered[:, -1])
+                excess = aurc - best_aurc(lost[:, -1], answered[:, -1])
+                values[Key("e_aurc", found.name)] = np.maximum(excess, 0.0)  # rounding can take it below
             values[Key("risk_coverage", found.name)] = _at_coverages(risk, answered)
         return values
 

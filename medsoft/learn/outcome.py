@@ -177,7 +177,7 @@ def _print_summary(results: dict[str, Scores], title: str) -> None:
         console.print(table)
     for split, scores in results.items():
         for note in scores["notes"]:
-            console.print(f"{split}: {note}", highlight=False)
+            console.print(f"{title}, {split}: {note}", highlight=False)
 
 
 def _rates(scores: Scores) -> dict[str, float | None]:

@@ -36,6 +36,9 @@ from medsoft.learn.run_folder import RunFolder
 from medsoft.learn.training import build_trainer, check_monitored, check_precision, monitored, training_callbacks
 from medsoft.parsing import with_configurations_found
 
+FEW = 20
+"""Samples from which the 95th percentile of anything says little."""
+
 
 def fit(argv: Sequence[str]) -> int:
     """Train, then predict and score the validation and test parts with the best checkpoint.
@@ -112,6 +115,11 @@ def _fit(argv: Sequence[str]) -> int:
     load_weights(model, run.best)
     if config.ood_quantile is not None:
         model.familiar = keep_familiar(trainer, model, data, run, config.ood_quantile)
+        if model.familiar.n_val < FEW and trainer.is_global_zero:
+            print(
+                f"The line from which on the model abstains comes from {model.familiar.n_val} validation samples: "
+                "what it sets aside says little"
+            )
     _finish(trainer, model, data, run, config, processes, monitor)
     return code
 

@@ -96,7 +96,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     if run and (about := run.facts.get("data", {}).get("note")):
         notes.insert(0, str(about))
     first = parts[0] if parts else None
-    of_first = [without_names(note, hidden) for note in first.levels[0].notes] if first else []
+    of_first = [without_names(note, hidden) for note in _of_parts(parts)]
     card = model_card(evaluation, flow, run, [*notes, *of_first], given.words)
     across = _primary_across(evaluation, first)
     top = across or (first.levels[0] if first else None)
@@ -110,6 +110,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "title": given.title or (f"Evaluation of {name}" if name else "Evaluation of predictions"),
         "question": _question(evaluation.task, run, flow),
         "notes": notes,
+        "notes_of_parts": of_first,
         "flow": asdict(flow),
         "key_figures": {
             "of": of_top or (first.heading if first else ""),
@@ -195,6 +196,18 @@ def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, 
 
 def _quoted(task: Task) -> str:
     return ", ".join(f"“{name}”" for name in task.classes)
+
+
+def _of_parts(parts: list[PartContent]) -> list[str]:
+    """Notes on the part that is reported first; of a cross-validation, on that part of every fold."""
+    said: dict[str, list[str]] = {}
+    alike = [part for part in parts if part.split == parts[0].split]
+    for part in alike:
+        for note in part.levels[0].notes:
+            said.setdefault(note, []).append(part.fold)
+    if len(alike) < 2:
+        return list(said)
+    return [f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(folds)}: {note}" for note, folds in said.items()]
 
 
 def _part_values(part: PartContent, task: Task | None, hidden: frozenset[str]) -> dict[str, Any]:
