@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsoft.evaluation.exams import has_exams, pool_exams
@@ -27,6 +27,7 @@ def predictions(task, answers, targets, exams, **about):
     return make_predictions(task, ids, answers, targets, exam=exams, **about)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-15, 15), min_size=2, max_size=5), st.sampled_from(["mean", "max"]))
 def test_binary_logits_are_pooled(logits, how):
     p = 1 / (1 + np.exp(-np.array(logits)))
