@@ -130,6 +130,8 @@ def test_a_bundle_says_what_it_is(exported, run):
         "vit_seqnorm_tiny_patch16_224",
         "CC0",
         "youden",
+        "rows are few",
+        "The table has the columns `",
     ):
         assert words in card, words
     metrics = json.loads((run / "metrics.json").read_text())["test"]["overall"]

@@ -21,6 +21,9 @@ WARNING = (
     "care of a patient."
 )
 
+FEW = 100
+"""Rows that leave a share of 0.9 an interval of 0.12."""
+
 
 def model_card(
     source: Source, about: dict[str, Any], locked: Locked | None, licence: str, description: str | None
@@ -115,6 +118,9 @@ def _locked(locked: Locked | None) -> list[str]:
     if chosen is None:
         return ["Nothing is locked."]
     lines = [f"Chosen on {chosen.n} rows of the split {chosen.split!r}, in `locked.json`:", ""]
+    if chosen.n < FEW:
+        lines.insert(1, f"**{chosen.n} rows are few**: on other data, expect other shares than these.")
+        lines.insert(2, "")
     lines += [f"- {describe(point)}" for point in chosen.points]
     if chosen.recalibration is None:
         return [*lines, "- not recalibrated"]
@@ -131,4 +137,9 @@ def _run(source: Source, about: dict[str, Any]) -> list[str]:
         line = "medsoft slides predict SLIDES --bundle BUNDLE --out predicted"
     else:
         line = "medsoft predict --bundle BUNDLE --data.table slides.csv --data.features FOLDER --out predicted"
+    data = source.config.get("data") or {}
+    asked = (data.get("path") or "path", data.get("patient"), data.get("exam"), data.get("covariates"))
+    columns = [name for given in asked if given for name in ([given] if isinstance(given, str) else given)]
+    if "slides" not in about["model"] or not about["model"]["slides"]:
+        line += f"\n\nThe table has the columns {', '.join(f'`{name}`' for name in columns)}, as that of the training."
     return [f"    {line}", "", "`sha256sum --check SHA256SUMS` compares the files; medsoft does so at every load."]

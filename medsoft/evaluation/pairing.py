@@ -134,8 +134,13 @@ def _split(frames: Sequence[pd.DataFrame], split: str | None) -> str:
     if split is None and len(shared) == 1:
         return str(shared.pop())
     if split is None or split not in shared:
-        there = ", ".join(repr(name) for name in sorted(shared)) or "none"
-        raise InputError(f"name the split to compare with --split; all tables have: {there}")
+        if shared:
+            there = ", ".join(repr(name) for name in sorted(shared))
+            raise InputError(f"name the split to compare with --split; all tables have: {there}")
+        have = "; ".join(", ".join(name or "rows of no split" for name in sorted(set(f["split"]))) for f in frames)
+        raise InputError(
+            f"no split is in all tables: name splits alike in the column split, or in none; there is {have}"
+        )
     return split
 
 
