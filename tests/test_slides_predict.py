@@ -302,7 +302,7 @@ def test_features_of_another_encoder_are_refused(medsoft, made, tmp_path):
     code, _, err = medsoft("slides", "predict", *files, "--checkpoint", made / "abmil.ckpt", "--out", "out")
     assert code == 2
     assert "test_resnet" in err
-    assert "a.h5 and 1 more: " in err
+    assert "  a and 1 more: " in err
     assert not Path("out").exists()
 
 
