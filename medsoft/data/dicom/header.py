@@ -96,7 +96,7 @@ def check_picture(dataset: Dataset, *, pixels: bool = True) -> None:
     if not has_pixels and not word(dataset, "Rows") and "Image" not in kind.name:
         known = kind.name != kind  # pydicom knows the standard's names
         if not known and (kind.startswith(_STANDARD) or _STANDARD.startswith(kind)):  # "" and a part of a UID too
-            raise ReadError("is a DICOM file without a picture that does not say what it is: it may be cut short")
+            raise ReadError("is a DICOM object without a picture that does not say what it is: it may be cut short")
         raise NoPictureError(f"is a DICOM object without a picture{f' ({kind.name})' if known else ''}")
     if pixels and not has_pixels:
         raise ReadError(NO_PIXELS)
