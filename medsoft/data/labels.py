@@ -167,6 +167,8 @@ def _binary(
     notes = [f"{column}: {names[1]} is {', '.join(positive)}; {names[0]} is {_some(negative)}"]
     if one_each and not classes:
         notes = [f"{column}: the positive class is {names[1]}, the negative one {names[0]}"]
+    elif all(value == name for value, name in meaning.items()):
+        notes = []  # nothing has another name than in the table
     if absent:
         notes.append(f"{column}: the positive {', '.join(absent)} does not occur in this table")
     return meaning, names, notes
