@@ -173,6 +173,7 @@ def test_complete_keeps_given_splits(make_table: MakeTable) -> None:
     done, sentence = complete_splits(table, 0.2, 0.2, seed=0)
     assert done.frame["split"].tolist() == table.frame["split"].tolist()
     assert sentence == "the table's own splits: train 30, val 30"
+    assert complete_splits(table, 0.2, 0.2, 0, "fold.csv")[1] == "splits of fold.csv: train 30, val 30"
 
 
 def test_complete_refuses(make_table: MakeTable) -> None:

@@ -98,7 +98,7 @@ def split_folds(targets: np.ndarray, groups: Sequence[str] | np.ndarray, k: int,
 
 
 def complete_splits(
-    samples: SampleTable, val_fraction: float, test_fraction: float, seed: int
+    samples: SampleTable, val_fraction: float, test_fraction: float, seed: int, splits_from: str | None = None
 ) -> tuple[SampleTable, str]:
     """Give a table the splits that training needs, unless it has them.
 
@@ -110,6 +110,7 @@ def complete_splits(
         val_fraction: share for val: of all rows, or of the train rows where the table has splits.
         test_fraction: share of all rows for test where the table has no splits; may be 0.
         seed: of the split.
+        splits_from: file that the splits were taken from already, for the sentence; None for the table itself.
 
     Returns:
         The table with splits, and a sentence on what was done.
@@ -119,6 +120,7 @@ def complete_splits(
         InputError: the table has splits but no train rows, or too few rows or patients.
     """
     by = next((name for name in ("patient", "exam") if (samples.frame[name] != "").any()), "sample")
+    whose = f"{splits_from}'s" if splits_from else "the table's"
     if not samples.has_split:
         shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
         samples = samples.with_split(split_holdout(samples.targets, samples.groups, shares, seed))
@@ -131,9 +133,9 @@ def complete_splits(
         split = samples.frame["split"].to_numpy(dtype=object)
         split[split == "train"] = parts
         samples = samples.with_split(split)
-        done = f"val taken out of the table's train by {by}, stratified, seed {seed}"
+        done = f"val taken out of {whose} train by {by}, stratified, seed {seed}"
     else:
-        done = "the table's own splits"
+        done = f"splits of {splits_from}" if splits_from else "the table's own splits"
     assert samples.task is not None
     columns = samples.frame[samples.task.target_columns]
     if problems := checks.check_classes(columns, samples.frame["split"], samples.task):

@@ -73,8 +73,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         if splits_from:
             self.samples = apply_split_file(self.samples, Path(splits_from))
         if self.stage == "fit":
-            self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, self.seed)
-            self.notes.append(f"{splits_from}: {done}" if splits_from else done)
+            self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, self.seed, splits_from)
+            self.notes.append(done)
             if "val" not in self.samples.splits:
                 raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
             if self.balanced_sampling and self.task.kind == "multilabel":

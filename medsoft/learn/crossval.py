@@ -105,7 +105,7 @@ def run_fold(folder: CrossvalFolder, fold: PlannedFold, of: int) -> int:
         if folder.is_finished(fold.number):
             print(f"Fold {fold.number}: has finished before ({show_path(run.path)})")
             return 3 if run.errors.is_file() else 0
-        print(f"Fold {fold.number} of 0 to {of - 1}: {_counts(fold)}", flush=True)
+        print(f"Fold {fold.number} ({of} folds, from 0): {_counts(fold)}", flush=True)
         if run.last.is_file():
             return fit(["--resume", str(run.path)])
         if run.path.exists():  # what was killed before its first checkpoint begins anew
