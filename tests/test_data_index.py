@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from pydicom.datadict import tag_for_keyword
 from pydicom.fileset import FileSet
 from pydicom.uid import BasicTextSRStorage, SegmentationStorage
+from rich.console import Console
 
-from medsoft.data.dicom.identifying import KEYWORDS
+from medsoft.data.dicom.identifying import KEYWORDS, Carried
 from medsoft.data.dicom.pseudonyms import load_salt, pseudonym
 from medsoft.data.read import read_image
+from medsoft.data.verbs_index import _print_carried
 from medsoft.data.volumes.read import read_volume
 from medsoft.errors import InputError
 from tests.dicom_sets import AXIAL, SECRET, item, phantom, write, write_enhanced, write_series
@@ -234,6 +237,14 @@ def test_check_phi_counts_elements_and_shows_no_value(scans, medsoft):
     assert re.search(rf"BurnedInAnnotation +│ 0 +│ 0 +│ {files}", out)
     assert not [value for value in (*SECRET.values(), "Vendor") if value in out]
     assert not list(Path().glob("*.csv"))
+
+
+def test_elements_are_listed_in_one_order(capfd):
+    names = ["PatientID", "PatientName", "AccessionNumber", "StudyDate"]
+    for order in (names, names[::-1]):
+        _print_carried(Carried(1, Counter(dict.fromkeys(order, 1))), Console(width=80))
+    said = capfd.readouterr().out
+    assert said[: len(said) // 2] == said[len(said) // 2 :]
 
 
 def test_the_listed_elements_exist():

@@ -1,6 +1,7 @@
 """The sample table says all its problems at once, and guesses nothing."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,20 @@ def test_grouping_is_recorded(make_table: MakeTable) -> None:
         "the label column 'label': positive is 2, 3, 4; negative is 0, 1",
         "the label column 'label': the positive 4 does not occur in this table",
     )
+
+
+def test_nothing_is_noted_where_no_class_has_another_name(make_table: MakeTable) -> None:
+    source = make_table(n=3, label=["normal", "pneumonia", "normal"])
+    said = read_table(source, positive="pneumonia", classes="normal,pneumonia").notes
+    assert not [note for note in said if "label column" in note]
+    renamed = read_table(source, positive="pneumonia", classes="no,yes").notes
+    assert [note for note in renamed if "yes is pneumonia; no is normal" in note]
+
+
+def test_problems_are_listed_by_row() -> None:
+    problems = [Problem("unreadable", (row,), "is damaged", "export it again") for row in (30, 4, 17)]
+    listed = re.findall(r"row (\d+): is", str(TableError("t.csv", problems)))
+    assert listed == ["4", "17", "30"]
 
 
 def test_multilabel(make_table: MakeTable) -> None:

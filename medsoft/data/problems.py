@@ -50,7 +50,7 @@ class TableError(InputError):
 
 def _listing(table: str, problems: Sequence[Problem]) -> str:
     lines = [f"{table}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}"]
-    for kind, same_kind in groupby(sorted(problems, key=lambda p: p.kind), key=lambda p: p.kind):
+    for kind, same_kind in groupby(sorted(problems, key=lambda p: (p.kind, p.rows)), key=lambda p: p.kind):
         found = list(same_kind)
         advice = found[0].advice + ("; on_error skip leaves such rows out" if found[0].skippable else "")
         lines.append(f"{kind} ({len(found)}): {advice}")

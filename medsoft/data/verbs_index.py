@@ -102,7 +102,7 @@ def _print_carried(carried: Carried, console: Console) -> None:
     table = Table("about", "element", "files", title=f"Identifying elements in {carried.files} files")
     table.columns[2].justify = "right"
     order = {group: i for i, group in enumerate(dict.fromkeys(KEYWORDS.values()))}
-    for keyword, n in sorted(carried.elements.items(), key=lambda pair: (order[KEYWORDS[pair[0]]], -pair[1])):
+    for keyword, n in sorted(carried.elements.items(), key=lambda pair: (order[KEYWORDS[pair[0]]], -pair[1], pair[0])):
         table.add_row(KEYWORDS[keyword], keyword, str(n))
     if carried.private:
         table.add_row("unknown", "private elements", str(carried.private))
