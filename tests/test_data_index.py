@@ -125,7 +125,7 @@ def test_what_cannot_be_a_sample_is_listed(scans, medsoft):
     code, out, err = medsoft("data", "index", scans, "--out=table.csv", "--salt=salt")
     assert (code, err) == (3, "")
     problems = {
-        row["path"].removeprefix(f"{scans}/"): (row["stage"], row["reason"]) for row in rows(Path("errors.csv"))
+        row["path"].removeprefix(f"{scans}/"): (row["stage"], row["reason"]) for row in rows(Path("table.errors.csv"))
     }
     assert len([path for path, (stage, _) in problems.items() if stage == "duplicate"]) == len(one)
     assert problems["two/text.dcm"] == ("read", "is not a DICOM file")
@@ -134,7 +134,7 @@ def test_what_cannot_be_a_sample_is_listed(scans, medsoft):
     assert "a loop" in problems["loop.dcm"][1]
     assert "SeriesInstanceUID" in problems["nameless.dcm"][1]
     assert "notes.txt" not in problems
-    assert not [value for value in SECRET.values() if value in out + Path("errors.csv").read_text()]
+    assert not [value for value in SECRET.values() if value in out + Path("table.errors.csv").read_text()]
     for row in rows(Path("table.csv")):
         if row["kind"] == "volume":
             read_volume(row["path"], time="phases")
@@ -146,7 +146,7 @@ def test_a_slice_cut_short_in_its_header_is_no_other_object(medsoft, tmp_path, l
     end.write_bytes(end.read_bytes()[:length])
     code, out, _ = medsoft("data", "index", tmp_path / "ct", "--out=table.csv", "--salt=salt")
     assert (code, rows(Path("table.csv"))) == (3, []), out
-    assert {row["path"] for row in rows(Path("errors.csv"))} == {str(end), str(tmp_path / "ct")}
+    assert {row["path"] for row in rows(Path("table.errors.csv"))} == {str(end), str(tmp_path / "ct")}
 
 
 def test_segmentations_are_no_samples_and_hide_none(medsoft, tmp_path):
@@ -162,11 +162,21 @@ def test_segmentations_are_no_samples_and_hide_none(medsoft, tmp_path):
     assert read_volume(segmentation).shape == (5, 6, 1)  # as a mask may be
 
 
+def test_each_table_has_its_own_list_of_errors(scans, medsoft):
+    (scans / "two" / "text.dcm").write_text("this is a text file")
+    medsoft("data", "index", scans / "two", "--out=bad.csv", "--salt=salt")
+    listed = rows(Path("bad.errors.csv"))
+    assert len(listed) == 3
+    assert medsoft("data", "index", scans / "one", "--out=good.csv", "--salt=salt")[0] == 0
+    assert not Path("good.errors.csv").exists()
+    assert rows(Path("bad.errors.csv")) == listed
+
+
 def test_copies_in_the_same_folder_are_said_of_the_series_too(scans, medsoft):
     file = next((scans / "one" / "ct").glob("*"))
     shutil.copy(file, file.with_name("copy.dcm"))
     code, *_ = medsoft("data", "index", scans / "one", "--out=table.csv", "--salt=salt")
-    stages = [row["stage"] for row in rows(Path("errors.csv"))]
+    stages = [row["stage"] for row in rows(Path("table.errors.csv"))]
     assert (code, sorted(stages)) == (3, ["duplicate", "index"])
     assert rows(Path("table.csv")) == []
 
@@ -212,7 +222,7 @@ def test_a_malformed_dicomdir_gives_no_table_and_no_crash(shared_data, medsoft, 
         code, out, err = medsoft("data", "index", path, f"--out={path.name}.csv", f"--salt={tmp_path}/salt")
         assert code in (2, 3), (path.name, out, err)
         if code == 3:
-            assert {row["stage"] for row in rows(Path("errors.csv"))} == {"read"}
+            assert {row["stage"] for row in rows(Path(f"{path.name}.errors.csv"))} == {"read"}
 
 
 def test_check_phi_counts_elements_and_shows_no_value(scans, medsoft):

@@ -23,6 +23,7 @@ from tests.dicom_sets import SECRET, phantom, write_series
 from tests.volume_sets import TINY_VOLUME
 
 USERS_OWN = ("index.csv", "labelled.csv")
+LISTS = ("errors.csv", "index.errors.csv")
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
@@ -129,7 +130,7 @@ def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_da
     everything |= {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}
     assert found(secrets, everything) == []
     places = {str(tmp_path / "scans"), "broken.dcm"}
-    tables = {"errors.csv", *USERS_OWN}
+    tables = {*LISTS, *USERS_OWN}
     assert found(places, {path: text for path, text in everything.items() if path.name not in tables}) == [], (
         "paths are in tables alone"
     )
@@ -168,7 +169,7 @@ def test_nothing_identifying_is_in_any_output_of_a_run_over_series(medsoft, tmp_
     secrets = {"HOSP-4711", "Doe^Jane", *SECRET.values()}
     assert found(secrets, written(Path("out"))) == []
     assert found(secrets | {"Doe_Jane"}, {Path(f"said {i}"): text.encode() for i, text in enumerate(said)}) == []
-    run = {path: text for path, text in written(Path("out")).items() if path.name not in ("errors.csv", *USERS_OWN)}
+    run = {path: text for path, text in written(Path("out")).items() if path.name not in (*LISTS, *USERS_OWN)}
     assert found({"Doe_Jane"}, run) == [], "paths are in tables alone"
 
 

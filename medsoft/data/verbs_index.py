@@ -28,14 +28,14 @@ def index(
 
     Args:
         folder: Folder that is walked with all below it, or a DICOMDIR.
-        out: The table to write, .csv or .parquet; errors.csv beside it lists what is not in it.
+        out: The table to write, .csv or .parquet; a table's NAME.errors.csv beside it lists what is not in it.
         salt: File with the secret that patients' names are made with; ~/.config/medsoft/salt if not given. It is made
             where there is none.
         check_phi: Print which identifying elements and flags the files carry, with counts and never a value.
         overwrite: Replace the table if it is there.
 
     Returns:
-        Exit code: 0, or 3 where errors.csv lists something.
+        Exit code: 0, or 3 where NAME.errors.csv lists something.
 
     Raises:
         InputError: there is no such folder or DICOMDIR, no DICOM file in it, or nothing to do.
@@ -80,7 +80,7 @@ def _write(place: Path, files: list[Path], out: Path, salt_file: str | None, con
             table.to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
-    errors = out.with_name("errors.csv")
+    errors = out.with_suffix(".errors.csv")  # of this table alone: others may lie in the same folder
     errors.unlink(missing_ok=True)
     kinds = Counter(zip(table["modality"], table["kind"], strict=True))
     counts = ", ".join(f"{n} {modality or 'unknown'} ({kind})" for (modality, kind), n in sorted(kinds.items()))
