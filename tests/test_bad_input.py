@@ -173,7 +173,7 @@ def text(path: Path) -> None:
 
 SPOILT = {
     truncated: "is damaged or cut short",
-    bomb: "could be decompression bomb",
+    bomb: "has more pixels than the limit of 89478485",
     dicom: "is a DICOM object without a picture",
     one_pixel: "has 1 x 1 pixels: each side must have at least 2",
     text: "not a picture",

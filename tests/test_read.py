@@ -241,8 +241,10 @@ def test_bomb(tmp_path: Path) -> None:
     save(Image.new("1", (20_000, 20_000)), tmp_path / "a.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(ReadError, match=r"too large|more than the limit"):
+        with pytest.raises(ReadError, match=r"more pixels than the limit of 89478485 \(max_pixels\)"):
             read_image(tmp_path / "a.png")
+        with pytest.raises(ReadError, match="more pixels than the limit of 178956970 of Pillow"):
+            read_image(tmp_path / "a.png", max_pixels=10**9)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])

@@ -69,8 +69,10 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, vo
         return _as_contract(image)
     except ReadError as error:
         raise ReadError(error.reason, name) from error.__cause__
-    except Image.DecompressionBombError as error:
-        raise ReadError(f"is too large ({error})", name) from error
+    except Image.DecompressionBombError as error:  # Pillow refuses at twice the number that it names
+        allowed = 2 * (Image.MAX_IMAGE_PIXELS or max_pixels)
+        limit = f"{max_pixels} (max_pixels)" if max_pixels <= allowed else f"{allowed} of Pillow"
+        raise ReadError(f"has more pixels than the limit of {limit}", name) from error
     except MemoryError as error:
         raise ReadError("does not fit into memory", name) from error
     except Exception as error:  # decoders answer hostile bytes with every kind of exception
