@@ -237,6 +237,15 @@ def test_multilabel(make_table: MakeTable) -> None:
             read_table(source, label=["oedema", "mass"], **bad)
 
 
+def test_check_counts_what_is_absent_and_what_is_not_known(make_table: MakeTable, capfd: Any) -> None:
+    source = make_table(n=4, oedema=["1", "0", "0", "NaN"], mass=["", "1", "0", "1"])
+    check(str(source), label="oedema,mass")
+    said = capfd.readouterr().out
+    assert re.search(r"label +┃ present ┃ absent ┃ not known", said)
+    assert re.search(r"oedema +│ +1 │ +2 │ +1 │", said)
+    assert re.search(r"mass +│ +2 │ +1 │ +1 │", said)
+
+
 def test_uncertain_labels_are_a_problem(make_table: MakeTable) -> None:
     problems = problems_of(make_table(n=4, oedema=["1", "-1", "0", "u"], mass=[1, 1, 0, 0]), label="oedema,mass")
     assert kinds(problems) == {"unknown label": [(2,), (4,)]}

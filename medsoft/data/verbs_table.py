@@ -216,6 +216,7 @@ def _print_counts(samples: SampleTable, console: Console) -> None:
         targets = frame[task.target_columns]
         classes = {name: targets[column] == 1 for name, column in zip(task.classes, targets, strict=True)}
         classes["(no label known)"] = targets.isna().all(axis=1)
+        console.print(_answers(samples))
     else:
         classes = {name: frame["target"] == name for name in task.classes}
         classes["(no valid label)"] = frame["target"] == ""
@@ -241,6 +242,18 @@ def _quantities(samples: SampleTable) -> Table:
         known = values.dropna()
         facts = (known.mean(), known.std(ddof=0), known.min(), known.median(), known.max())
         counts.add_row(name, str(len(known)), str(len(values) - len(known)), *(f"{fact:.6g}" for fact in facts))
+    return counts
+
+
+def _answers(samples: SampleTable) -> Table:
+    """How often each label of a multilabel task is 1, 0, and neither."""
+    counts = Table("label", "present", "absent", "not known")
+    for column in counts.columns[1:]:
+        column.justify = "right"
+    assert samples.task is not None
+    for name, column in zip(samples.task.classes, samples.task.target_columns, strict=True):
+        values = samples.frame[column]
+        counts.add_row(Text(name), *(str(int(rows.sum())) for rows in (values == 1, values == 0, values.isna())))
     return counts
 
 
