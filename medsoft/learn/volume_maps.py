@@ -112,7 +112,10 @@ def _write_map(
     write_nifti(placed, read.affine, folder / f"{name}.nii.gz")
     drawn, shares = (oriented(located(array[None], read.affine), "RAS") for array in (read.array[0], placed))
     mm = spacing_of(drawn)
-    facts = f"logit {found.logit:.2f}, of which cells {found.shares.sum():+.2f}; the patient's right is on the left"
+    cells = float(found.shares.sum())
+    facts = (
+        f"logit {found.logit:.2f}: cells {cells:+.2f}, all else {found.logit - cells:+.2f}; patient's right on the left"
+    )
     title = f"{id}: what each cell adds to the logit of {question.name}"
     picture = folder / f"{name}.png"
     write_montage(np.asarray(drawn[0]), np.asarray(shares[0]), (mm[0], mm[1]), title, facts, data.note, picture)
