@@ -251,8 +251,8 @@ def _answers(samples: SampleTable) -> Table:
     for column in counts.columns[1:]:
         column.justify = "right"
     assert samples.task is not None
-    for name, column in zip(samples.task.classes, samples.task.target_columns, strict=True):
-        values = samples.frame[column]
+    for name, target in zip(samples.task.classes, samples.task.target_columns, strict=True):
+        values = samples.frame[target]
         counts.add_row(Text(name), *(str(int(rows.sum())) for rows in (values == 1, values == 0, values.isna())))
     return counts
 
