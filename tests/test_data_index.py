@@ -172,6 +172,40 @@ def test_each_table_has_its_own_list_of_errors(scans, medsoft):
     assert rows(Path("bad.errors.csv")) == listed
 
 
+@pytest.mark.parametrize(
+    ("by", "value"), [("PatientID", "HOSP-4711"), ("AccessionNumber", "ACC-99812"), ("StudyInstanceUID", STUDY)]
+)
+def test_labels_are_joined_by_what_the_hospital_knows(scans, medsoft, by, value):
+    Path("labels.csv").write_text(f"{by},tumour,grade\n{value},1,02\nelse,0,1\n,0,1\n")
+    words = ("--out=table.csv", "--salt=salt", "--labels=labels.csv", f"--labels_by={by}")
+    code, out, err = medsoft("data", "index", scans, *words)
+    assert (code, err) == (0, "")
+    labelled = {row["path"].removeprefix(f"{scans}/"): (row["tumour"], row["grade"]) for row in rows(Path("table.csv"))}
+    assert labelled["one/ct"] == ("1", "02")
+    if by == "PatientID":
+        assert labelled["two#1.2.4"] == ("", "")
+        assert "4 samples have some, 2 none" in out
+    if by != "StudyInstanceUID":
+        assert value not in out + Path("table.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("patient,tumour\nHOSP-4711,1\n", "no column 'PatientID'"),
+        ("PatientID,PatientName,tumour\nHOSP-4711,Doe,1\n", "PatientName would name patients"),
+        ("PatientID,tumour\nHOSP-4711,1\nHOSP-4711,0\n", "1 values of PatientID stand in several rows"),
+        ("PatientID,modality\nHOSP-4711,1\n", "columns of its own called modality"),
+    ],
+)
+def test_labels_that_cannot_be_joined(scans, medsoft, text, said):
+    Path("labels.csv").write_text(text)
+    code, out, err = medsoft("data", "index", scans, "--out=table.csv", "--salt=salt", "--labels=labels.csv")
+    assert (code, err.count("\n"), said in err) == (2, 1, True), err
+    assert "4711" not in out + err
+    assert not Path("table.csv").exists()
+
+
 def test_copies_in_the_same_folder_are_said_of_the_series_too(scans, medsoft):
     file = next((scans / "one" / "ct").glob("*"))
     shutil.copy(file, file.with_name("copy.dcm"))

@@ -13,6 +13,7 @@ from rich.table import Table
 from medsoft.data.decode import ReadError
 from medsoft.data.dicom.identifying import FLAGS, KEYWORDS, Carried, look_for_identifying
 from medsoft.data.dicom.index import index_table
+from medsoft.data.dicom.join import Key, join_labels, load_labels
 from medsoft.data.dicom.pseudonyms import default_salt, load_salt
 from medsoft.data.dicom.series import dicom_files, read_instances
 from medsoft.data.problems import write_errors
@@ -22,7 +23,13 @@ from medsoft.files import replacing
 
 
 def index(
-    folder: str, out: str | None = None, salt: str | None = None, check_phi: bool = False, overwrite: bool = False
+    folder: str,
+    out: str | None = None,
+    salt: str | None = None,
+    labels: str | None = None,
+    labels_by: Key = "PatientID",
+    check_phi: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Make a sample table of a folder of DICOM files, or say which identifying elements they carry.
 
@@ -31,6 +38,8 @@ def index(
         out: The table to write, .csv or .parquet; a table's NAME.errors.csv beside it lists what is not in it.
         salt: File with the secret that patients' names are made with; ~/.config/medsoft/salt if not given. It is made
             where there is none.
+        labels: CSV or Parquet with labels to join, one row a patient (or what labels_by says).
+        labels_by: Column of labels with the values of this DICOM element; they are compared, and not written.
         check_phi: Print which identifying elements and flags the files carry, with counts and never a value.
         overwrite: Replace the table if it is there.
 
@@ -46,6 +55,9 @@ def index(
         raise InputError(f"--out {out}: name a file .csv or .parquet")
     if out and Path(out).exists() and not overwrite:
         raise InputError(f"--out {out}: is there already; --overwrite true replaces it")
+    if labels and not out:
+        raise InputError("--labels: name the table to write with --out")
+    found = load_labels(labels, labels_by) if labels else None
     place = Path(os.path.abspath(folder))  # noqa: PTH100 (resolve() would follow links to other names)
     files = _files(place, folder)
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -53,7 +65,7 @@ def index(
         with progress_bar("looking", len(files)) as step:
             carried = look_for_identifying(files, step)
         _print_carried(carried, console)
-    return _write(place, files, Path(out), salt, console) if out else 0
+    return _write(place, files, Path(out), salt, found, labels_by, console) if out else 0
 
 
 def _files(place: Path, named: str) -> list[Path]:
@@ -68,13 +80,28 @@ def _files(place: Path, named: str) -> list[Path]:
     return files
 
 
-def _write(place: Path, files: list[Path], out: Path, salt_file: str | None, console: Console) -> int:
+def _write(
+    place: Path,
+    files: list[Path],
+    out: Path,
+    salt_file: str | None,
+    labels: pd.DataFrame | None,
+    labels_by: Key,
+    console: Console,
+) -> int:
     salt, said = load_salt(Path(salt_file) if salt_file else default_salt())
     if said:
         console.print(f"Note: {said}.")
     with progress_bar("reading headers", len(files)) as step:
         instances, failed, others = read_instances(files, step)
     table, problems = index_table(place, instances, failed, salt)
+    if labels is not None:
+        table = join_labels(table, instances, labels, labels_by)
+        without = int(table[list(labels.columns)].isna().all(axis=1).sum())
+        names = ", ".join(map(str, labels.columns))
+        console.print(
+            f"Labels joined by {labels_by}: {names}; {len(table) - without} samples have some, {without} none."
+        )
     with replacing(out) as temporary:
         if out.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False)

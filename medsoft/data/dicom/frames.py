@@ -22,9 +22,10 @@ TAGS = (
     "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "RescaleType", "Laterality", "ImageLaterality",
     "ViewPosition", "PatientID", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime",
     "AcquisitionDateTime", "ContentTime", "EchoTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "AccessionNumber",
 )  # fmt: skip
-"""Elements that are read of a header to sort a series; PatientID alone is identifying, and is only ever hashed."""
+"""Elements that are read of a header to sort a series; PatientID and AccessionNumber identify, and are only hashed or
+compared."""
 
 TIMES = ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime", "ContentTime")
 """What tells time points apart, the plainest first."""
