@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class VolumeReader(Transform):
     def __call__(self, item: dict[str, Any]) -> dict[str, Tensor]:
         """For MONAI's PersistentDataset: a row as plain values to tensors."""
         prepared = self.prepared(item["row"])
-        return {"image": prepared.image, "affine": prepared.affine}
+        return vars(prepared)
 
 
 class DiskCache:
@@ -114,13 +115,21 @@ class DiskCache:
     """
 
     def __init__(self, rows: Sequence[VolumeRow], reader: VolumeReader, folder: Path) -> None:
-        settings = {"recipe": reader.transforms.recipe(), "channels": list(reader.channels), "medsoft": __version__}
+        settings = {
+            "recipe": reader.transforms.recipe(),
+            "channels": list(reader.channels),
+            "medsoft": __version__,
+            "holds": _HELD,
+        }
         items = [{"row": row, "key": settings | _stamp(row)} for row in rows]
         self._files = PersistentDataset(items, Compose([reader]), folder, hash_func=_hash_of_key, track_meta=False)
 
     def __getitem__(self, index: int) -> Prepared:
         found: Any = self._files[index]
-        return Prepared(found["image"], found["affine"])
+        return Prepared(**found)
+
+
+_HELD = [field.name for field in fields(Prepared)]
 
 
 def _hash_of_key(item: dict[str, Any]) -> bytes:

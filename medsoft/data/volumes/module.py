@@ -189,6 +189,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         parts = {split: part for split, part in parts.items() if len(part)}
         place = self._place(sum(map(len, parts.values())))
         problems = []
+        self._cuts: list[float] = []
         for split, part in parts.items():
             rows = [self.files.of(row) for row in part.frame["row"]]
             prepared, reasons = self._read_all(rows, place)
@@ -202,6 +203,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
                 cache = DiskCache(rows, self.reader, Path(str(self.cache_dir)))
             covariates = self.covariates_of(part)
             self._parts[split] = (part, VolumeDataset(rows, part.targets, self.reader, self.seed, cache, covariates))
+        self.notes += self._said_of_cuts()
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
             raise TableError(str(self.samples.source), problems)
 
@@ -265,12 +267,24 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
                 prepared = get(index)
             except UNREADABLE as error:
                 return None, reason_of(error)
+            self._cuts.append(float(prepared.cut.max()))
             return (prepared if place == "memory" else None), None
 
         # Decompression and PyTorch release the interpreter's lock, so that threads are enough; each holds a volume.
         with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
             found = list(pool.map(attempt, range(len(rows))))
         return [one for one, _ in found], {i: reason for i, (_, reason) in enumerate(found) if reason is not None}
+
+    def _said_of_cuts(self) -> list[str]:
+        """What the cut to the model's size leaves out, where it leaves out anything."""
+        cut = [share for share in self._cuts if share > 0]
+        if not cut:
+            return []
+        size = " x ".join(map(str, self.transforms.size))
+        return [
+            f"cut about the middle to {size} voxels: {len(cut)} of {len(self._cuts)} volumes, which lose up to "
+            f"{max(cut):.0%} of an axis. transforms.size, spacing_mm, crop and fit decide what is kept"
+        ]
 
     def _leave_out(self, part: SampleTable, reasons: dict[int, str]) -> SampleTable:
         if not reasons:

@@ -35,10 +35,12 @@ class Prepared:
     Attributes:
         image: (C, *size) float32.
         affine: (4, 4) float64: voxel indices to mm, RAS+, in the space of the volume as read.
+        cut: (3,) float64: the share of each axis that the last step, the cut to ``size``, leaves out.
     """
 
     image: Tensor
     affine: Tensor
+    cut: Tensor
 
 
 class VolumeTransforms:
@@ -219,8 +221,10 @@ class VolumeTransforms:
             shown = geometry.stretched(together, self.size)
         else:
             shown = geometry.padded(together, self.size, background(together.as_tensor(), self.dynamic))
+        kept = 1.0 if self.fit == "stretch" else np.array(self.size) / together.shape[1:]
+        cut = np.maximum(0.0, 1.0 - kept) * np.ones(3)
         image = shown.as_tensor().float().contiguous()
-        return Prepared(image, torch.as_tensor(np.asarray(shown.affine, np.float64)))
+        return Prepared(image, torch.as_tensor(np.asarray(shown.affine, np.float64)), torch.from_numpy(cut))
 
     def _with_scaled_values(
         self, together: MetaTensor, volumes: Sequence[MetaTensor | int], modalities: Sequence[str]
