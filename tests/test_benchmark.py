@@ -23,6 +23,8 @@ from medsoft.benchmark.picture import figure_scaling, spread
 from medsoft.errors import InputError
 from medsoft.layers.attention import ATTENTION
 
+pytestmark = pytest.mark.xdist_group("benchmark")  # what they share is made once
+
 CPU = torch.device("cpu")
 CONDITIONS = Conditions(CPU, torch.float32, rounds=7, max_seconds=60, sample_seconds=0, seed=0)
 COLUMNS = (

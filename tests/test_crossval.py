@@ -26,6 +26,8 @@ from tests.bag_sets import TINY_BAGS, write_slides
 from tests.conftest import TINY, write_images
 from tests.volume_sets import TINY_VOLUME, write_volumes
 
+pytestmark = pytest.mark.xdist_group("crossval")  # what they share is made once
+
 BINARY = Task("binary", ("no", "yes"))
 QUICK = ["--trainer.max_epochs=1", "--data.val_fraction=0.25"]
 

@@ -23,6 +23,8 @@ from medsoft.learn.processes import RUN, Processes
 from medsoft.learn.requeue import requeue, stopped_by_sigusr1
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.xdist_group("processes")  # what they share is made once
+
 ROOT = Path(__file__).parents[1]
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))
 
