@@ -210,6 +210,16 @@ def test_a_class_that_no_row_has_is_left_out_of_the_macro_mean() -> None:
     assert macro.low is not None
 
 
+def test_few_patients_of_a_class_are_warned_of() -> None:
+    frame = table(BINARY, n=240, per_patient=4)
+    assert not [note for note in part(evaluate_table(frame, BINARY, QUICK)).notes if "few" in note]
+    sick = frame.loc[frame["target"] == "yes", "patient"].unique()
+    some = frame[~frame["patient"].isin(sick[4:])]
+    assert [note for note in part(evaluate_table(some, BINARY, QUICK)).notes if "few" in note] == [
+        "few patients: 4 of 'yes'; intervals of what is about a class are too narrow to be trusted below 10"
+    ]
+
+
 def test_levels_are_means_and_disagreement_is_counted() -> None:
     frame = make_predictions(
         BINARY,

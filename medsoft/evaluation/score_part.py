@@ -38,6 +38,8 @@ from medsoft.task import Task
 FloatArray = npt.NDArray[np.float64]
 FEW_UNITS = 20
 """With fewer patients, intervals are not to be trusted."""
+FEW_OF_CLASS = 10
+"""With fewer patients of a class, neither are those of what is about it: docs/evaluation.md, Coverage."""
 
 
 def _units(known: pd.DataFrame, task: Task | None, settings: Settings) -> Units:
@@ -156,6 +158,8 @@ def _empty_part(
     if 0 < len(units) < FEW_UNITS:
         what = ("patient" if named.any() else "row") + ("s" if len(units) > 1 else "")
         notes.append(f"{len(units)} {what} only: intervals are too narrow to be trusted below {FEW_UNITS}")
+    elif task is not None and task.kind != "multilabel":
+        notes.extend(_few_of_a_class(known, task))
     if level.n_mixed:
         what = f"targets of {level.name}s" if task and task.kind == "multilabel" else f"{level.name}s"
         notes.append(f"{level.n_mixed} {what} are left out: their rows disagree about the target")
@@ -196,6 +200,20 @@ def _n_per_class(known: pd.DataFrame, task: Task | None) -> dict[str, int]:
     else:
         counts = np.bincount(target, minlength=len(task.classes))
     return {name: int(count) for name, count in zip(task.classes, counts, strict=True)}
+
+
+def _few_of_a_class(known: pd.DataFrame, task: Task) -> list[str]:
+    named = known["patient"] != ""
+    who, codes = known["patient"].where(named, known["id"]), targets(known, task)
+    counts = {name: who[codes == code].nunique() for code, name in enumerate(task.classes)}
+    few = [f"{n} of {name!r}" for name, n in counts.items() if 0 < n < FEW_OF_CLASS]
+    if not few:
+        return []
+    what = "patients" if named.any() else "rows"
+    return [
+        f"few {what}: {', '.join(few)}; intervals of what is about a class are too narrow to be trusted below "
+        f"{FEW_OF_CLASS}"
+    ]
 
 
 def _choice_notes(chosen: Chosen, own: bool, hide: bool) -> list[str]:
