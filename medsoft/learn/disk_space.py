@@ -30,12 +30,12 @@ def check_space(folder: Path, model: nn.Module, resumed: bool) -> None:
     """
     need = checkpoint_bytes(model) * (1 if resumed else COPIES)
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    total, _, free = shutil.disk_usage(place)
-    event("disk", expected=need, at_most=need, free=free)
-    if need > free and total:  # what is no disk, such as /proc, has a size of 0
+    disk = shutil.disk_usage(place)
+    event("disk", expected=need, at_most=need, free=disk.free)
+    if need > disk.free and disk.total:  # what is no disk, such as /proc, has a size of 0
         raise InputError(
-            f"{folder}: the checkpoints of this model need {need / 2**20:,.1f} MiB, but {free / 2**20:,.1f} MiB are "
-            "free. Free some, or take another --out"
+            f"{folder}: the checkpoints of this model need {need / 2**20:,.1f} MiB, but {disk.free / 2**20:,.1f} MiB "
+            "are free. Free some, or take another --out"
         )
 
 
