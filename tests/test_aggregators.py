@@ -285,6 +285,19 @@ def test_chunks_of_half_precision_are_brought_to_the_models():
     close(streamed, model(x.float(), None, coords.int()), torch.float32)
 
 
+@pytest.mark.parametrize("kind", ["seqnorm", "mean"])
+def test_a_reading_that_grows_is_refused_in_an_explanation_too(kind):
+    x, coords = bag(25)
+    sizes = iter([20, 25, 25])
+
+    def growing():
+        n = next(sizes)
+        return chunks_of(5, x[:, :n], coords[:, :n])()
+
+    with pytest.raises(ValueError, match="gave 20 tiles, a later one more"):
+        stream_explain(make(kind), growing, 0)
+
+
 @pytest.mark.parametrize("kind", ["seqnorm", "sima", "mean"])
 def test_a_reading_that_cannot_be_repeated_is_refused(kind):
     x, coords = bag(20)

@@ -166,11 +166,14 @@ class ChunkedBag:
             coords = None if coords_n2_um is None else coords_n2_um.to(weight.device)[None]
             self._aggregator.check_bags(x_1nF, None, coords)
             num_tiles += x_1nF.shape[1]
+            if self._num_tiles is not None and num_tiles > self._num_tiles:
+                break
             if x_1nF.shape[1]:
                 yield x_1nF, coords
-        if self._num_tiles not in (None, num_tiles):
+        if self._num_tiles is not None and num_tiles != self._num_tiles:
             raise ValueError(
-                f"the first reading of the bag gave {self._num_tiles} tiles, a later one {num_tiles}: "
+                f"the first reading of the bag gave {self._num_tiles} tiles, a later one "
+                f"{'more' if num_tiles > self._num_tiles else num_tiles}: "
                 "read_chunks must start a new reading each time it is called"
             )
         self._num_tiles = num_tiles
