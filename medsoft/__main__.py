@@ -2,6 +2,9 @@
 
 import sys
 
-from medsoft.cli import main
+if not sys.flags.safe_path:
+    del sys.path[0]  # the current folder, whose files are data: a secrets.py there must not pass for Python's own
+
+from medsoft.cli.main import main
 
 sys.exit(main())

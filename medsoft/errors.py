@@ -1,8 +1,9 @@
-"""What the user is told in one message: bad input, said before work starts, and work that could not go on."""
+"""What can go wrong: with a call, with work that has begun, and with a single picture, slide or feature file."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 NO_MEMORY = ("not enough memory", "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What errors without a type of their own say where memory did not suffice."""
@@ -16,6 +17,25 @@ class InputError(Exception):
     """
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the rows of a table.
+
+    Attributes:
+        kind: what sort of problem, the heading under which it is listed: "missing file".
+        rows: row numbers; 1 is the first row below the header.
+        message: what is wrong with these rows.
+        advice: what to do, the same for all problems of a kind.
+        skippable: whether ``on_error="skip"`` may leave these rows out and go on.
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    message: str
+    advice: str
+    skippable: bool = True
+
+
 class RunError(Exception):
     """Work that had begun cannot go on: the disk is full, the training has diverged.
 
@@ -24,18 +44,45 @@ class RunError(Exception):
     """
 
 
-class Stopped(KeyboardInterrupt):
-    """The user or the cluster asked for a stop, and it was made in order; the message says what was done.
-
-    As ``KeyboardInterrupt`` it passes what catches errors of single samples.
+class ReadError(Exception):
+    """A picture or a volume cannot be read.
 
     Attributes:
-        signal: number of the signal that asked.
+        reason: what is wrong with the file, without its name.
+        path: the file, or ``file.npz#key/index``.
     """
 
-    def __init__(self, signal: int, message: str) -> None:
-        super().__init__(message)
-        self.signal = signal
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+class _OneLineError(Exception):
+    """An error whose reason stands in a table: in one line, and without the name of the file.
+
+    Attributes:
+        reason: what is wrong, as ``errors.csv`` lists it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = " ".join(reason.split())
+        super().__init__(self.reason)
+
+
+class BagError(_OneLineError):
+    """A feature file cannot be used, or features cannot be stored in one."""
+
+
+class SlideError(_OneLineError):
+    """A slide cannot be used."""
+
+
+class TileError(SlideError):
+    """A part of a slide cannot be read; the rest of the slide may well be."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

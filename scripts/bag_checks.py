@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains every slide aggregator on two sets of real bags and prints the tables of docs/results.md.
+"""Trains every slide aggregator on two sets of real bags and prints the tables of docs/experiments/results.md.
 
     python scripts/bag_checks.py musk1 ../shared/data runs/bags       MUSK1, 10 folds, 5 repeats: accuracy
     python scripts/bag_checks.py encoders ../shared/data runs/bags    a tile encoder a fold, for the next line
@@ -26,11 +26,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from medsoft.data.split import split_folds
-from medsoft.learn.objectives import build_objective
-from medsoft.learn.optimisation import WarmupCosine, aggregator_groups
+from medsoft.classifiers.optimizer import WarmupCosine, aggregator_groups
+from medsoft.data.tables.split import split_folds
 from medsoft.models.aggregators import build_aggregator
 from medsoft.task import Task
+from medsoft.task_types import ObjectiveOptions
 
 DIM, HEADS, BATCH, LR, WEIGHT_DECAY, DROP = 64, 4, 16, 2e-3, 0.05, 0.25
 MUSK_EPOCHS, IDC_EPOCHS = 40, 20
@@ -43,14 +43,14 @@ AGGREGATORS: dict[str, tuple[str, dict[str, Any]]] = {
         for name in ("seqnorm", "softmax", "sima", "soft", "soft_norm")
     },
 }
-TASK = Task("binary", ("negative", "positive"))
+TASK = Task.of("binary", ("negative", "positive"))
 MUSK_FOLDS, MUSK_REPEATS = 10, 5
 IDC_FOLDS, IDC_REPEATS = 5, 2
 TILE_PX_FOR_LITE0 = 112
-# 50 px tiles as they are; the widths of docs/results.md, with a coarser patch for the time of five folds.
+# 50 px tiles as they are; the widths of docs/experiments/results.md, with a coarser patch for the time of five folds.
 ENCODER = (
     "--config histo_tiles --data.path file --data.label idc --data.task binary --data.patient patient "
-    "--data.batch_size 32 --transforms.size 50 --trainer.max_epochs 4 --trainer.accelerator cpu --pictures false "
+    "--data.batch_size 32 --transforms.size 50 --trainer.max_epochs 4 --trainer.accelerator cpu --figures false "
     "--model.warmup_epochs 1"
 )
 ENCODER_ARGS = "{patch_size: 10, depth: 4, embed_dim: 128, num_heads: 4, drop_path_rate: 0.1}"
@@ -66,7 +66,7 @@ def train_and_answer(name: str, train: Bags, targets: np.ndarray, test: Bags, ep
     torch.manual_seed(seed)
     kind, options = AGGREGATORS[name]
     model = build_aggregator(kind, flat.shape[1], 2, dim=DIM, drop=DROP, **options)
-    objective = build_objective(TASK)
+    objective = TASK.objective(ObjectiveOptions())
     optimizer = torch.optim.AdamW(aggregator_groups(model, LR, WEIGHT_DECAY), lr=LR)
     steps = -(-len(train) // BATCH)
     schedule = WarmupCosine(optimizer, 2 * steps, epochs * steps, 0.01)
@@ -222,7 +222,7 @@ def _own_features(data: Path, table: pd.DataFrame, out: Path, fold: int) -> np.n
 
 @torch.no_grad()
 def _encode(model: torch.nn.Module, transforms: Any, data: Path, table: pd.DataFrame) -> np.ndarray:
-    from medsoft.data.read import read_image
+    from medsoft.data.images.read import read_image
 
     folder, features = data / "histo_tiles" / "idc_patches", []
     for start in range(0, len(table), 64):
@@ -247,7 +247,7 @@ def encoders(data: Path, out: Path) -> None:
     """Train a tile classifier for each fold on the patients of the other folds, a part of them for validation."""
     import shlex
 
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     table = _idc_table(data)
     folds = table["patient"].map(_folds_of_patients(table))

@@ -26,7 +26,7 @@ def compare(
         reference: the model that each other is compared with.
         seeds: that are asked for.
     """
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     others = [model for model in models if model != reference]
     rows = []

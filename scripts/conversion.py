@@ -31,7 +31,7 @@ PRETRAINING_EPOCHS, BRIEF_EPOCHS = 12, 2
 
 def medsoft(*words: object) -> None:
     """Run a command line, printed before, and stop at its first failure."""
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     text = [str(word) for word in words]
     print("medsoft", shlex.join(text), flush=True)
@@ -47,7 +47,7 @@ def fit(data: Path, out: Path, seed: int, mechanism: str, epochs: int, *more: ob
         "fit", "--config=histology", f"--data.table={data / 'histo_tiles/idc_patches/labels.csv'}",
         "--data.path=file", "--data.label=idc", "--data.task=binary", "--data.patient=patient", "--data.batch_size=32",
         "--transforms.size=50", f"--model.backbone=vit_{mechanism}_tiny_patch16_224", f"--model.backbone_args={SHAPE}",
-        f"--seed_everything={seed}", f"--trainer.max_epochs={epochs}", "--trainer.accelerator=cpu", "--pictures=false",
+        f"--seed_everything={seed}", f"--trainer.max_epochs={epochs}", "--trainer.accelerator=cpu", "--figures=false",
         f"--out={out}", *more,
     )  # fmt: skip
 

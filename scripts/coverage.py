@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How often the intervals of ``medsoft evaluate`` hold the truth: the figures of docs/evaluation.md.
+"""How often the intervals of ``medsoft evaluate`` hold the truth: the figures of docs/experiments/intervals.md.
 
     python scripts/coverage.py            500 tables for each line; about 15 minutes on one core
     python scripts/coverage.py 200 3 4    200 tables, only the third and the fourth line
@@ -18,16 +18,16 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
 
-from medsoft.evaluation.arrays import targets
-from medsoft.evaluation.bootstrap import Units, make_units, patients_of, percentile_interval, resample
-from medsoft.evaluation.delong import delong
-from medsoft.evaluation.estimates import estimates
-from medsoft.evaluation.predictions import make_predictions
-from medsoft.evaluation.scorecard import Key, Probabilistic, Ranked, scorecard
-from medsoft.evaluation.thresholds import OperatingPoint
+from medsoft.evaluation.intervals.bootstrap import Units, make_units, patients_of, percentile_interval, resample
+from medsoft.evaluation.intervals.delong import delong
+from medsoft.evaluation.intervals.estimates import estimates
+from medsoft.evaluation.metrics.targets import targets
+from medsoft.evaluation.metrics.thresholds import OperatingPoint
+from medsoft.evaluation.metrics.weighted import Key, Probabilistic, Ranked, weighted_metrics
+from medsoft.evaluation.tables.predictions import make_predictions
 from medsoft.task import Task
 
-TASK = Task("binary", ("no", "yes"))
+TASK = Task.of("binary", ("no", "yes"))
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "balanced_accuracy", "f1", "brier")
 ANALYTIC = {"auroc": "DeLong", "sensitivity": "Wilson", "specificity": "Wilson"}
 AUROC, POINT = Key("auroc", "yes"), OperatingPoint("yes", "0.5", 0.5)
@@ -76,7 +76,7 @@ def coverage(repeats: int, n: int, auroc: float, prevalence: float, kind: str) -
     rng = np.random.default_rng(12345)
     truth, p, _, patient = simulate(rng, 400_000, auroc, prevalence, kind)
     units, measures = prepare(table(truth, p, patient))
-    truths = {key.metric: float(value[0]) for key, value in scorecard(measures, units.ones).items()}
+    truths = {key.metric: float(value[0]) for key, value in weighted_metrics(measures, units.ones).items()}
     found: dict[str, list[float | None]] = {}
     for repeat in range(repeats):
         truth, first, second, patient = simulate(rng, n, auroc, prevalence, kind)
@@ -85,13 +85,15 @@ def coverage(repeats: int, n: int, auroc: float, prevalence: float, kind: str) -
         other = Ranked(table(truth, second, patient), TASK, units.of_row)
 
         def statistic(weights: np.ndarray, measures: list = measures, other: Ranked = other) -> dict:
-            values = scorecard(measures, weights)
-            return values | {"other": scorecard([other], weights)[AUROC]}
+            values = weighted_metrics(measures, weights)
+            return values | {"other": weighted_metrics([other], weights)[AUROC]}
 
         drawn = resample(units, statistic, DRAWS, repeat)
         free = make_units(units.of_row)
-        mixing = resample(free, lambda w, m=measures: scorecard(m, w), DRAWS, repeat) if units.stratified else drawn
-        point = scorecard(measures, units.ones)
+        mixing = (
+            resample(free, lambda w, m=measures: weighted_metrics(m, w), DRAWS, repeat) if units.stratified else drawn
+        )
+        point = weighted_metrics(measures, units.ones)
         for estimate in estimates(point, drawn, frame, TASK, units, 0.95, {}):
             name, held = estimate.metric, truths[estimate.metric]
             if name not in METRICS:

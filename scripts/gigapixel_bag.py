@@ -4,9 +4,10 @@
     python scripts/gigapixel_bag.py FOLDER [--tiles 50000,100000,250000,500000,1000000] [--features 384]
 
 FOLDER gets feature files of random numbers (float16; 0.8 GB at 1,000,000 × 384), and a model with random weights for
-each aggregator. Every case runs in a process of its own: ``logits`` in pieces, ``shares`` (a logit taken apart by tile)
-in pieces, and at 50,000 tiles both with the whole bag in memory, with which the others are compared. Seconds are those
-of the processor, so that what else runs counts little; memory is the most that the process held, libraries included.
+each aggregator. Every case runs in a process of its own: ``logits`` in pieces, ``contributions`` (a logit taken apart
+by tile) in pieces, and at 50,000 tiles both with the whole bag in memory, with which the others are compared. Seconds
+are those of the processor, so that what else runs counts little; memory is the most that the process held, libraries
+included.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from medsoft.data.bags.bag_file import open_bag
-from medsoft.data.bags.facts import FeatureFacts
-from medsoft.data.bags.feature_file import FeatureWriter
+from medsoft.data.features.native import FeatureWriter
+from medsoft.data.features.open import open_bag
+from medsoft.data.features.provenance import Provenance
 
 SETTINGS = {"mpp": 0.5, "tile_px": 224, "overlap_px": 0, "min_tissue": 0.25}
 ROWS = 4096
@@ -42,7 +43,7 @@ def write_bag(path: Path, tiles: int, features: int) -> None:
     """A feature file of random numbers, written piece by piece."""
     side = int(np.ceil(np.sqrt(tiles)))
     coords = 224 * np.stack([np.arange(tiles) % side, np.arange(tiles) // side], axis=1)
-    facts = FeatureFacts(path.name, path.name, (224 * side,) * 2, 0.5, "option", SETTINGS, "random", "", "random")
+    facts = Provenance(path.name, path.name, (224 * side,) * 2, 0.5, "option", SETTINGS, "random", "", "random")
     rng = np.random.default_rng(0)
     with FeatureWriter(path, facts, coords, features) as writer:
         for start in range(0, tiles, ROWS):
@@ -54,14 +55,15 @@ def write_model(path: Path, name: str, bag: Path) -> None:
     """A checkpoint with random weights, for features like those of the bag."""
     import torch
 
-    from medsoft.learn.slide_classifier import SlideClassifier
-    from medsoft.task import BagSpec, Task
+    from medsoft.classifiers.slide import SlideClassifier
+    from medsoft.specs import BagSpec
+    from medsoft.task import Task
 
     with open_bag(bag) as opened:
         identity, width = asdict(opened.identity), opened.num_features
     torch.manual_seed(0)
     aggregator, options = MODELS[name]
-    spec = BagSpec(Task("binary", ("healthy", "ill")), np.ones(2), width, True, identity, None)
+    spec = BagSpec(Task.of("binary", ("healthy", "ill")), np.ones(2), width, True, identity, None)
     model = SlideClassifier(spec, aggregator, options)
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
@@ -70,26 +72,29 @@ def write_model(path: Path, name: str, bag: Path) -> None:
 
 def measure(what: str, model: Path, bag: Path) -> None:
     """One case, in this process; prints its seconds and what it found as JSON."""
+    from functools import partial
+
     import torch
 
-    from medsoft.deploy.bag_answers import bag_logits, explain_bag
-    from medsoft.learn.question import question_about
-    from medsoft.learn.slide_classifier import load_slide_classifier
+    from medsoft.classifiers.slide import load_slide_classifier
+    from medsoft.data.datasets.bag_dataset import pieces_of
+    from medsoft.inference.attribution.bags import explain_bag
+    from medsoft.models.aggregators import read_logits
 
     loaded = load_slide_classifier(model)
-    question = question_about(loaded.task, "ill")
+    logit_target = loaded.task.logit_target("ill")
     since = time.process_time()
     with open_bag(bag) as opened:
         if what == "logits":
-            values = bag_logits(loaded.aggregator, opened)[0].tolist()
-        elif what == "shares":
-            values = explain_bag(loaded.aggregator, opened, question).shares_N.tolist()
+            values = read_logits(loaded.aggregator, partial(pieces_of, opened))[0].tolist()
+        elif what == "contributions":
+            values = explain_bag(loaded.aggregator, opened, logit_target).contributions_N.tolist()
         else:
             with torch.no_grad():
                 x_1NF = torch.from_numpy(opened.read())[None]
                 coords = torch.from_numpy(opened.coords_N2_um)[None]
                 values = loaded.aggregator(x_1NF, None, coords)[0].tolist()
-                parts = [loaded.aggregator.explain(x_1NF, index, None, coords).shares_N for index in (0, 1)]
+                parts = [loaded.aggregator.explain(x_1NF, index, None, coords).contributions_N for index in (0, 1)]
                 values += (parts[1] - parts[0]).double().tolist()
     print(json.dumps({"seconds": time.process_time() - since, "values": values}))
 
@@ -116,9 +121,9 @@ def compare(name: str, whole: dict[str, Any], found: dict[str, dict[str, Any]]) 
     right = np.array(whole["values"])
     of_logits = np.abs(np.array(found["logits"]["values"]) - right[:2]).max()
     print(f"{name:20}  largest difference of logits {of_logits:.1e}", end="")
-    if "shares" in found:
-        of_shares = np.abs(np.array(found["shares"]["values"]) - right[2:]).max() / np.abs(right[2:]).max()
-        print(f", of shares {of_shares:.1e} of the largest", end="")
+    if "contributions" in found:
+        of_shares = np.abs(np.array(found["contributions"]["values"]) - right[2:]).max() / np.abs(right[2:]).max()
+        print(f", of contributions {of_shares:.1e} of the largest", end="")
     print(flush=True)
 
 
@@ -131,7 +136,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiles", default="50000,100000,250000,500000,1000000")
     parser.add_argument("--features", type=int, default=384)
-    parser.add_argument("--what", default="logits,shares")
+    parser.add_argument("--what", default="logits,contributions")
     parser.add_argument("--models", default=",".join(name.replace(", ", "+") for name in MODELS))
     chosen = parser.parse_args()
     sizes = [int(word) for word in chosen.tiles.split(",")]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medsoft.data.bags.facts import FeatureFacts
-from medsoft.data.bags.feature_file import FeatureWriter
+from medsoft.data.features.native import FeatureWriter
+from medsoft.data.features.provenance import Provenance
 
 SETTINGS = {"mpp": 0.5, "tile_px": 224, "overlap_px": 0, "min_tissue": 0.25}
 ROWS = 4096
@@ -29,7 +29,7 @@ def write(path: Path, tiles: int, features: int) -> None:
     side = int(np.ceil(np.sqrt(tiles)))
     coords = 224 * np.stack([np.arange(tiles) % side, np.arange(tiles) // side], axis=1)
     size = (224 * side, 224 * side)
-    facts = FeatureFacts(path.name, path.name, size, 0.5, "option", SETTINGS, "random numbers", "", "random")
+    facts = Provenance(path.name, path.name, size, 0.5, "option", SETTINGS, "random numbers", "", "random")
     rng = np.random.default_rng(0)
     with FeatureWriter(path, facts, coords, features) as writer:
         for start in range(0, tiles, ROWS):
@@ -53,10 +53,10 @@ def main() -> int:
     table = bags / "slides.csv"
     table.write_text("path,label,split\n" + "".join(f"{name}.h5,{label},{split}\n" for name, label, split in rows))
 
-    from medsoft.cli import main as medsoft
+    from medsoft.cli.main import main as medsoft
 
     words = f"fit --config histo --data.table {table} --data.positive ill --data.cache none --trainer.max_epochs 1"
-    words += " --trainer.accumulate_grad_batches 1 --trainer.accelerator cpu --pictures false"
+    words += " --trainer.accumulate_grad_batches 1 --trainer.accelerator cpu --figures false"
     words += f" --out {chosen.folder / 'run'} {chosen.options}"
     print("medsoft", words, flush=True)
     code = medsoft(shlex.split(words))

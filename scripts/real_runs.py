@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Trains seven models on six questions of real image sets, three seeds each, and writes the tables of docs/results.md.
+"""Trains seven models on six questions of real image sets, three seeds each.
+
+It writes the tables of docs/experiments/results.md.
 
     python scripts/real_runs.py run ../shared/data runs/real                     trains what is not there yet
     python scripts/real_runs.py run ../shared/data runs/longer --times 3 --models "ViT seqnorm,ViT softmax"
@@ -25,7 +27,7 @@ from pathlib import Path
 SEEDS = (0, 1, 2)
 MARGIN = 0.02  # of AUROC, named before anything was compared
 VIT = "--model.backbone_args={{patch_size: {patch}, depth: 4, embed_dim: 128, num_heads: 4, drop_path_rate: 0.1}}"
-COMMON = "--trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --pictures=false --model.weight_decay=0.05"
+COMMON = "--trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --figures=false --model.weight_decay=0.05"
 
 # question -> configuration, table, options, ViT patch and image size, epochs, size for the probe, epochs for the probe
 QUESTIONS = {
@@ -92,7 +94,7 @@ def _split(text: str) -> list[str]:
 
 def run(data: Path, out: Path, questions: list[str], models: list[str], times: int) -> None:
     """Train every run that is not there; several of these may run side by side."""
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     for seed in SEEDS:
         for question in questions:

@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Puts a cohort of slides through everything that goes wrong overnight, and checks what is left (docs/reliability.md).
+"""Puts a cohort of slides through everything that goes wrong overnight, and checks what is left.
+
+The results are in docs/experiments/reliability.md.
 
 python scripts/reliability.py --work FOLDER [--slides 1000]
 
@@ -133,7 +135,7 @@ class Trial:
 
     def run(self, jobs: int, disturb: Callable[[subprocess.Popen[str]], None] | None = None) -> tuple[int, str, float]:
         """Encode; gives exit code, what was said on standard error, and seconds."""
-        words = [sys.executable, "-m", "medsoft", "slides", "encode", self.slides, *ENCODE, "--out", self.out]
+        words = [sys.executable, "-P", "-m", "medsoft", "slides", "encode", self.slides, *ENCODE, "--out", self.out]
         since = time.perf_counter()
         log = self.slides.parent / f"{self.out.name}.log"  # not on the disk that fills
         with log.open("a") as file:
@@ -185,7 +187,7 @@ def main() -> None:
     phantoms, slides = work / "phantoms", work / "slides"
     if not phantoms.is_dir():
         words = ["data", "phantom", "slides", "--out", phantoms, "--n", asked.slides, "--size", "1024"]
-        subprocess.run([sys.executable, "-m", "medsoft", *map(str, words)], check=True)
+        subprocess.run([sys.executable, "-P", "-m", "medsoft", *map(str, words)], check=True)
     shutil.rmtree(slides, ignore_errors=True)
     shutil.copytree(phantoms / "slides", slides)
     names = sorted(path.name for path in slides.iterdir())

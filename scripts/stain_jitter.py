@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a stain augmentation changes when it is told to change nothing: the table of docs/histology.md.
+"""What a stain augmentation changes when it is told to change nothing: the table of docs/experiments/tissue.md.
 
     python scripts/stain_jitter.py FOLDER [FOLDER …]      20 tiles of each folder, at 224 pixels
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import albumentations
 import numpy as np
 
-from medsoft.data.read import read_image
-from medsoft.data.transforms.random_steps import StainJitter
+from medsoft.data.images.read import read_image
+from medsoft.data.transforms.augment import StainJitter
 
 UNCHANGED = {"intensity_scale_range": (1, 1), "intensity_shift_range": (0, 0), "p": 1}
 AUGMENTATIONS = {

@@ -20,7 +20,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from medsoft.learn import training, verbs
+from medsoft.training import trainer as training
+from medsoft.workflows import fit as fitting
 
 
 class SideBySide(Callback):
@@ -60,8 +61,8 @@ def main() -> None:
     """Run ``medsoft fit`` with the timer beside it."""
     side_by_side = SideBySide()
     with_callbacks = training.training_callbacks
-    verbs.training_callbacks = lambda *args: [*with_callbacks(*args), side_by_side]
-    verbs.fit([*sys.argv[2:], f"--trainer.max_epochs={sys.argv[1]}", "--pictures=false"])
+    fitting.training_callbacks = lambda *args: [*with_callbacks(*args), side_by_side]
+    fitting.fit([*sys.argv[2:], f"--trainer.max_epochs={sys.argv[1]}", "--figures=false"])
     medians = {name: statistics.median(rates[1:]) for name, rates in side_by_side.rates.items()}
     print({name: [round(rate, 1) for rate in rates] for name, rates in side_by_side.rates.items()})
     print(f"medians: {medians}, ratio {medians['medsoft fit'] / medians['bare loop']:.3f}")

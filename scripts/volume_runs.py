@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The runs on real volumes and radiographs behind docs/results.md: trains, tests, and prints the tables.
+"""The runs on real volumes and radiographs behind docs/experiments/results.md: trains, tests, and prints the tables.
 
 OMP_NUM_THREADS=1 python scripts/volume_runs.py run ../shared/data runs/volumes
 python scripts/volume_runs.py table runs/volumes
@@ -24,7 +24,7 @@ VIT3D = {"ViT seqnorm": "seqnorm", "ViT softmax": "softmax"}
 
 
 @dataclass(frozen=True)
-class Question:
+class LogitTarget:
     """A set and what is asked of it.
 
     Attributes:
@@ -56,31 +56,31 @@ KERMANY = "--config=chest_xray --data.path=file --data.label=label --data.positi
 CLASSES = ("auroc", "accuracy")
 SIZES = "Hippocampus small or large"
 QUESTIONS = {
-    "AdrenalMNIST3D": Question(
+    "AdrenalMNIST3D": LogitTarget(
         "volume/adrenalmnist3d_split/adrenalmnist3d_trainval.npz",
         "--config=volume --data.task=binary --data.rename_splits={{val: test}} --transforms.size=28 "
         "--transforms.intensity=percentiles --transforms.percentiles=[0,100] --transforms.sides=flip "
         "--transforms.rotation=15 --data.batch_size=32",
         f"{{patch_size: 4, {SMALL_VIT}}}", STRIDE_2, 10, 0, CLASSES,
     ),
-    SIZES: Question(
+    SIZES: LogitTarget(
         "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=size --data.positive=large",
         f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 20, 5, CLASSES,
     ),
-    "Hippocampus volume": Question(
+    "Hippocampus volume": LogitTarget(
         "volume/msd_hippocampus/labels.csv", f"{HIPPOCAMPUS} --data.label=volume_mm3 --data.task=regression",
         f"{{patch_size: 8, {SMALL_VIT}}}", STRIDE_2, 20, 5, ("r2", "mae"),
     ),
-    "MedNIST studies": Question(
+    "MedNIST studies": LogitTarget(
         "radiology2d/medical_mnist/labels.csv",
         "--data.path=file --data.label=label --transforms.size=64 --transforms.channels=1 --data.batch_size=32",
         f"{{patch_size: 8, {SMALL_VIT}}}", ("resnet18", "{}"), 5, 0, CLASSES,
     ),
-    "Kermany 224 px": Question(
+    "Kermany 224 px": LogitTarget(
         "cxr/kermany_224/labels.csv", f"{KERMANY} --transforms.size=224",
         f"{{patch_size: 16, {SMALL_VIT}}}", ("resnet18", "{}"), 10, 0, CLASSES,
     ),
-    "Kermany 300 px": Question(
+    "Kermany 300 px": LogitTarget(
         "cxr/kermany_224/labels.csv", f"{KERMANY} --transforms.size=300",
         f"{{patch_size: 16, {SMALL_VIT}}}", ("resnet18", "{}"), 10, 0, CLASSES,
     ),
@@ -88,7 +88,7 @@ QUESTIONS = {
 MODELS = ("ViT seqnorm", "ViT softmax", "ResNet-18")
 MARGIN = 0.02  # of AUROC, as in real_runs.py
 COMMON = (
-    "--model.lr=1e-3 --model.warmup_epochs=1 --trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --pictures=false"
+    "--model.lr=1e-3 --model.warmup_epochs=1 --trainer.accelerator=cpu --trainer.gradient_clip_val=1.0 --figures=false"
 )
 
 
@@ -130,7 +130,7 @@ def run(data: Path, out: Path, questions: list[str], models: list[str]) -> None:
 
 
 def _train(folder: Path, words: list[str], folds: int) -> None:
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     verb = ["crossval", f"--folds={folds}"] if folds else ["fit"]
     print("medsoft", shlex.join([*verb, *words]), flush=True)
@@ -167,7 +167,7 @@ def table(out: Path) -> None:
                 print(f"| {model} | " + " | ".join(_cells(folders, question)) + " |")
 
 
-def _cells(folders: list[Path], question: Question) -> list[str]:
+def _cells(folders: list[Path], question: LogitTarget) -> list[str]:
     seconds = statistics.mean(json.loads((folder / "real_run.json").read_text())["cpu_seconds"] for folder in folders)
     cells = []
     for metric in question.metrics:
@@ -183,12 +183,11 @@ def _of_test(folder: Path, metric: str) -> float:
 
 
 def _of_folds(folder: Path, metric: str) -> list[float]:
-    from medsoft.evaluation.metrics import headline, score
-    from medsoft.evaluation.tables import read_either
-    from medsoft.task import Task
+    from medsoft.evaluation.metrics.score import headline, score
+    from medsoft.evaluation.tables.read import read_either
 
     frame, task = read_either(folder / "predictions.csv")
-    found = [headline(score(part, task or Task("regression", ())))[metric] for _, part in frame.groupby("fold")]
+    found = [headline(score(part, task))[metric] for _, part in frame.groupby("fold")]
     return [value for value in found if value is not None]
 
 

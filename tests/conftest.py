@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
-
-# A model that learns something in a second.
-TINY = [
-    "--transforms.size=32",
-    "--model.backbone_args={patch_size: 8, depth: 2, embed_dim: 32, num_heads: 2}",
-    "--data.batch_size=8",
-    "--model.warmup_epochs=0",
-    "--trainer.accelerator=cpu",
-    "--pictures=false",
-]
+from tests.builders.images import SHARED_DATA, TINY, write_images
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # On a busy machine any step may be a long one, whose line would stand among what a test compares.
+    monkeypatch.setattr("medsoft.system.progress.FIRST_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -34,26 +23,6 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data is not on this machine (../shared/data)")
     return SHARED_DATA
-
-
-def write_images(folder: Path, n: int, classes: tuple[str, ...] = ("dark", "light"), per_patient: int = 1) -> Path:
-    """Noise whose brightness says its class, two images a patient if asked; returns the sample table."""
-    rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for i in range(n):
-        k = (i // per_patient) % len(classes)
-        level = 60 + 130 * k / max(1, len(classes) - 1)
-        pixels = np.clip(rng.normal(level, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
-        name = f"images/im{i:03d}.png"
-        Image.fromarray(pixels).save(folder / name)
-        rows.append({"path": name, "label": classes[k], "patient": f"P{i // per_patient:03d}", "grade": k})
-    table = folder / "labels.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return table
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +34,7 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture
 def medsoft(capfd):
     """Run a command line in this process; gives (exit code, standard output, standard error)."""
-    from medsoft.cli import main
+    from medsoft.cli.main import main
 
     def run(*words: object) -> tuple[int, str, str]:
         capfd.readouterr()

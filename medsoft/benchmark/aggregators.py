@@ -43,7 +43,7 @@ def aggregators(
     num_heads: int = 8,
     depth: int = 2,
     names: str = "seqnorm,softmax,sima,abmil,mean",
-    batch: int = 1,
+    batch_size: int = 1,
     dtype: str = "float32",
     device: str = "auto",
     threads: int = 0,
@@ -55,24 +55,25 @@ def aggregators(
 ) -> int:
     """Measure time and peak memory of slide aggregators, each once in every round.
 
-    Writes aggregators.csv (a row a case), aggregators.json (versions, machine, options) and aggregators.png.
+    Writes aggregators.csv (a row per case), aggregators.json (versions, machine, options) and aggregators.png.
 
     Args:
-        tiles: Tiles in a bag, with commas between.
-        features: Features of a tile.
+        tiles: Tiles in a bag, separated by commas.
+        features: Number of features per tile.
         dim: Width of the aggregators.
         num_heads: Attention heads of the transformers.
         depth: Attention layers of the transformers.
-        names: Which to measure, with commas between: the attention of a transformer, or mean, max, abmil.
-        batch: Bags in a batch.
-        dtype: float32, float64, bfloat16 or float16, of features and weights.
-        device: auto, cpu or cuda.
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        rounds: Each case is timed once a round; 7 or more.
-        max_seconds: A call that is predicted to take longer, from the last smaller bag, is left out.
-        sample_seconds: Calls are repeated until a sample lasts as long.
-        seed: Of weights, features and the order within rounds.
-        out: Folder of the files.
+        names: Aggregators to measure, separated by commas: mean, max, abmil, or the attention mechanism of a
+            transformer.
+        batch_size: Bags in a batch.
+        dtype: data type of features and weights: float32, float64, bfloat16 or float16.
+        device: device to compute on: auto, cpu or cuda.
+        threads: CPU threads; 0 keeps PyTorch's default.
+        rounds: Number of rounds, 7 or more; each case is timed once per round.
+        max_seconds: Cases whose calls are predicted to take longer, judging by the last smaller bag, are skipped.
+        sample_seconds: Calls are repeated until a timing lasts at least this many seconds.
+        seed: Seed of weights, features and the order within rounds.
+        out: Folder to write the results to.
 
     Returns:
         0, or 3 where a case failed.
@@ -84,7 +85,7 @@ def aggregators(
     lengths = numbers("--tiles", tiles)
     for name, value in (("features", features), ("dim", dim), ("num_heads", num_heads), ("depth", depth)):
         check_range(f"--{name}", value, 1)
-    check_range("--batch", batch, 1)
+    check_range("--batch_size", batch_size, 1)
     if dim % num_heads:
         raise InputError(f"--dim {dim} is not divisible by --num_heads {num_heads}")
     contenders = [
@@ -94,11 +95,11 @@ def aggregators(
     conditions = conditions_from(device, dtype, rounds, max_seconds, sample_seconds, seed)
     with cpu_threads(threads):
         report = Report("aggregators", Path(out), options)
-        facts = f"{features} features, D = {dim}, depth {depth}, batch {batch}, {dtype}, {conditions.device}"
+        facts = f"{features} features, D = {dim}, depth {depth}, batch {batch_size}, {dtype}, {conditions.device}"
         forecast = Forecast()
         for length in lengths:
-            size = {"tiles": length, "features": features, "width": dim, "depth": depth, "batch": batch}
-            rows = measure(contenders, size, (batch, length, features), conditions, forecast)
+            size = {"tiles": length, "features": features, "width": dim, "depth": depth, "batch": batch_size}
+            rows = measure(contenders, size, (batch_size, length, features), conditions, forecast)
             _add_ratio(rows)
             report.add(rows, f"{length:,} tiles, {facts}")
         report.draw("aggregators.png", "tiles", "tiles of a bag", "Slide aggregators", facts, only={})

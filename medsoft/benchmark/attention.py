@@ -34,7 +34,7 @@ def attention(
     tokens: str = "196,1024,4096,16384,65536",
     widths: str = "384",
     head_width: int = 64,
-    batch: int = 1,
+    batch_size: int = 1,
     mechanisms: str = ",".join(FORMS),
     dtype: str = "float32",
     device: str = "auto",
@@ -48,23 +48,23 @@ def attention(
 ) -> int:
     """Measure time and peak memory of attention, each mechanism once in every round.
 
-    Writes attention.csv (a row a case), attention.json (versions, machine, options) and a picture for each width.
+    Writes attention.csv (a row per case), attention.json (versions, machine, options) and a picture for each width.
 
     Args:
-        tokens: Numbers of tokens N, with commas between; on square grids where all are squares, else in bags.
-        widths: Model widths D, with commas between.
+        tokens: Numbers of tokens N, separated by commas; on square grids if all are squares, otherwise in bags.
+        widths: Model widths D, separated by commas.
         head_width: Width of a head; each D must be divisible by it.
-        batch: Sequences in a batch.
-        mechanisms: Which to measure, with commas between; the floor is always there.
-        dtype: float32, float64, bfloat16 or float16, of inputs and weights.
-        device: auto, cpu or cuda.
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        rounds: Each case is timed once a round; 7 or more.
-        max_seconds: A call that is predicted to take longer, from the last smaller N, is left out.
-        sample_seconds: Calls are repeated until a sample lasts as long.
+        batch_size: Sequences in a batch.
+        mechanisms: Mechanisms to measure, separated by commas; the floor is always measured.
+        dtype: data type of inputs and weights: float32, float64, bfloat16 or float16.
+        device: device to compute on: auto, cpu or cuda.
+        threads: CPU threads; 0 keeps PyTorch's default.
+        rounds: Number of rounds, 7 or more; each case is timed once per round.
+        max_seconds: Cases whose calls are predicted to take longer, judging by the last smaller N, are skipped.
+        sample_seconds: Calls are repeated until a timing lasts at least this many seconds.
         compile: Measure torch.compile as well.
-        seed: Of weights, inputs and the order within rounds.
-        out: Folder of the files.
+        seed: Seed of weights, inputs and the order within rounds.
+        out: Folder to write the results to.
 
     Returns:
         0, or 3 where a case failed.
@@ -75,7 +75,7 @@ def attention(
     options = dict(locals())
     names = choices("--mechanisms", mechanisms, FORMS)
     lengths, all_widths = numbers("--tokens", tokens), numbers("--widths", widths)
-    check_range("--batch", batch, 1)
+    check_range("--batch_size", batch_size, 1)
     check_range("--head_width", head_width, 1)
     for width in all_widths:
         if width % head_width:
@@ -88,13 +88,13 @@ def attention(
         for width in all_widths:
             forecast = Forecast()
             heads = width // head_width
-            facts = f"{tokens_are}, D = {width}, {heads} heads, batch {batch}, {dtype}, {conditions.device}"
+            facts = f"{tokens_are}, D = {width}, {heads} heads, batch {batch_size}, {dtype}, {conditions.device}"
             for length in lengths:
                 grid = (math.isqrt(length), math.isqrt(length)) if all_square else None
                 grid_text = f"{grid[0]}x{grid[1]}" if grid else "bag"
-                size = {"tokens": length, "width": width, "heads": heads, "batch": batch, "grid": grid_text}
+                size = {"tokens": length, "width": width, "heads": heads, "batch": batch_size, "grid": grid_text}
                 contenders = _contenders(names, width, heads, grid, compile)
-                rows = measure(contenders, size, (batch, length, width), conditions, forecast)
+                rows = measure(contenders, size, (batch_size, length, width), conditions, forecast)
                 _add_ratios(rows)
                 report.add(rows, f"N = {length:,}, {facts}")
             report.draw(f"attention_{width}.png", "tokens", "tokens N", "Attention", facts, only={"width": width})

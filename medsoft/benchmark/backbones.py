@@ -24,7 +24,7 @@ def backbones(
     models: str | None = None,
     sizes: str | None = None,
     volumes: bool = False,
-    batch: int = 1,
+    batch_size: int = 1,
     channels: int | None = None,
     dtype: str = "float32",
     device: str = "auto",
@@ -38,25 +38,25 @@ def backbones(
 ) -> int:
     """Measure time and peak memory of backbones, each once in every round.
 
-    Writes backbones.csv (a row a case), backbones.json (versions, machine, options) and backbones.png.
+    Writes backbones.csv (a row per case), backbones.json (versions, machine, options) and backbones.png.
 
     Args:
-        models: Names that timm knows, with commas between; options behind colons, as in soft_tiny:inverse=newton. If
-            not given, the tiny vision transformers with softmax and seqnorm, patch 16, of volumes 8.
-        sizes: Sides of the square images in pixels, or of the cubes in voxels, with commas between; if not given,
-            224,448,896,1792, and 64,96,128 of volumes.
-        volumes: Measure cubes instead of squares.
-        batch: Images in a batch.
-        channels: Channels of an image; if not given 3, of volumes 1.
-        dtype: float32, float64, bfloat16 or float16, of images and weights.
-        device: auto, cpu or cuda.
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        rounds: Each case is timed once a round; 7 or more.
-        max_seconds: A call that is predicted to take longer, from the last smaller size, is left out.
-        sample_seconds: Calls are repeated until a sample lasts as long.
+        models: Names of timm models, separated by commas; options follow colons, as in soft_tiny:inverse=newton. If not
+            given, the tiny vision transformers with softmax and seqnorm and patches of 16, or of 8 for volumes.
+        sizes: Sides of the square images in pixels, or of the cubes in voxels, separated by commas; if not given,
+            224,448,896,1792, or 64,96,128 for volumes.
+        volumes: Measure cubes (volumes) instead of squares.
+        batch_size: Images in a batch.
+        channels: Channels of an image; if not given, 3, or 1 for volumes.
+        dtype: data type of images and weights: float32, float64, bfloat16 or float16.
+        device: device to compute on: auto, cpu or cuda.
+        threads: CPU threads; 0 keeps PyTorch's default.
+        rounds: Number of rounds, 7 or more; each case is timed once per round.
+        max_seconds: Cases whose calls are predicted to take longer, judging by the last smaller size, are skipped.
+        sample_seconds: Calls are repeated until a timing lasts at least this many seconds.
         compile: Measure torch.compile as well.
-        seed: Of weights, images and the order within rounds.
-        out: Folder of the files.
+        seed: Seed of weights, images and the order within rounds.
+        out: Folder to write the results to.
 
     Returns:
         0, or 3 where a case failed.
@@ -70,12 +70,12 @@ def backbones(
     options = dict(locals())
     chosen = _models(models)
     sides = numbers("--sizes", sizes)
-    check_range("--batch", batch, 1)
+    check_range("--batch_size", batch_size, 1)
     check_range("--channels", channels, 1)
     conditions = conditions_from(device, dtype, rounds, max_seconds, sample_seconds, seed)
     with cpu_threads(threads):
         report = Report("backbones", Path(out), options)
-        facts = f"batch {batch}, {channels} channels, {dtype}, {conditions.device}"
+        facts = f"batch {batch_size}, {channels} channels, {dtype}, {conditions.device}"
         forecast = Forecast()
         unit = "voxels" if volumes else "pixels"
         for side in sides:
@@ -87,8 +87,8 @@ def backbones(
                 for text, (name, settings) in chosen.items()
                 for flag in ((False, True) if compile else (False,))
             ]
-            size = {"size": side, unit: math.prod(shape), "batch": batch, "channels": channels}
-            rows = measure(contenders, size, (batch, channels, *shape), conditions, forecast)
+            size = {"size": side, unit: math.prod(shape), "batch": batch_size, "channels": channels}
+            rows = measure(contenders, size, (batch_size, channels, *shape), conditions, forecast)
             report.add(rows, f"{' × '.join(map(str, shape))}, {facts}")
         kind = "a volume" if volumes else "an image"
         report.draw("backbones.png", unit, f"{unit} of {kind}", "Backbones", facts, only={})

@@ -1,4 +1,4 @@
-"""Operations and bytes of a call, counted without doing it: what a roofline is drawn from."""
+"""Counts the operations and bytes of a call without running it, for a roofline."""
 
 from __future__ import annotations
 

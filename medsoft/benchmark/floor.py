@@ -1,4 +1,4 @@
-"""The floor: two N × D × D matrix products, in the precision and on the device of everything else.
+"""The floor: two N × D × D matrix products, in the same precision and on the same device as the mechanisms.
 
 A linear mechanism gathers a small matrix from all tokens before it can give any token its output. The floor gathers
 D × D numbers and applies them once, ``y = x (xᵀx)``, and has no projections. Backward it takes three products more.

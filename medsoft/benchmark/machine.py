@@ -1,4 +1,4 @@
-"""What a measurement was taken with: versions, machine, settings."""
+"""Records the versions, machine and settings of a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls measured side by side: rounds in which each runs once, in an order shuffled anew every time.
+"""Measures calls side by side: in each round every call runs once, in a newly shuffled order.
 
 A machine's speed drifts, with its temperature and with other people's work. Contenders that are measured one after the
 other are compared across that drift; interleaved, they share it.
@@ -59,7 +59,7 @@ class Conditions:
         rounds: each contender runs once a round.
         max_seconds: a call that is predicted to take longer is left out.
         sample_seconds: calls are repeated until a round's sample lasts as long.
-        seed: of weights, inputs and the order within rounds.
+        seed: seed of weights, inputs and the order within rounds.
     """
 
     device: torch.device

@@ -1,4 +1,4 @@
-"""Peak memory of a call, above what was there before it.
+"""Peak memory of a call, above what was in use before it.
 
 On a GPU PyTorch's caching allocator keeps the peak itself. On a CPU every tensor, workspaces inside operators and what
 autograd saves for the backward pass included, comes from one allocator, which tells PyTorch's profiler of each piece

@@ -1,4 +1,4 @@
-"""What the options of the benchmarks mean, and what is said of those that mean nothing."""
+"""Parses the options of the benchmarks, and reports invalid ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEWEST_ROUNDS = 7
 
 
 def choices(option: str, value: str, known: Iterable[str]) -> list[str]:
-    """Names with commas between, each once, in the order given.
+    """Names separated by commas, each once, in the order given.
 
     Raises:
         InputError: a name is not known, or there is none.
@@ -45,14 +45,14 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def numbers(option: str, value: str) -> list[int]:
-    """Positive whole numbers with commas between, each once, in rising order.
+    """Positive whole numbers separated by commas, each once, in rising order.
 
     Raises:
         InputError: something else is given, or nothing.
     """
     words = [word.strip() for word in value.split(",") if word.strip()]
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise InputError(f"{option} {value}: give whole numbers, 1 or more, with commas between")
+        raise InputError(f"{option} {value}: give whole numbers, 1 or more, separated by commas")
     return sorted({int(word) for word in words})
 
 
@@ -66,7 +66,7 @@ def conditions_from(
     """
     if rounds < FEWEST_ROUNDS:
         raise InputError(
-            f"--rounds {rounds}: a median of fewer than {FEWEST_ROUNDS} says little; give {FEWEST_ROUNDS} or more"
+            f"--rounds {rounds}: a median of fewer than {FEWEST_ROUNDS} is unreliable; give {FEWEST_ROUNDS} or more"
         )
     check_range("--max_seconds", max_seconds, 0)
     check_range("--sample_seconds", sample_seconds, 0)

@@ -1,4 +1,4 @@
-"""The ways of reading tiles that are compared: medsoft's, a bare OpenSlide loop, and nothing but the decoder.
+"""The ways of reading tiles that are compared: medsoft's, a bare OpenSlide loop, and the decoder alone.
 
 Each is made anew for every measurement, so that none finds what it read before in its own cache.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from medsoft.slides.errors import TileError
-from medsoft.slides.levels import read_padded
-from medsoft.slides.sampling import box_of_tile, resample
-from medsoft.slides.slide import Slide, open_slide
-from medsoft.slides.tiff_tiles import TiffLevels
+from medsoft.errors import TileError
+from medsoft.slides.reading.levels import read_padded
+from medsoft.slides.reading.resample import box_of_tile, resample
+from medsoft.slides.reading.slide import Slide, open_slide
+from medsoft.slides.reading.tiff_reader import TiffLevels
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table, what it was measured with, pictures, and a line on the terminal for each case."""
+"""Writes a benchmark's results: a table, a record of the machine, figures, and a line on the terminal per case."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from medsoft.benchmark.figure import scaling
 from medsoft.benchmark.machine import machine, machine_line
 from medsoft.benchmark.measure import PASSES, Row
-from medsoft.benchmark.picture import scaling
-from medsoft.files import replacing
+from medsoft.storage.files import replacing
+from medsoft.system.terminal import plain_console
 
 MIB = 2**20
 RATIOS = {"to_floor": "×floor", "to_softmax": "×softmax", "extra_to_output": "×output"}
@@ -36,12 +36,12 @@ class Report:
     def __init__(self, name: str, folder: Path, options: Mapping[str, Any]) -> None:
         self.name, self.folder = name, folder
         self.rows: list[Row] = []
-        self._console = Console()
+        self._console = plain_console()
         self._machine = machine()
         record = {"benchmark": name, "options": dict(options), "machine": self._machine}
         with replacing(folder / f"{name}.json") as file:
             file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        self._console.print(machine_line(self._machine), highlight=False)
+        self._console.print(machine_line(self._machine))
 
     def add(self, rows: Sequence[Row], title: str) -> None:
         """Take the rows of a size: save and show them."""
@@ -53,7 +53,7 @@ class Report:
         self._console.print(terminal_table(rows, title))
         for row in rows:
             if row["note"]:
-                self._console.print(f"  {_name(row)}, {row['pass']}: {row['note']}", highlight=False, markup=False)
+                self._console.print(f"  {_name(row)}, {row['pass']}: {row['note']}")
 
     def draw(self, file: str, x: str, x_label: str, title: str, facts: str, only: Mapping[str, Any]) -> None:
         """Draw the rows that have the values ``only`` against the column ``x``; nothing where none was measured."""
@@ -67,7 +67,7 @@ class Report:
         Returns:
             The exit code: 3 where a case failed, else 0.
         """
-        self._console.print(f"Table and pictures: {self.folder}", highlight=False)
+        self._console.print(f"Table and pictures: {self.folder}")
         return 3 if any(str(row["note"] or "").startswith("failed") for row in self.rows) else 0
 
 

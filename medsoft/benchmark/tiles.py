@@ -1,4 +1,4 @@
-"""``medsoft benchmark tiles``: tiles a second of the product's own reading, against a bare OpenSlide loop."""
+"""``medsoft benchmark tiles``: tiles per second, read by medsoft and by a bare OpenSlide loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from medsoft.benchmark.machine import machine, machine_line
@@ -30,10 +29,10 @@ from medsoft.benchmark.reading import (
     with_openslide,
     with_the_decoder,
 )
-from medsoft.errors import InputError, check_range
-from medsoft.files import replacing
-from medsoft.slides.errors import SlideError
-from medsoft.slides.slide import Slide, open_slide
+from medsoft.errors import InputError, SlideError, check_range
+from medsoft.slides.reading.slide import Slide, open_slide
+from medsoft.storage.files import replacing
+from medsoft.system.terminal import plain_console
 
 Row = dict[str, Any]
 Open = Callable[[Job], tuple[Run, Close]]
@@ -67,25 +66,25 @@ def tiles(
     seed: int = 0,
     out: str = "benchmark",
 ) -> int:
-    """Measure how many tiles of a slide are read in a second, each way once in every round.
+    """Measure how many tiles of a slide are read per second, each way once in every round.
 
     Side by side, over the same tiles: medsoft's own reading, a bare OpenSlide loop, and, where medsoft decodes the
     file's tiles itself, the decoder alone, which no reading can outrun. Of a slide with several levels, also tiles of
     the second level's resolution, read from the best level and from level 0. Opening is not counted, and all files
     are opened anew in every round, so that no way finds its own tiles of the round before.
 
-    Writes tiles.csv (a row a case) and tiles.json (versions, machine, options, the slide).
+    Writes tiles.csv (a row per case) and tiles.json (versions, machine, options, the slide).
 
     Args:
         slide: The file.
-        mpp: µm per pixel of the tiles; that of the slide's finest level where it is not given.
+        mpp: resolution of the tiles in µm per pixel; that of the slide's finest level if not given.
         tile: Side of the tiles in pixels.
-        workers: Numbers of threads, with commas between.
-        rounds: Each way is timed once a round; 7 or more.
-        max_tiles: Of a large slide, a block of about as many tiles in the middle.
-        slide_mpp: µm per pixel of the slide's finest level, where its file does not say.
-        seed: Of the order within rounds.
-        out: Folder of the files.
+        workers: Numbers of threads, separated by commas.
+        rounds: Number of rounds, 7 or more; each way is timed once per round.
+        max_tiles: Read at most about this many tiles, in a block at the middle of a large slide.
+        slide_mpp: resolution of the slide's finest level in µm per pixel, if its file does not state it.
+        seed: Seed of the order within rounds.
+        out: Folder to write the results to.
 
     Returns:
         0, or 3 where tiles could not be read.
@@ -108,8 +107,8 @@ def tiles(
     record = {"benchmark": "tiles", "options": options, "slide": facts, "machine": found}
     with replacing(Path(out) / "tiles.json") as file:
         file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    console = Console()
-    console.print(machine_line(found), highlight=False)
+    console = plain_console()
+    console.print(machine_line(found))
     equal = _compare(contenders)  # also the warm-up: afterwards the system holds the file in memory
     order = random.Random(seed)
     for _ in range(rounds):
@@ -118,7 +117,7 @@ def tiles(
     rows = _rows(contenders, equal, facts["reader"])
     _write(rows, Path(out) / "tiles.csv")
     console.print(_terminal_table(rows, f"{Path(slide).name}, read by {facts['reader']}"))
-    console.print(f"Table: {Path(out)}", highlight=False)
+    console.print(f"Table: {Path(out)}")
     return 3 if any(row["unreadable"] for row in rows) else 0
 
 

@@ -15,16 +15,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.bootstrap import Units, percentile_interval, resample
-from medsoft.evaluation.measures import measures
-from medsoft.evaluation.scorecard import Key, scorecard
+from medsoft.evaluation.intervals.bootstrap import Units, percentile_interval, resample
+from medsoft.evaluation.metrics.table import metric_name
+from medsoft.evaluation.metrics.thresholds import OperatingPoint
+from medsoft.evaluation.metrics.weighted import Key, weighted_metrics
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import is_shown
-from medsoft.evaluation.thresholds import OperatingPoint
+from medsoft.evaluation.wording import counted
 from medsoft.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 COLUMN = "abstain"
+SCORE = "ood_score"
 WORDS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 
 
@@ -82,13 +84,13 @@ class Abstention:
     def said(self) -> str:
         """One sentence for the log."""
         aside = self.n - self.n_answered
-        text = f"{aside} of {self.n} samples are set aside (column {COLUMN})"
+        text = f"{aside} of {counted(self.n, 'sample')} {'is' if aside == 1 else 'are'} set aside (column {COLUMN})"
         found = next((e for e in self.estimates if e.metric in ("auroc", "mae", "accuracy")), None)
         if not aside or found is None or found.value_all is None or found.value is None:
             return text
         of = f" ({found.class_name or found.average})" if found.class_name or found.average else ""
-        name = {"auroc": "AUROC", "mae": "mean absolute error"}.get(found.metric, found.metric)
-        return f"{text}: {name}{of} {found.value_all:.3f} of all, {found.value:.3f} of those that are answered"
+        name = f"{metric_name(found.metric)}{of}"
+        return f"{text}: {name} {found.value_all:.3f} of all, {found.value:.3f} of those that are answered"
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain values, a line a metric."""
@@ -112,14 +114,42 @@ def abstained(frame: pd.DataFrame) -> npt.NDArray[np.bool_] | None:
     return words.map(WORDS).to_numpy(dtype=np.bool_)
 
 
+def abstention_notes(frame: pd.DataFrame) -> list[str]:
+    """A line a split on how many samples the model abstains from; none for a table that says nothing of it."""
+    aside = abstained(frame)
+    if aside is None:
+        return []
+    lines = []
+    for split, rows in frame.assign(aside=aside).groupby("split", sort=False):
+        n, of = int(rows["aside"].sum()), len(rows)
+        where = f"{split!s}: " if split else ""
+        lines.append(f"{where}abstains from {n} of {counted(of, 'sample')} (out-of-distribution score above 1)")
+    return lines
+
+
+def unfamiliar(frame: pd.DataFrame) -> list[str]:
+    """What is said beside each sample: its out-of-distribution score and whether the model abstains, "" if unknown."""
+    aside = abstained(frame)
+    if aside is None:
+        return [""] * len(frame)
+    scores = pd.to_numeric(frame[SCORE], errors="coerce") if SCORE in frame else pd.Series(np.nan, index=frame.index)
+    return [ood_words(float(s), bool(a)) for s, a in zip(scores, aside, strict=True)]
+
+
+def ood_words(score: float, aside: bool) -> str:
+    """``abstains: out-of-distribution score 1.34``; the score alone where the model answers."""
+    score_ = "" if np.isnan(score) else f"out-of-distribution score {score:.2f}"
+    return ("abstains" + (f": {score_}" if score_ else "")) if aside else score_
+
+
 def abstention(
-    frame: pd.DataFrame, task: Task | None, units: Units, points: Sequence[OperatingPoint], settings: Settings
+    frame: pd.DataFrame, task: Task, units: Units, points: Sequence[OperatingPoint], settings: Settings
 ) -> Abstention | None:
     """Metrics of all rows and of those that are answered; None for a table that says nothing of abstaining.
 
     Args:
         frame: rows with a target.
-        task: theirs; None for regression.
+        task: theirs.
         units: patients.
         points: operating points, locked.
         settings: of the bootstrap.
@@ -131,15 +161,15 @@ def abstention(
     if not answered.any():
         return Abstention(len(frame), 0, [])
     cards = {
-        "all": measures(frame, task, units.of_row, points),
-        "answered": measures(frame[answered].reset_index(drop=True), task, units.of_row[answered], points),
+        "all": task.measures(frame, units.of_row, points),
+        "answered": task.measures(frame[answered].reset_index(drop=True), units.of_row[answered], points),
     }
 
     def statistic(weights_BU: FloatArray) -> dict[tuple[str, Key], FloatArray]:
         return {
             (name, key): value
             for name, card in cards.items()
-            for key, value in scorecard(card, weights_BU).items()
+            for key, value in weighted_metrics(card, weights_BU).items()
             if is_shown(key, task)
         }
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from medsoft.evaluation.across_folds import AcrossFolds, across_folds
-from medsoft.evaluation.arrays import has_target, one_against_rest
-from medsoft.evaluation.levels import at_level, levels_of
+from medsoft.evaluation.comparison.across_folds import AcrossFolds, across_folds
 from medsoft.evaluation.locked import Chosen, Locked
+from medsoft.evaluation.metrics.recalibration import fit_recalibration
+from medsoft.evaluation.metrics.targets import one_against_rest
+from medsoft.evaluation.metrics.thresholds import choose
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.recalibration import fit_recalibration
-from medsoft.evaluation.score_part import score_part, score_regression
+from medsoft.evaluation.score_part import score_part
 from medsoft.evaluation.settings import Plan, Settings, plan
-from medsoft.evaluation.thresholds import choose
+from medsoft.evaluation.tables.levels import at_level, levels_of
+from medsoft.evaluation.tables.overlap import ChosenRows
+from medsoft.system.progress import progress, tracked
 from medsoft.task import Task
 
 
@@ -28,16 +30,16 @@ class Evaluation:
     """Everything that is reported of one model, or of the folds of one procedure.
 
     Attributes:
-        task: None for regression.
+        task: the question that was answered.
         settings: how it was done.
         parts: in the order of the table.
-        locked: thresholds and recalibration; None for regression.
+        locked: thresholds and recalibration; None where predictions are no probabilities.
         notes: on the whole.
         across: means over the folds, where there are several.
         choose_on: the split whose rows chose here; None where nothing was chosen, or it was locked before.
     """
 
-    task: Task | None
+    task: Task
     settings: Settings
     parts: list[Part]
     locked: Locked | None
@@ -48,7 +50,7 @@ class Evaluation:
 
 def evaluate_table(
     frame: pd.DataFrame,
-    task: Task | None,
+    task: Task,
     settings: Settings | None = None,
     groups: pd.DataFrame | None = None,
     locked: Locked | None = None,
@@ -56,8 +58,8 @@ def evaluate_table(
     """Evaluate a predictions table.
 
     Args:
-        frame: as read or made by ``medsoft.evaluation.predictions``, or by ``read_regression``.
-        task: its task; None for regression.
+        frame: as read or made by ``medsoft.evaluation.tables.predictions``.
+        task: its task.
         settings: options.
         groups: (N, columns) of text, in the order of the table, for subgroups.
         locked: thresholds and recalibration chosen before; nothing is chosen then.
@@ -70,50 +72,43 @@ def evaluate_table(
     groups = None if groups is None else groups.reset_index(drop=True)
     levels = settings.levels or tuple(levels_of(frame))
     intended = Plan((), "none", None)
-    if task is not None and locked is None:
+    if task.has_probabilities and locked is None:
         intended = plan(frame, task, settings)
     parts: list[Part] = []
     all_chosen: list[Chosen] = []
     notes = list(intended.notes)
     for fold, of_fold in frame.groupby("fold", sort=False):
         for name in levels:
-            if task is None:
-                chosen = None
-            elif locked is not None:
-                chosen = locked.find(str(fold), name)
-            else:
-                chosen = _choose(of_fold, task, str(fold), name, intended)
-            if chosen is not None and locked is None:
+            chosen = locked.find(str(fold), name) if locked else _choose(of_fold, task, str(fold), name, intended)
+            if locked is None:
                 all_chosen.append(chosen)
                 notes += _not_recalibrated(chosen, intended)
-            for split, rows in of_fold.groupby("split", sort=False):
-                own = intended.choose_on is not None and split == intended.choose_on
+            by_split = of_fold.groupby("split", sort=False)
+            for split, rows in tracked(by_split, f"evaluating by {name}", by_split.ngroups):
                 shown = None if groups is None or name != "row" else groups.loc[rows.index]
                 level = at_level(rows.reset_index(drop=True), task, name)
-                if task is None:
-                    part = score_regression(level, settings, shown)
-                else:
-                    assert chosen is not None
-                    part = score_part(level, task, settings, chosen, own, shown)
+                part = score_part(level, task, settings, chosen, shown)
                 part.notes.extend(_shared(of_fold, str(split), intended.choose_on))
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
-    if task is not None and locked is None:
+    if task.has_probabilities and locked is None:
         locked = Locked(task, tuple(all_chosen))
-    across = across_folds(parts, task, settings, locked, intended.choose_on)
+    with progress("evaluating the mean over the folds"):
+        across = across_folds(parts, task, settings, locked)
     return Evaluation(task, settings, parts, locked, notes, across, intended.choose_on)
 
 
 def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan) -> Chosen:
     rows = of_fold[of_fold["split"] == intended.choose_on] if intended.choose_on is not None else of_fold.iloc[:0]
     known = at_level(rows.reset_index(drop=True), task, level).frame if len(rows) else rows
-    known = known[has_target(known, task)] if len(known) else known
+    known = known[task.known(known)] if len(known) else known
     points = []
     for rule in intended.rules:
         points += [choose(question, rule) for question in one_against_rest(known, task)]
     recalibration = None
     if intended.choose_on is not None and len(known):
         recalibration = fit_recalibration(known, task, intended.recalibrate)
-    return Chosen(fold, level, intended.choose_on or "", len(known), tuple(points), recalibration)
+    who = ChosenRows.of(known, task) if len(known) else ChosenRows()
+    return Chosen(fold, level, intended.choose_on or "", len(known), tuple(points), recalibration, who)
 
 
 def _not_recalibrated(chosen: Chosen, intended: Plan) -> list[str]:

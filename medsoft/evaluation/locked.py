@@ -10,13 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from medsoft.errors import InputError
-from medsoft.evaluation.recalibration import Recalibration
-from medsoft.evaluation.thresholds import OperatingPoint
+from medsoft.evaluation.abstention import COLUMN, SCORE
+from medsoft.evaluation.metrics.recalibration import Recalibration
+from medsoft.evaluation.metrics.targets import predicted, probabilities
+from medsoft.evaluation.metrics.thresholds import OperatingPoint
+from medsoft.evaluation.sound import require_map, require_point
+from medsoft.evaluation.tables.levels import LEVELS
+from medsoft.evaluation.tables.overlap import ChosenRows, Overlap
+from medsoft.storage.files import replacing
+from medsoft.storage.own_files import require_file
 from medsoft.task import Task
 
-OPTIMISTIC = "OPTIMISTIC: chosen on these very rows"
-"""Mark of a value whose threshold or recalibration comes from the rows that it is about."""
+LOCKED = "locked.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Chosen:
         n: how many of them have a target; 0 where nothing was chosen.
         points: thresholds.
         recalibration: None where there is none.
+        rows: fingerprints of the rows that chose; None where a file of an earlier version does not have them.
     """
 
     fold: str
@@ -38,6 +48,7 @@ class Chosen:
     n: int
     points: tuple[OperatingPoint, ...] = ()
     recalibration: Recalibration | None = None
+    rows: ChosenRows | None = None
 
     @property
     def thresholds(self) -> dict[tuple[str, str], float | None]:
@@ -48,11 +59,36 @@ class Chosen:
         """Whether a value by this rule, or of recalibrated probabilities, rests on what was chosen."""
         return bool(probabilities) or rule in {point.rule for point in self.points if point.sensitivity is not None}
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+    def require_sound(self, task: Task) -> None:
+        """Check that this can be: a file may be whole by its hash, and still hold a temperature of 0.
+
+        Raises:
+            ValueError: says what cannot be.
+        """
+        if not (isinstance(self.fold, str) and isinstance(self.split, str) and self.level in LEVELS):
+            raise ValueError(f"a fold, level or split is none: {self.fold!r}, {self.level!r}, {self.split!r}")
+        if not isinstance(self.n, int) or self.n < 0:
+            raise ValueError(f"{self.n!r} rows have chosen")
+        for point in self.points:
+            require_point(point, task)
+        if self.recalibration is not None:
+            require_map(self.recalibration, task)
+
+    def overlap(self, known: pd.DataFrame, task: Task) -> Overlap:
+        """How many rows of one split, all with a target, are among those that chose here."""
+        if self.recalibration is None and all(point.sensitivity is None for point in self.points):
+            return Overlap(0, len(known))
+        if self.rows is None:
+            same_part = len(known) > 0 and bool((known["split"] == self.split).all())
+            return Overlap(0, len(known), is_known=not same_part)
+        return Overlap(int(self.rows.among(known, task).sum()), len(known))
+
+    def to_json(self, with_rows: bool = True) -> dict[str, Any]:
+        """Plain values; ``with_rows`` the fingerprints too, of which there may be thousands."""
         map_ = self.recalibration.to_json() if self.recalibration else None
         about = {"fold": self.fold, "level": self.level, "split": self.split, "n": self.n}
-        return {**about, "points": [asdict(point) for point in self.points], "recalibration": map_}
+        rows = {"rows": self.rows.to_json()} if with_rows and self.rows is not None else {}
+        return {**about, "points": [asdict(point) for point in self.points], "recalibration": map_, **rows}
 
 
 @dataclass(frozen=True)
@@ -77,13 +113,13 @@ class Locked:
         level = self.chosen[0].level
         raise InputError(f"nothing is locked {asked}; there is {there}: --by {level} reads what there is")
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+    def to_json(self, with_rows: bool = True) -> dict[str, Any]:
+        """Plain values, as for ``Chosen``."""
         return {
             "format": 1,
             "task": self.task.kind,
             "classes": list(self.task.classes),
-            "chosen": [chosen.to_json() for chosen in self.chosen],
+            "chosen": [chosen.to_json(with_rows) for chosen in self.chosen],
         }
 
 
@@ -91,8 +127,9 @@ def read_locked(path: Path | str, task: Task) -> Locked:
     """Read ``locked.json`` for predictions of the same question.
 
     Raises:
-        InputError: it cannot be read, or is about another question.
+        InputError: it cannot be read, is about another question, or holds what cannot be (a temperature of 0).
     """
+    require_file(Path(path))
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if (values["task"], tuple(values["classes"])) != (task.kind, task.classes):
@@ -100,15 +137,75 @@ def read_locked(path: Path | str, task: Task) -> Locked:
                 f"{path}: locked for {values['task']} with the classes {', '.join(values['classes'])}; the predictions "
                 f"are {task.kind} with {', '.join(task.classes)}"
             )
-        return Locked(task, tuple(_chosen(part) for part in values["chosen"]))
+        chosen = tuple(_chosen(part) for part in values["chosen"])
+        if not chosen:
+            raise ValueError("nothing is locked")
+        for part in chosen:
+            part.require_sound(task)
+        return Locked(task, chosen)
     except OSError as error:
         raise InputError(f"{path}: cannot read what is locked: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a locked.json of medsoft evaluate ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"it says nothing of {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: not a locked.json of medsoft evaluate: {why}") from error
 
 
 def _chosen(part: dict[str, Any]) -> Chosen:
     map_ = part["recalibration"]
     points = tuple(OperatingPoint(**point) for point in part["points"])
     recalibration = Recalibration.from_json(map_) if map_ else None
-    return Chosen(part["fold"], part["level"], part["split"], part["n"], points, recalibration)
+    rows = ChosenRows.from_json(part["rows"]) if "rows" in part else None
+    return Chosen(part["fold"], part["level"], part["split"], part["n"], points, recalibration, rows)
+
+
+ABOUT = ("id", "patient", "exam", "split")
+
+
+FURTHER = (SCORE, COLUMN)
+"""Carried along where there are any: a decision of a model that abstains is none."""
+
+
+def decide(frame: pd.DataFrame, task: Task, locked: Locked) -> pd.DataFrame:
+    """Apply what was locked to a predictions table, row by row.
+
+    Thresholds were chosen on the probabilities as the model gives them, and are applied to these. Recalibrated
+    probabilities stand beside them, for a reader who takes them as frequencies.
+
+    Args:
+        frame: a predictions table.
+        task: its task.
+        locked: for this task.
+
+    Returns:
+        ``id``, ``patient``, ``exam`` and ``split``, ``ood_score`` and ``abstain`` where there are any;
+        ``recalibrated_<class>`` where there is a recalibration. Of a binary or multilabel task for each class and rule
+        ``<class>, <rule>, p >= <threshold>`` of 0 and 1; of a multiclass or ordinal task ``decision``, the class that
+        the model holds for most probable.
+
+    Raises:
+        InputError: nothing was locked for rows.
+    """
+    chosen = locked.find("", "row")
+    columns: dict[str, object] = {name: frame[name] for name in (*ABOUT, *FURTHER) if name in frame}
+    p_NC = probabilities(frame, task)
+    if chosen.recalibration is not None:
+        better_NC = chosen.recalibration.apply(p_NC, task)
+        columns |= {f"recalibrated_{name}": better_NC[:, index] for index, name in enumerate(task.classes)}
+    if not task.thresholded:
+        columns["decision"] = [task.classes[index] for index in predicted(frame, task)]
+    for point in chosen.points:
+        if point.threshold is not None:
+            p_N = p_NC[:, task.classes.index(point.class_name)]
+            name = f"{point.class_name}, {point.rule}, p >= {point.threshold:.6g}"
+            columns[name] = (p_N >= point.threshold).astype(np.int64)
+    return pd.DataFrame(columns)
+
+
+def write_decisions(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table of ``decide``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.evaluation.abstention import Abstention
-from medsoft.evaluation.calibration import Calibration
-from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.intervals.estimates import Estimate
+from medsoft.evaluation.metrics.calibration import Calibration
 from medsoft.evaluation.subgroups import GroupEstimate
+from medsoft.evaluation.tables.overlap import Overlap
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -67,6 +68,7 @@ class Part:
         frame: the samples with a target, as a predictions table.
         recalibrated: the same with recalibrated probabilities, or None.
         notes: what to know before reading.
+        overlap: how many of the samples with a target chose the thresholds or the recalibration.
     """
 
     fold: str
@@ -89,6 +91,7 @@ class Part:
     frame: pd.DataFrame
     recalibrated: pd.DataFrame | None
     notes: list[str]
+    overlap: Overlap = field(default_factory=Overlap)
 
     def find(self, metric: str, **about: Any) -> Estimate | None:
         """The first estimate of a metric with these attributes, such as ``class_name="yes"``."""

@@ -10,88 +10,77 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.evaluation.abstention import abstention
-from medsoft.evaluation.arrays import has_target, one_against_rest, probabilities, targets
-from medsoft.evaluation.bootstrap import Units, make_units, patients_of, resample
-from medsoft.evaluation.calibration import Calibration, calibrate, top_label_error
-from medsoft.evaluation.estimates import Estimate, estimates
-from medsoft.evaluation.levels import Level
-from medsoft.evaluation.locked import OPTIMISTIC, Chosen
-from medsoft.evaluation.part import ClassCurves, Curve, Part
-from medsoft.evaluation.regression import Measured
-from medsoft.evaluation.scorecard import (
+from medsoft.evaluation.intervals.bootstrap import Units, few_notes, make_units, patients_of, resample
+from medsoft.evaluation.intervals.estimates import Estimate, estimates
+from medsoft.evaluation.locked import Chosen
+from medsoft.evaluation.metrics.calibration import Calibration, calibrate, top_label_error
+from medsoft.evaluation.metrics.selective import COVERAGES, selective_measures
+from medsoft.evaluation.metrics.targets import one_against_rest, probabilities, targets
+from medsoft.evaluation.metrics.thresholds import OperatingPoint
+from medsoft.evaluation.metrics.weighted import (
     FALSE_POSITIVE_RATES,
     NET_BENEFIT_THRESHOLDS,
-    Classified,
     Key,
-    Measure,
     Probabilistic,
     Ranked,
     Values,
-    scorecard,
+    weighted_metrics,
 )
-from medsoft.evaluation.selective import COVERAGES, selective_measures
+from medsoft.evaluation.part import ClassCurves, Curve, Part
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import GroupEstimate, subgroup_estimates
-from medsoft.evaluation.thresholds import OperatingPoint
+from medsoft.evaluation.tables.levels import Level
+from medsoft.evaluation.tables.overlap import Overlap
+from medsoft.evaluation.wording import counted
 from medsoft.task import Task
 
 FloatArray = npt.NDArray[np.float64]
-FEW_UNITS = 20
-"""With fewer patients, intervals are not to be trusted."""
-FEW_OF_CLASS = 10
-"""With fewer patients of a class, neither are those of what is about it: docs/evaluation.md, Coverage."""
 
 
-def _units(known: pd.DataFrame, task: Task | None, settings: Settings) -> Units:
-    several_labels = task is None or task.kind == "multilabel"
-    labels = targets(known, task) if task is not None and not several_labels and settings.stratify else None
+def _units(known: pd.DataFrame, task: Task, settings: Settings) -> Units:
+    labels = targets(known, task) if task.exclusive and settings.stratify else None
     return make_units(patients_of(known), labels)
 
 
-def score_part(
-    level: Level, task: Task, settings: Settings, chosen: Chosen, own: bool, groups: pd.DataFrame | None
-) -> Part:
+def score_part(level: Level, task: Task, settings: Settings, chosen: Chosen, groups: pd.DataFrame | None) -> Part:
     """Evaluate one split at one level.
 
     Args:
         level: its samples.
         task: their task.
         settings: options.
-        chosen: thresholds and recalibration.
-        own: whether these samples did the choosing; what was chosen is then not reported, or marked as optimistic.
+        chosen: thresholds and recalibration; where samples here did the choosing, what they chose is not reported, or
+            is marked as optimistic.
         groups: (N, columns) of text for subgroups, in the order of the samples.
     """
-    known_N = has_target(level.frame, task)
+    known_N = task.known(level.frame)
     known = level.frame[known_N].reset_index(drop=True)
     units = _units(known, task, settings)
-    hide = own and not settings.optimistic
+    overlap = chosen.overlap(known, task)
+    hide = overlap.hides(settings.optimistic)
     points = [point for point in chosen.points if point.sensitivity is None or not hide]
     how = chosen.recalibration.method if chosen.recalibration and not hide else ""
     recalibrated = chosen.recalibration.apply_to(known, task) if chosen.recalibration and how else None
-    parts: list[Measure] = [
-        Ranked(known, task, units.of_row, points, settings.prevalences, curves=True),
-        Probabilistic(known, task, units.of_row),
-    ]
-    if task.kind in ("multiclass", "ordinal"):
-        parts.append(Classified(known, task, units.of_row, settings.prevalences))
+    parts = task.measures(known, units.of_row, points, settings.prevalences, curves=True)
     parts += selective_measures(known, task, units.of_row, level.name, settings.uncertainty)
     if recalibrated is not None:
         parts.append(Probabilistic(recalibrated, task, units.of_row, how))
     part = _empty_part(level, known_N, known, units, task)
-    part.notes.extend(_choice_notes(chosen, own, hide))
+    part.notes.extend(_choice_notes(chosen, overlap, hide))
+    part = replace(part, overlap=overlap)
     if not len(known):
         return part
-    point = scorecard(parts, units.ones)
-    drawn = resample(units, lambda weights: scorecard(parts, weights), settings.draws, settings.seed)
+    point = weighted_metrics(parts, units.ones)
+    drawn = resample(units, lambda weights: weighted_metrics(parts, weights), settings.draws, settings.seed)
     found = estimates(point, drawn, known, task, units, settings.confidence, chosen.thresholds)
     grouped = _groups(known, known_N, task, units, groups, points, settings)
     before = points
-    if own and settings.optimistic:
-        found = [_marked(estimate, chosen) for estimate in found]
-        grouped = [_marked_group(group, chosen) for group in grouped]
+    if overlap.mark and not hide:
+        found = [_marked(estimate, chosen, overlap.mark) for estimate in found]
+        grouped = [_marked_group(group, chosen, overlap.mark) for group in grouped]
         before = [point for point in points if point.sensitivity is None]
     aside = abstention(known, task, units, before, settings)
-    part.notes.extend([aside.said()] if aside else [])
+    part.notes.extend([aside.said()] if aside and aside.n_answered < aside.n else [])
     return replace(
         part,
         estimates=found,
@@ -105,34 +94,10 @@ def score_part(
     )
 
 
-def score_regression(level: Level, settings: Settings, groups: pd.DataFrame | None) -> Part:
-    """Evaluate one split of a regression at one level; arguments as for ``score_part``."""
-    known_N = level.frame["target"].notna().to_numpy()
-    known = level.frame[known_N].reset_index(drop=True)
-    units = _units(known, None, settings)
-    part = _empty_part(level, known_N, known, units, None)
-    if not len(known):
-        return part
-    parts: list[Measure] = [Measured(known, units.of_row)]
-    parts += selective_measures(known, None, units.of_row, level.name, settings.uncertainty)
-    point = scorecard(parts, units.ones)
-    drawn = resample(units, lambda weights: scorecard(parts, weights), settings.draws, settings.seed)
-    found = estimates(point, drawn, known, None, units, settings.confidence, {})
-    aside = abstention(known, None, units, (), settings)
-    part.notes.extend([aside.said()] if aside else [])
-    return replace(
-        part,
-        estimates=found,
-        risk_coverage=_risk_coverage(point, drawn, settings.confidence),
-        groups=_groups(known, known_N, None, units, groups, (), settings),
-        abstention=aside,
-    )
-
-
 def _groups(
     known: pd.DataFrame,
     known_N: npt.NDArray[np.bool_],
-    task: Task | None,
+    task: Task,
     units: Units,
     groups: pd.DataFrame | None,
     points: Sequence[OperatingPoint],
@@ -143,9 +108,7 @@ def _groups(
     return subgroup_estimates(known, task, units, groups[known_N].reset_index(drop=True), points, settings)
 
 
-def _empty_part(
-    level: Level, known_N: npt.NDArray[np.bool_], known: pd.DataFrame, units: Units, task: Task | None
-) -> Part:
+def _empty_part(level: Level, known_N: npt.NDArray[np.bool_], known: pd.DataFrame, units: Units, task: Task) -> Part:
     """Counts and notes, without any value."""
     named = known["patient"] != ""
     notes = []
@@ -154,17 +117,18 @@ def _empty_part(
     elif not named.any():
         notes.append("patients are not named: every row is taken as independent")
     elif not named.all():
-        notes.append(f"{int((~named).sum())} rows without a patient stand for themselves")
-    if 0 < len(units) < FEW_UNITS:
-        what = ("patient" if named.any() else "row") + ("s" if len(units) > 1 else "")
-        notes.append(f"{len(units)} {what} only: intervals are too narrow to be trusted below {FEW_UNITS}")
-    elif task is not None and task.kind != "multilabel":
-        notes.extend(_few_of_a_class(known, task))
+        n_unnamed = int((~named).sum())
+        stand = "stands for itself" if n_unnamed == 1 else "stand for themselves"
+        notes.append(f"{counted(n_unnamed, 'row')} without a patient {stand}")
+    notes.extend(few_notes(known, task))
     if level.n_mixed:
-        what = f"targets of {level.name}s" if task and task.kind == "multilabel" else f"{level.name}s"
-        notes.append(f"{level.n_mixed} {what} are left out: their rows disagree about the target")
+        several = "" if level.n_mixed == 1 else "s"
+        what = f"{level.name}{several}"
+        if task.several_columns:
+            what = f"target{several} of {level.name}s"
+        notes.append(f"{level.n_mixed} {what} left out, as their rows disagree about the target")
     if level.name != "row":
-        what = "predictions" if task is None else "probabilities"
+        what = "probabilities" if task.has_probabilities else "predictions"
         notes.append(f"one sample a{'n' if level.name == 'exam' else ''} {level.name}: mean of the {what} of its rows")
     stratified = ", stratified by class" if units.stratified else ", not stratified"
     return Part(
@@ -175,7 +139,7 @@ def _empty_part(
         n_missing=int((~known_N).sum()),
         n_mixed=level.n_mixed,
         n_patients=len(units) if len(known) and named.any() else None,
-        n_per_class=_n_per_class(known, task),
+        n_per_class={name: int(rows.sum()) for name, rows in task.members(known).items()},
         clustered=units.clustered,
         bootstrap=f"{len(units)} {'patients' if named.any() else 'rows'}{stratified}",
         estimates=[],
@@ -191,56 +155,28 @@ def _empty_part(
     )
 
 
-def _n_per_class(known: pd.DataFrame, task: Task | None) -> dict[str, int]:
-    if task is None:
-        return {}
-    target = targets(known, task)
-    if task.kind == "multilabel":
-        counts = (target == 1).sum(axis=0)
-    else:
-        counts = np.bincount(target, minlength=len(task.classes))
-    return {name: int(count) for name, count in zip(task.classes, counts, strict=True)}
-
-
-def _few_of_a_class(known: pd.DataFrame, task: Task) -> list[str]:
-    named = known["patient"] != ""
-    who, codes = known["patient"].where(named, known["id"]), targets(known, task)
-    counts = {name: who[codes == code].nunique() for code, name in enumerate(task.classes)}
-    few = [f"{n} of {name!r}" for name, n in counts.items() if 0 < n < FEW_OF_CLASS]
-    if not few:
-        return []
-    what = "patients" if named.any() else "rows"
-    return [
-        f"few {what}: {', '.join(few)}; intervals of what is about a class are too narrow to be trusted below "
-        f"{FEW_OF_CLASS}"
-    ]
-
-
-def _choice_notes(chosen: Chosen, own: bool, hide: bool) -> list[str]:
-    notes = [
-        f"{point.class_name}, {point.rule}: {point.note}"
-        for point in chosen.points
-        if point.note and not (own and hide)
-    ]
-    if own and hide and (chosen.recalibration or any(point.sensitivity is not None for point in chosen.points)):
+def _choice_notes(chosen: Chosen, overlap: Overlap, hide: bool) -> list[str]:
+    notes = overlap.said()
+    notes += [f"{point.class_name}, {point.rule}: {point.note}" for point in chosen.points if point.note and not hide]
+    if hide:
         notes.append("thresholds and recalibration were chosen on these rows; what they give here is not reported")
     if chosen.recalibration and not hide:
         notes += chosen.recalibration.notes
     return notes
 
 
-def _marked(estimate: Estimate, chosen: Chosen) -> Estimate:
+def _marked(estimate: Estimate, chosen: Chosen, mark: str) -> Estimate:
     """Mark a value that was chosen on the rows that it is about."""
     if not chosen.chose(estimate.rule, estimate.probabilities):
         return estimate
-    return replace(estimate, note="; ".join(filter(None, (OPTIMISTIC, estimate.note))))
+    return replace(estimate, note="; ".join(filter(None, (mark, estimate.note))))
 
 
-def _marked_group(group: GroupEstimate, chosen: Chosen) -> GroupEstimate:
+def _marked_group(group: GroupEstimate, chosen: Chosen, mark: str) -> GroupEstimate:
     """The same for a subgroup."""
     if not chosen.chose(group.estimate.rule, group.estimate.probabilities):
         return group
-    return replace(group, note="; ".join(filter(None, (OPTIMISTIC, group.note))))
+    return replace(group, note="; ".join(filter(None, (mark, group.note))))
 
 
 def _calibration(
@@ -262,7 +198,7 @@ def _calibration(
 
 
 def _top_label_errors(known: pd.DataFrame, recalibrated: pd.DataFrame | None, how: str, task: Task) -> dict[str, float]:
-    if task.kind not in ("multiclass", "ordinal"):
+    if task.thresholded or not task.has_classes:
         return {}
     tables = {"": known} | ({how: recalibrated} if recalibrated is not None else {})
     errors = {name: top_label_error(probabilities(t, task), targets(t, task)) for name, t in tables.items()}
@@ -280,7 +216,7 @@ def _curves(
 ) -> dict[str, ClassCurves]:
     after = {}
     if recalibrated is not None:
-        after = scorecard([Ranked(recalibrated, task, units.of_row, curves=True)], units.ones)
+        after = weighted_metrics([Ranked(recalibrated, task, units.of_row, curves=True)], units.ones)
     curves = {}
     for question in one_against_rest(known, task):
         name = question.name

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from medsoft.errors import InputError, check_range
-from medsoft.evaluation.arrays import has_target
-from medsoft.evaluation.levels import LEVELS
-from medsoft.evaluation.recalibration import METHODS
-from medsoft.evaluation.thresholds import Rule, parse_rule
+from medsoft.evaluation.metrics.recalibration import METHODS
+from medsoft.evaluation.metrics.thresholds import Rule, parse_rule
+from medsoft.evaluation.tables.levels import LEVELS
 from medsoft.task import Task
 
 
@@ -25,7 +24,7 @@ class Settings:
         confidence: of all intervals.
         stratify: draw within the classes where every patient has one; each draw then has the classes in the numbers of
             the data. False where the mix of classes came by chance too, as in a consecutive series.
-        rules: of thresholds, see ``medsoft.evaluation.thresholds``; None for 0.5, and youden where there are rows to
+        rules: of thresholds (``evaluation.metrics.thresholds``); None for 0.5, and youden where there are rows to
             choose on.
         choose_on: the split whose rows choose thresholds and fit the recalibration.
         optimistic: allow that to be the reported split; every such value is marked.
@@ -77,14 +76,14 @@ def plan(frame: pd.DataFrame, task: Task, settings: Settings) -> Plan:
         InputError: something is asked for that there are no rows to choose on, or that would be chosen on what is
             reported.
     """
-    decides = task.kind in ("binary", "multilabel")
+    decides = task.thresholded
     if settings.rules is not None and settings.rules and not decides:
         raise InputError(
             f"thresholds are for binary and multilabel tasks; {task.kind} predicts the most probable class"
         )
     rules = tuple(map(parse_rule, settings.rules)) if settings.rules is not None else ()
     asked = any(rule.chooses for rule in rules) or settings.recalibrate not in (None, "none")
-    labelled = list(dict.fromkeys(frame.loc[has_target(frame, task), "split"]))
+    labelled = list(dict.fromkeys(frame.loc[task.known(frame), "split"]))
     if settings.choose_on not in labelled:
         if asked:
             raise InputError(

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.bootstrap import Units, percentile_interval, resample
-from medsoft.evaluation.estimates import Estimate, estimates
-from medsoft.evaluation.measures import measures
-from medsoft.evaluation.scorecard import COUNTS, Key, Measure, Values, scorecard
+from medsoft.evaluation.intervals.bootstrap import Units, percentile_interval, resample
+from medsoft.evaluation.intervals.estimates import Estimate, estimates
+from medsoft.evaluation.metrics.table import COUNTS
+from medsoft.evaluation.metrics.thresholds import OperatingPoint
+from medsoft.evaluation.metrics.weighted import Key, Measure, Values, weighted_metrics
 from medsoft.evaluation.settings import Settings
-from medsoft.evaluation.thresholds import OperatingPoint
 from medsoft.task import Task
 
 SMALL_ROWS, SMALL_CLASS = 30, 10
@@ -77,7 +77,7 @@ class GroupEstimate:
 def group_columns(
     samples: pd.DataFrame,
     frame: pd.DataFrame,
-    task: Task | None,
+    task: Task,
     columns: Sequence[str] | None,
     bands: Mapping[str, Sequence[float]],
 ) -> tuple[pd.DataFrame, list[str]]:
@@ -86,7 +86,7 @@ def group_columns(
     Args:
         samples: the sample table's columns for each row.
         frame: the predictions.
-        task: their task; None for regression.
+        task: their task.
         columns: which; by default all with 2 to 8 different values that do not give the target away.
         bands: limits of bands for columns of numbers: ``{"age": [50, 65]}`` makes < 50, 50 to < 65 and >= 65.
 
@@ -135,14 +135,14 @@ def _banded(values: pd.Series, limits: Sequence[float]) -> pd.Series:
     return pd.Series(pd.Categorical(banded, [*names, MISSING], ordered=True), index=values.index)
 
 
-def _is_group(values: pd.Series, frame: pd.DataFrame, task: Task | None) -> bool:
+def _is_group(values: pd.Series, frame: pd.DataFrame, task: Task) -> bool:
     if not 2 <= values.nunique() <= MOST_VALUES:
         return False
     # A few patients are no groups, and the report must not name them.
     values = values.reset_index(drop=True)
     if any((values == frame[about].reset_index(drop=True)).all() for about in ("id", "patient", "exam")):
         return False
-    if task is None or task.kind == "multilabel":
+    if not task.exclusive:
         return True
     # A column that gives the target away (the label itself, a diagnosis) has groups of one class.
     target = frame["target"].reset_index(drop=True)
@@ -151,7 +151,7 @@ def _is_group(values: pd.Series, frame: pd.DataFrame, task: Task | None) -> bool
 
 def subgroup_estimates(
     frame: pd.DataFrame,
-    task: Task | None,
+    task: Task,
     units: Units,
     groups: pd.DataFrame,
     points: Sequence[OperatingPoint],
@@ -161,7 +161,7 @@ def subgroup_estimates(
 
     Args:
         frame: rows with a target.
-        task: their task; None for regression.
+        task: their task.
         units: patients.
         groups: (N, columns) of text.
         points: operating points, locked.
@@ -175,13 +175,13 @@ def subgroup_estimates(
     for mask in masks.values():
         for rows in (mask, ~mask):
             if rows.any() and rows.tobytes() not in sets:
-                sets[rows.tobytes()] = measures(frame[rows], task, units.of_row[rows], points)
+                sets[rows.tobytes()] = task.measures(frame[rows], units.of_row[rows], points)
 
     def statistic(weights: npt.NDArray[np.float64]) -> dict[tuple[bytes, Key], npt.NDArray[np.float64]]:
         return {
             (rows, key): value
             for rows, parts in sets.items()
-            for key, value in scorecard(parts, weights).items()
+            for key, value in weighted_metrics(parts, weights).items()
             if is_shown(key, task) or key.metric in COUNTS
         }
 
@@ -197,9 +197,7 @@ def subgroup_estimates(
         clustered = len(np.unique(of_row)) < len(of_row)
         own = replace(units, of_row=of_row, clustered=clustered)
         thresholds = {(p.class_name, p.rule): p.threshold for p in points}
-        n_positive = (
-            int((frame.loc[mask, "target"] == task.classes[1]).sum()) if task and task.kind == "binary" else None
-        )
+        n_positive = int((frame.loc[mask, "target"] == task.positive).sum()) if task.positive else None
         small = _small(int(mask.sum()), n_positive)
         for estimate in estimates(inside, drawn_inside, frame[mask], task, own, settings.confidence, thresholds):
             key = estimate.key
@@ -217,14 +215,10 @@ def subgroup_estimates(
     return found
 
 
-def is_shown(key: Key, task: Task | None) -> bool:
+def is_shown(key: Key, task: Task) -> bool:
     """Whether it is one of the few metrics of a subgroup: of the whole table, for multilabel also of each label."""
-    if task is None:
-        return key.metric in ("mae", "bias", "r2")
-    if task.kind in ("multiclass", "ordinal"):
-        whole = key.metric in ("accuracy", "kappa", "balanced_accuracy") and not key.class_name
-        return whole or (key.metric == "auroc" and key.average == "macro")
-    return key.average != "micro" and key.metric in ("auroc", "sensitivity", "specificity", "brier")
+    whole = task.several_columns or key.class_name in ("", task.positive)
+    return key.metric in task.group_metrics and whole and key.average != "micro"
 
 
 def _small(n: int, n_positive: int | None) -> str:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from medsoft import __version__
 from medsoft.evaluation.evaluate import Evaluation
-from medsoft.evaluation.metrics import write_metrics
+from medsoft.evaluation.learnt import nothing_learnt
+from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.predictions import write_predictions
-from medsoft.files import replacing
-from medsoft.task import Task
+from medsoft.evaluation.tables.predictions import write_predictions
+from medsoft.storage.files import replacing
 
 FORMAT = 1
 
@@ -28,10 +28,11 @@ def to_json(evaluation: Evaluation, inputs: Sequence[Mapping[str, Any]] = ()) ->
         "format": FORMAT,
         "medsoft": __version__,
         "inputs": [dict(part) for part in inputs],
-        "task": {"kind": task.kind, "classes": list(task.classes)} if task else {"kind": "regression", "classes": []},
+        "task": {"kind": task.kind, "classes": list(task.classes)},
         "settings": asdict(evaluation.settings),
+        "nothing_learnt": nothing_learnt(evaluation),
         "notes": evaluation.notes,
-        "locked": evaluation.locked.to_json() if evaluation.locked else None,
+        "locked": evaluation.locked.to_json(with_rows=False) if evaluation.locked else None,
         "across_folds": [across.to_json() for across in evaluation.across],
         "parts": [_part_json(part) for part in evaluation.parts],
     }
@@ -41,7 +42,7 @@ def write_evaluation(
     evaluation: Evaluation,
     out: Path | str,
     inputs: Sequence[Mapping[str, Any]] = (),
-    pictures: bool = True,
+    figures: bool = True,
     note: str = "",
 ) -> list[Path]:
     """Write all files of an evaluation.
@@ -50,7 +51,7 @@ def write_evaluation(
         evaluation: what ``evaluate_table`` gave.
         out: folder; created.
         inputs: which files it was computed from.
-        pictures: whether to draw.
+        figures: whether to draw.
         note: footer of every picture.
 
     Returns:
@@ -83,64 +84,23 @@ def write_evaluation(
     if recalibrated:
         write_predictions(pd.concat(recalibrated, ignore_index=True), out / "recalibrated.csv")
         written.append(out / "recalibrated.csv")
-    if pictures and evaluation.across:  # pictures of each fold by itself would be dozens
-        from medsoft.evaluation.pictures.folds import draw_folds
+    if figures and evaluation.across:  # pictures of each fold by itself would be dozens
+        from medsoft.evaluation.figures.folds import draw_folds
 
         for across in evaluation.across:
-            where = (out / "pictures", suffix_of(across.split, across.level))
+            where = (out / "figures", suffix_of(across.split, across.level))
             written += draw_folds(across, parts, evaluation.task, *where, evaluation.settings.confidence, note)
-    for part in parts if pictures and not evaluation.across else ():
-        written += draw_part(part, evaluation.task, out / "pictures", evaluation.settings.confidence, note)
+    if figures and not evaluation.across:
+        from medsoft.evaluation.figures.part_figures import draw_part
+
+        for part in parts:
+            where = (out / "figures", suffix_of(part.split, part.level, part.fold))
+            written += draw_part(part, evaluation.task, *where, evaluation.settings.confidence, note)
     return written
-
-
-def draw_part(part: Part, task: Task | None, folder: Path, confidence: float = 0.95, note: str = "") -> list[Path]:
-    """Draw the pictures of a part for which there is material; ``confidence`` is that of its intervals."""
-    from medsoft.evaluation.pictures.coverage import risk_coverage
-    from medsoft.evaluation.pictures.decision import decision_curve
-    from medsoft.evaluation.pictures.forest import forest, group_rows
-    from medsoft.evaluation.pictures.panels import describe
-    from medsoft.evaluation.pictures.regression import agreement
-    from medsoft.evaluation.pictures.reliability import reliability
-    from medsoft.evaluation.pictures.roc_band import roc_band
-
-    suffix = file_suffix(part)
-    written = []
-    if part.curves and task is not None:
-        written.append(roc_band(part, task, folder / f"roc_band{suffix}.png", note))
-        written.append(decision_curve(part, task, folder / f"decision_curve{suffix}.png", note))
-    if part.risk_coverage:
-        written.append(risk_coverage(part, task, folder / f"risk_coverage{suffix}.png", note))
-    if part.calibration and task is not None:
-        written.append(reliability(part, task, folder / f"reliability{suffix}.png", note))
-    if task is None and part.n:
-        written.append(agreement(part, folder / f"agreement{suffix}.png", note))
-    wanted = {(g.estimate.metric, g.estimate.class_name, g.estimate.average, g.estimate.rule) for g in part.groups}
-    for metric, class_name, average, rule in sorted(wanted):
-        if metric not in ("auroc", "mae", "accuracy") or (task and task.kind == "multilabel" and class_name):
-            continue
-        rows = group_rows(part, metric, class_name, average, rule)
-        whole = rows[0].value if rows and rows[0].name == "all" else None
-        about = f"split: {part.split} · n = {part.n}" if task is None else describe(part, task)
-        name = {"auroc": "AUROC", "mae": "mean absolute error"}.get(metric, metric)
-        shown = [g.estimate for g in part.groups if g.estimate.metric == metric and g.estimate.average == average]
-        methods = {estimate.method for estimate in shown if estimate.method}
-        how = " or ".join(sorted(methods)).replace("delong", "DeLong")
-        label = f"{name}{f' ({average})' if average else ''}" + (f", {confidence:.0%} interval ({how})" if how else "")
-        about += " · grey: small group" if any(group.note for group in part.groups) else ""
-        file = folder / f"subgroups_{metric}{suffix}.png"
-        title = f"Subgroups: {name}" + (f" of {class_name}" if class_name else "")
-        written.append(forest(rows, file, label, title=title, facts=about, note=note, line=whole))
-    return written
-
-
-def file_suffix(part: Part) -> str:
-    """``_test``, ``_test_fold-2``, ``_test_patient``: nothing in it leads out of a folder."""
-    return suffix_of(part.split, part.level, part.fold)
 
 
 def suffix_of(split: str, level: str, fold: str = "") -> str:
-    """As ``file_suffix``."""
+    """``_test``, ``_test_fold-2``, ``_test_patient``: nothing in it leads out of a folder."""
     words = [split] if split != "all" else []
     words += [f"fold-{fold}"] if fold else []
     words += [level] if level != "row" else []
@@ -161,6 +121,7 @@ def _part_json(part: Part) -> dict[str, Any]:
         "n_per_class": part.n_per_class,
         "clustered": part.clustered,
         "bootstrap": part.bootstrap,
+        "chose_thresholds": part.overlap.n,
         "notes": part.notes,
         "estimates": [estimate.to_json() for estimate in part.estimates],
         "calibration": {
@@ -191,13 +152,18 @@ def _calibration_rows(part: Part) -> list[dict[str, Any]]:
         for how, calibration in found.items():
             values = calibration.to_json()
             del values["bins"]
-            rows.append({**_about(part), "class": name, "probabilities": how, **values})
+            rows.append({**_about(part), "class": name, "probabilities": how, **values, "note": _mark(part, how)})
     return rows
+
+
+def _mark(part: Part, how: str) -> str:
+    """What is put beside values after a recalibration that rows of the part chose."""
+    return part.overlap.mark if how else ""
 
 
 def _reliability_rows(part: Part) -> list[dict[str, Any]]:
     return [
-        {**_about(part), "class": name, "probabilities": how, **asdict(bin_)}
+        {**_about(part), "class": name, "probabilities": how, **asdict(bin_), "note": _mark(part, how)}
         for name, found in part.calibration.items()
         for how, calibration in found.items()
         for bin_ in calibration.bins
@@ -212,9 +178,12 @@ def _curve_rows(part: Part) -> list[dict[str, Any]]:
             found.append(("net_benefit_recalibrated", name, curves.net_benefit_recalibrated))
     rows = []
     for kind, name, curve in found:
+        note = _mark(part, "recalibrated" if kind == "net_benefit_recalibrated" else "")
         for at in range(len(curve.x)):
             band = {"low": curve.low[at], "high": curve.high[at]} if len(curve.low) else {"low": None, "high": None}
-            rows.append({**_about(part), "class": name, "curve": kind, "x": curve.x[at], "y": curve.y[at], **band})
+            rows.append(
+                {**_about(part), "class": name, "curve": kind, "x": curve.x[at], "y": curve.y[at], **band, "note": note}
+            )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The attention family by name; ``medsoft.layers.contract`` says what all of them keep."""
+"""The attention family by name; ``medsoft.layers.base`` says what all of them keep."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from medsoft.layers.attention import build_attention
-from medsoft.layers.contract import Grid
+from medsoft.layers.base import Grid
 
 
 class Block(nn.Module):

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from timm.layers import register_notrace_function
 from torch import Tensor, nn
 
-from medsoft.layers.contract import Grid, check_heads, zero_padding
+from medsoft.layers.base import Grid, check_heads, zero_padding
 from medsoft.ops.affine import centred_affine
-from medsoft.ops.heads import split_heads
 from medsoft.ops.moments import Moments
-from medsoft.ops.precision import accumulation_dtype, no_autocast
 from medsoft.ops.seqnorm import normalise_tokens, prefer_moments, seqnorm_attention, seqnorm_map
+from medsoft.ops.tensors import accumulation_dtype, no_autocast, split_heads
 
 Form = Literal["auto", "reordered", "moments"]
 FORMS = ("auto", "reordered", "moments")

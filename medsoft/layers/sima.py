@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from timm.layers import register_notrace_function
 from torch import Tensor, nn
 
-from medsoft.layers.contract import Grid, check_heads, project, zero_padding
-from medsoft.ops.heads import split_heads
-from medsoft.ops.precision import accumulation_dtype, no_autocast
+from medsoft.layers.base import Grid, check_heads, project, zero_padding
 from medsoft.ops.sima import SimaState, sima_attention, sima_queries
+from medsoft.ops.tensors import accumulation_dtype, no_autocast, split_heads
 
 
 # It depends on the type of its input, which FX must not trace through.

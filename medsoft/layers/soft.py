@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from medsoft.layers.contract import Grid, check_heads, project, zero_padding
-from medsoft.ops.heads import join_heads, split_heads
+from medsoft.layers.base import Grid, check_heads, project, zero_padding
 from medsoft.ops.inverse import INVERSES, Inverse
 from medsoft.ops.landmarks import grid_means, segment_means
-from medsoft.ops.precision import accumulation_dtype, no_autocast
 from medsoft.ops.soft import soft_attention, soft_weights
+from medsoft.ops.tensors import accumulation_dtype, join_heads, no_autocast, split_heads
 
 LANDMARKS: dict[int, Grid] = {0: (49,), 1: (49,), 2: (7, 7), 3: (4, 4, 4)}
 """Spatial dimensions -> shape of the landmarks, the same for every number of tokens."""

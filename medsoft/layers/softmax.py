@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medsoft.layers.contract import Grid, check_heads, zero_padding
-from medsoft.ops.heads import join_heads
-from medsoft.ops.precision import accumulation_dtype
+from medsoft.layers.base import Grid, check_heads, zero_padding
+from medsoft.ops.tensors import accumulation_dtype, join_heads
 
 
 class SoftmaxAttention(nn.Module):

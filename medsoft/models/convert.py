@@ -1,4 +1,4 @@
-"""From a softmax vision transformer to one without softmax: what carries over, and where the rest starts.
+"""Converts a softmax vision transformer into one without softmax: what is kept, and how the rest is initialised.
 
 What carries over: everything but the normalisation inside attention, that is patch embedding, positions, tokens, norms,
 MLPs, and W_q, W_k, W_v and W_o of every block.

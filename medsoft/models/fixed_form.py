@@ -1,4 +1,4 @@
-"""A model whose computation does not depend on the length of its input, so that one graph serves every length."""
+"""Makes a model's computation independent of the length of its input, so that one graph serves every length."""
 
 from __future__ import annotations
 

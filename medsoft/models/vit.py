@@ -1,4 +1,4 @@
-"""Vision transformer for pictures and volumes, whose attention is chosen by name.
+"""A vision transformer for images and volumes, whose attention is chosen by name.
 
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), in timm's implementation (Apache-2.0), whose patch embedding,
 position table and its resampling, pooling and checkpoint layout are used as they are. Deviations: the blocks' attention
@@ -26,16 +26,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medsoft.errors import InputError
+from medsoft.layers.attention import ATTENTION
+from medsoft.layers.base import Grid
 from medsoft.layers.block import Block
-from medsoft.layers.contract import Grid
-from medsoft.layers.patch_embed import VolumePatchEmbed, grid_of, resample_positions, to_sizes
+from medsoft.layers.embeddings import VolumePatchEmbed, grid_of, resample_positions, to_sizes
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
 }
-MECHANISMS = ("softmax", "seqnorm", "sima", "soft", "soft_norm")
+MECHANISMS = tuple(ATTENTION)
 PATCH_SIZES = (8, 16)
 
 
@@ -261,7 +262,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: VisionTransformer) -
         side = round(max(places, 0) ** (1 / dims))
         if side == 0 or side**dims != places:
             raise InputError(
-                f"the position table of these weights has {places} places, not those of a "
+                f"the position embedding of these weights has {places} places, not those of a "
                 f"{'square' if dims == 2 else 'cube'}: make the model with the img_size that they were trained with"
             )
         if dims == 3:

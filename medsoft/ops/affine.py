@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from medsoft.ops.moments import chunks
-from medsoft.ops.precision import no_autocast
+from medsoft.ops.tensors import no_autocast
 
 
 class _CentredAffine(torch.autograd.Function):

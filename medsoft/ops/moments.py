@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medsoft.ops.collective import sum_over_ranks
-from medsoft.ops.precision import accumulation_dtype, no_autocast
+from medsoft.ops.distributed import sum_over_ranks
+from medsoft.ops.tensors import accumulation_dtype, no_autocast
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medsoft.ops.heads import join_heads, split_heads
 from medsoft.ops.moments import Moments
+from medsoft.ops.tensors import join_heads, split_heads
 
 
 def normalise_tokens(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medsoft.ops.heads import join_heads, split_heads
+from medsoft.ops.tensors import join_heads, split_heads
 
 
 @dataclass(frozen=True)

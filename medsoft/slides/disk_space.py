@@ -1,4 +1,4 @@
-"""Whether the feature files of a run will fit on the disk, asked before hours of work and not after them."""
+"""Checks that the feature files of a run will fit on the disk before the work starts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from medsoft.data.bags.feature_file import CHUNK_ROWS
-from medsoft.errors import InputError
-from medsoft.logs import event
-from medsoft.slides.errors import SlideError
+from medsoft.data.features.native import CHUNK_ROWS
+from medsoft.errors import InputError, SlideError
 from medsoft.slides.folder import SlidesFolder
-from medsoft.slides.settings import TileSettings
-from medsoft.slides.sources import SlideSource
-from medsoft.slides.tile_slides import open_source
-from medsoft.slides.tiling_file import read_tiling
+from medsoft.slides.source import SlideSource
+from medsoft.slides.tiling.run import open_source
+from medsoft.slides.tiling.settings import TileSettings
+from medsoft.slides.tiling.tiling_file import read_tiling
+from medsoft.system.logging import event
 
 SAMPLE_TILED, SAMPLE_OTHERS = 200, 12
 """Slides that are looked at; more are taken to be like these."""
@@ -55,13 +54,13 @@ def check_space(
         folder: where the files will go.
         settings: of the tiles.
         num_features: of a tile.
-        dtype: of the stored features.
+        dtype: data type of the stored features.
 
     Raises:
         InputError: the disk has less space than the slides need whose tiles are known.
     """
     need = estimate(sources, folder, settings, num_features * np.dtype(dtype).itemsize)
-    free = shutil.disk_usage(_nearest(folder.path)).free
+    free = free_bytes(folder.path)
     event("disk", expected=need.expected, at_most=need.expected + need.at_most, free=free)
     if need.expected > free:
         raise InputError(
@@ -71,8 +70,8 @@ def check_space(
     if need.expected + need.at_most > free:
         event("disk may fill", "warning", at_most=need.expected + need.at_most, free=free)
         print(
-            f"Disk space may not do: {gib(free)} are free; {need.others} slides are not tiled yet, and with tissue all "
-            f"over them the features would take {gib(need.expected + need.at_most)}. What is finished is kept then",
+            f"Disk space may run out: {gib(free)} are free; {need.others} slides are not tiled yet, and with tissue "
+            f"all over them the features would take {gib(need.expected + need.at_most)}. Finished slides are then kept",
             flush=True,
         )
 
@@ -132,6 +131,7 @@ def _some(sources: Sequence[SlideSource], number: int) -> list[SlideSource]:
     return [sources[(2 * index + 1) * len(sources) // (2 * number)] for index in range(number)]
 
 
-def _nearest(path: Path) -> Path:
-    """The folder, or the nearest one above that is there."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+def free_bytes(path: Path) -> int:
+    """Of the disk on which a folder is, or will be."""
+    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(nearest).free

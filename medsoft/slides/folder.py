@@ -1,28 +1,26 @@
-"""Names of everything below ``--out``, and the account of every slide: ``slides.csv`` and ``errors.csv``."""
+"""Names of everything below ``--out``, and the record of every slide: ``slides.csv`` and ``errors.csv``."""
 
 from __future__ import annotations
 
-import csv
-import fcntl
-import io
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from medsoft.errors import InputError
-from medsoft.files import own_partial_files, partial_file, remove_partial_files
-from medsoft.slides.sources import SlideSource
+from medsoft.slides.records import Records, as_text, write_whole
+from medsoft.slides.source import SlideSource
+from medsoft.storage.files import own_partial_files, remove_partial_files
 
-ERROR_COLUMNS = ("id", "path", "stage", "reason")
+__all__ = ["COLUMNS", "NO_TISSUE", "TOO_LITTLE_TISSUE", "SlideStatus", "SlidesFolder", "write_whole"]
+
+NO_TISSUE = "no tissue was found"
+TOO_LITTLE_TISSUE = "no tile has enough tissue"
 KINDS = ("tiles", "overviews", "features", "heatmaps")
 """Folders with a file a slide."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SlideStatus:
     """What became of one slide: its row of ``slides.csv``. None is an empty field: not known, or not reached.
 
     Attributes:
@@ -61,8 +59,23 @@ class Outcome:
     tissue: str = ""
     kept: bool = field(default=False, compare=False)
 
+    @property
+    def is_without_tiles(self) -> bool:
+        """Whether nothing was found on the slide that could be tiled."""
+        return self.reason.startswith(("no tissue", TOO_LITTLE_TISSUE))
 
-COLUMNS = ("id", "path", *(one.name for one in fields(Outcome) if one.name != "kept"))
+    @property
+    def in_words(self) -> str:
+        """One line on what became of the slide."""
+        words = [f"{self.status} at {self.stage}" if self.stage else self.status]
+        words += [f"{self.tiles} tiles"] if self.tiles else []
+        words += [f"{self.unreadable} of them unreadable"] if self.unreadable else []
+        words += [f"{self.tissue_mm2:.3g} mm² tissue"] if self.tissue_mm2 else []
+        line = ("kept, " if self.kept else "") + ", ".join(words) + (f": {self.reason}" if self.reason else "")
+        return line + (f"; look at it: {self.warnings}" if self.warnings else "")
+
+
+COLUMNS = ("id", "path", *(one.name for one in fields(SlideStatus) if one.name != "kept"))
 
 
 class SlidesFolder:
@@ -70,9 +83,9 @@ class SlidesFolder:
 
     Attributes:
         path: the folder.
-        slides_csv: one row a slide, whatever became of it.
+        slides_csv: one row per slide, whatever became of it.
         errors_csv: the slides that failed; not there when none did.
-        predictions_csv: probabilities, one row a slide or patient.
+        predictions_csv: probabilities, one row per slide or patient.
 
     Raises:
         InputError: the path is a file.
@@ -83,9 +96,9 @@ class SlidesFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {out}: is a file; name a folder")
         self.slides_csv = self.path / "slides.csv"
-        self.errors_csv = self.path / "errors.csv"
+        self._records = Records(self.path, self.slides_csv, COLUMNS, "slides")
+        self.errors_csv = self._records.errors_csv
         self.predictions_csv = self.path / "predictions.csv"
-        self._lock = threading.Lock()
 
     def tiles(self, id: str) -> Path:
         """Where a slide's tiles lie."""
@@ -116,11 +129,11 @@ class SlidesFolder:
             rest += own_partial_files(folder)
         return rest
 
-    def record(self, source: SlideSource, outcome: Outcome) -> None:
+    def record(self, source: SlideSource, slide_status: SlideStatus) -> None:
         """``record_all`` of one slide."""
-        self.record_all([(source, outcome)])
+        self.record_all([(source, slide_status)])
 
-    def record_all(self, outcomes: Sequence[tuple[SlideSource, Outcome]]) -> None:
+    def record_all(self, slide_statuses: Sequence[tuple[SlideSource, SlideStatus]]) -> None:
         """Put slides' rows into ``slides.csv`` in place of older ones, and write ``errors.csv`` anew.
 
         Columns of the user's table come last, so that ``slides.csv`` knows patient and label too.
@@ -128,65 +141,42 @@ class SlidesFolder:
         Raises:
             OSError: the disk is full, or the folder cannot be written.
         """
-        with self._lock, self._alone():
-            rows = {**self.rows(), **{source.id: _row(source, outcome) for source, outcome in outcomes}}
-            _write(self.slides_csv, rows)
-            failed = {id: row for id, row in rows.items() if row["status"] == "failed"}
-            if failed:
-                _write(self.errors_csv, failed, ERROR_COLUMNS)
-            else:
-                self.errors_csv.unlink(missing_ok=True)
+        self._records.record({source.id: _row(source, slide_status) for source, slide_status in slide_statuses})
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """What became of the slides so far, by id; {} before the first."""
-        return {id: _outcome(row) for id, row in self.rows().items()}
+    def slide_statuses(self) -> dict[str, SlideStatus]:
+        """What became of the slides so far, by id; {} before the first.
 
-    def rows(self) -> dict[str, dict[str, str]]:
-        """The rows of ``slides.csv`` as text, by id; {} before the first."""
-        if not self.slides_csv.is_file():
-            return {}
-        with self.slides_csv.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: row for row in csv.DictReader(file) if row.get("id")}
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other runs from writing the tables meanwhile; file systems without locks go on without."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
+        Raises:
+            InputError: ``slides.csv`` is damaged.
+        """
         try:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            return {id: _slide_status(row) for id, row in self.rows().items()}
+        except ValueError:
+            raise InputError(f"{self.slides_csv}: is damaged: it has invalid numbers; restore or remove it") from None
+
+    def rows(self) -> dict[str, Mapping[str, str]]:
+        """The rows of ``slides.csv`` as text, by id; {} before the first.
+
+        Raises:
+            InputError: it is damaged, or cannot be read.
+        """
+        return self._records.rows()
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that appears whole or not at all, whichever runs write it at once.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
-    """
-    with partial_file(path) as file:
-        rest = memoryview(content)
-        while rest:  # an unbuffered file may take a part
-            rest = rest[file.write(rest) :]
-
-
-def _row(source: SlideSource, outcome: Outcome) -> dict[str, str]:
-    values = {"id": source.id, "path": str(source.path), **asdict(outcome)}
-    row = {name: _text(values[name]) for name in COLUMNS}
+def _row(source: SlideSource, slide_status: SlideStatus) -> dict[str, str]:
+    values = {"id": source.id, "path": str(source.path), **asdict(slide_status)}
+    row = {name: as_text(values[name]) for name in COLUMNS}
     return row | {name: value for name, value in source.row.items() if name not in row}
 
 
-def _outcome(row: Mapping[str, str]) -> Outcome:
+def _slide_status(row: Mapping[str, str]) -> SlideStatus:
     def number(name: str) -> float | None:
         return float(row[name]) if row.get(name) else None
 
     def count(name: str) -> int | None:
         return int(row[name]) if row.get(name) else None
 
-    return Outcome(
+    return SlideStatus(
         status=row.get("status", ""),
         stage=row.get("stage", ""),
         reason=row.get("reason", ""),
@@ -203,18 +193,3 @@ def _outcome(row: Mapping[str, str]) -> Outcome:
         min_tissue=number("min_tissue"),
         tissue=row.get("tissue", ""),
     )
-
-
-def _write(path: Path, rows: Mapping[str, Mapping[str, str]], columns: tuple[str, ...] = ()) -> None:
-    names = columns or tuple(dict.fromkeys([*COLUMNS, *(name for row in rows.values() for name in row)]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    write_whole(path, text.getvalue().encode())
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,39 +1,30 @@
-"""Slides named by a table, one row a slide, checked before work starts."""
+"""Slides named by a table, one row per slide, checked before work starts."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
-from medsoft.data import checks
-from medsoft.data.problems import Problem, TableError
-from medsoft.data.source import load_source, require_columns, text
+from medsoft.data.tables import checks
+from medsoft.data.tables.problems import Problem, TableError
+from medsoft.data.tables.reading import load_source, require_columns, text
 from medsoft.errors import InputError
-from medsoft.slides.resolution import STATED_LIMITS
-from medsoft.slides.sources import LONGEST_ID, SlideSource, is_too_long, make_ids
+from medsoft.slides.reading.resolution import STATED_LIMITS
+from medsoft.slides.source import LONGEST_ID, SlideInput, SlideSource, is_too_long, make_ids
 
 
-def read_slide_table(
-    table: str | Path,
-    slide_mpp: float | None = None,
-    *,
-    root: str | Path | None = None,
-    path: str = "path",
-    id: str | None = None,
-    slide_mpp_column: str = "mpp",
-    on_error: Literal["error", "skip"] = "error",
-) -> list[SlideSource]:
-    """Read a table of slides; arguments and errors as for ``medsoft.slides.sources.find_slides``."""
-    table = Path(table)
+def read_slide_table(which: SlideInput) -> list[SlideSource]:
+    """Read the table that ``which.slides`` names; raises as ``medsoft.slides.find`` does."""
+    (table,) = map(Path, which.slides)
+    path, id, slide_mpp = which.path, which.id, which.slide_mpp
     source = load_source(table)
-    mpp_column = None if slide_mpp_column == "mpp" and "mpp" not in source else slide_mpp_column
+    mpp_column = None if which.slide_mpp_column == "mpp" and "mpp" not in source else which.slide_mpp_column
     wanted = {"path": path, "id": id, "slide_mpp_column": mpp_column}
     require_columns(table, source.columns, {option: [name] for option, name in wanted.items() if name is not None})
-    base = Path(os.path.abspath(root or table.parent))  # noqa: PTH100 (resolve() would follow links to other names)
+    base = Path(os.path.abspath(which.root or table.parent))  # noqa: PTH100 (resolve() would follow links to other names)
     if not base.is_dir():
         raise InputError(f"{base}: the root of the paths is not a folder")
     rows = pd.DataFrame({str(name): text(source[name]) for name in source.columns})
@@ -41,7 +32,7 @@ def read_slide_table(
     files, _ = checks.check_files(paths, base)
     # Contents are not compared, as terabytes would be read; two rows of one file are one mistake.
     problems = [*files, *_twice(paths)]
-    if on_error == "skip":
+    if which.on_error == "skip":
         problems = [problem for problem in problems if problem.kind not in ("missing file", "empty file")]
     mpp = _resolutions(rows[mpp_column], problems) if mpp_column else [None] * len(rows)
     ids = rows[id] if id is not None else None

@@ -1,1 +1,1 @@
-"""DICOM: decoding, headers, series in folders, where frames lie in the patient, and privacy."""
+"""DICOM: decoding, headers, series in folders, positions of frames in the patient, and privacy."""

@@ -1,4 +1,4 @@
-"""Open DICOM files quietly, and read their elements: what is said of a bad one never quotes a value.
+"""Opens DICOM files and reads their elements; messages about bad ones never quote a value.
 
 pydicom's warnings and messages may hold names and dates. Here they are switched off, or replaced by a sentence that
 names the element alone.
@@ -7,19 +7,23 @@ names the element alone.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import pydicom
 from pydicom import config, uid
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.tag import BaseTag
 
-from medsoft.data.decode import ReadError
 from medsoft.data.dicom import codecs
+from medsoft.errors import ReadError
+from medsoft.storage.files import open_regular_file
 
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False
@@ -31,6 +35,10 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_PIXELS = "holds no pixel data: it is cut short, or its header was saved alone"
 SEGMENTATIONS = (uid.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation and label map segmentation, which pydicom does not know yet (PS3.4, B.5)."""
+SMALL_BYTES = 2**26
+MAX_RATIO = 200
+"""What a deflated file may become: ``SMALL_BYTES``, or so many times its size; images become 2 to 20 times."""
+_CHUNK = 2**20
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\x00[\x00-\x18]\x00(..\x00\x00|[A-Z]{2})", re.DOTALL)
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 _STANDARD = "1.2.840.10008.5.1.4.1."
@@ -51,21 +59,29 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or _FIRST_ELEMENT.match(head) is not None
 
 
-def open_dicom(file: str | os.PathLike[str] | IO[bytes], *, pixels: bool = True, tags: Sequence[str] = ()) -> Dataset:
+def open_dicom(
+    file: str | os.PathLike[str] | IO[bytes],
+    *,
+    pixels: bool = True,
+    tags: Sequence[str | BaseTag] = (),
+    before: int = 0,
+) -> Dataset:
     """Read a DICOM file.
 
     Args:
         file: its path, or its bytes.
         pixels: False for the header alone.
-        tags: keywords of the elements to read; all if empty.
+        tags: keywords of the elements to read (tags of private ones); all if empty.
+        before: read no elements from this group on; 0 for all.
 
     Raises:
-        ReadError: it is no DICOM file, or damaged; the message holds no value of an element.
+        ReadError: it is no DICOM file, or damaged, or would be inflated without end; the message holds no value of an
+            element.
         OSError: the file cannot be opened.
     """
     if isinstance(file, str | os.PathLike):
-        with Path(file).open("rb") as stream:
-            return open_dicom(stream, pixels=pixels, tags=tags)
+        with open_regular_file(file) as stream:
+            return open_dicom(stream, pixels=pixels, tags=tags, before=before)
     head = file.read(132)
     file.seek(0)
     if not head:
@@ -73,9 +89,38 @@ def open_dicom(file: str | os.PathLike[str] | IO[bytes], *, pixels: bool = True,
     if not is_dicom(head):
         raise ReadError("is not a DICOM file")
     try:
-        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=list(tags) or None)
+        _check_inflated(file, head)
+        wanted: Any = list(tags) or None
+        source: Any = file
+        if before:
+            return read_partial(source, lambda tag, vr, length: tag.group >= before, force=True, specific_tags=wanted)
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+    except ReadError:
+        raise
     except Exception as error:  # hostile bytes raise anything
         raise ReadError(f"is a damaged DICOM file ({type(error).__name__})") from None
+
+
+def _check_inflated(file: Any, head: bytes) -> None:
+    """Refuse a deflated file that becomes far larger than images do. The file is left at its start.
+
+    Raises:
+        ReadError: it becomes more than ``SMALL_BYTES``, and than ``MAX_RATIO`` times its size.
+    """
+    if head[128:] == b"DICM":
+        file.seek(len(head))
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+        engine = zlib.decompressobj(-zlib.MAX_WBITS)
+        read = made = 0
+        while chunk := file.read(_CHUNK):
+            read += len(chunk)
+            while chunk:
+                made += len(engine.decompress(chunk, _CHUNK))
+                chunk = engine.unconsumed_tail
+                if made > max(SMALL_BYTES, MAX_RATIO * read):
+                    raise ReadError(f"becomes more than {MAX_RATIO} times its size when it is inflated: no image does")
+    file.seek(0)
 
 
 def check_picture(dataset: Dataset, *, pixels: bool = True) -> None:
@@ -124,7 +169,7 @@ def numbers(dataset: Dataset, keyword: str, n: int | None = None) -> tuple[float
     """An element as numbers, None where it is absent or empty.
 
     Raises:
-        ReadError: it holds no numbers, or not ``n`` of them.
+        ReadError: it holds no numbers, NaN or infinity, or not ``n`` of them.
     """
     value = _value(dataset, keyword)
     if value is None or value == "" or (not isinstance(value, str | int | float) and not len(value)):
@@ -134,9 +179,25 @@ def numbers(dataset: Dataset, keyword: str, n: int | None = None) -> tuple[float
         found = tuple(map(float, values))
     except (TypeError, ValueError):
         raise ReadError(f"has an invalid value of {keyword}") from None
+    if not all(map(math.isfinite, found)):
+        raise ReadError(f"has an invalid value of {keyword} (not a finite number)")
     if n is not None and len(found) != n:
         raise ReadError(f"has {len(found)} values of {keyword} in place of {n}")
     return found
+
+
+def count(header: Dataset, keyword: str) -> int:
+    """An element that counts something: a whole number above 0; NumberOfFrames is 1 where absent.
+
+    Raises:
+        ReadError: it is none.
+    """
+    value = number(header, keyword)
+    if value is None and keyword == "NumberOfFrames":
+        return 1
+    if value is None or value != int(value) or value < 1:
+        raise ReadError(f"has an invalid value of {keyword}")
+    return int(value)
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

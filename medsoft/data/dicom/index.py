@@ -1,4 +1,4 @@
-"""A table of what a folder of DICOM holds: one row a series, or a picture that has no place in the patient."""
+"""Makes a table of a folder of DICOM files: one row per series, or per image without a position in the patient."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from medsoft.data.decode import ReadError
 from medsoft.data.dicom.frames import Instance
 from medsoft.data.dicom.header import number, numbers, word
 from medsoft.data.dicom.pseudonyms import pseudonym
 from medsoft.data.dicom.series import choose
 from medsoft.data.dicom.stack import stack
+from medsoft.errors import ReadError
 
 COLUMNS = (
     "id", "path", "patient", "exam", "kind", "modality", "laterality", "view", "rows", "columns", "slices",
@@ -26,7 +26,11 @@ Problems = list[tuple[Path | str, str, str]]
 
 
 def index_table(
-    place: Path, instances: Sequence[Instance], failed: Sequence[tuple[Path, str]], salt: bytes
+    place: Path,
+    instances: Sequence[Instance],
+    failed: Sequence[tuple[Path, str]],
+    salt: bytes,
+    select: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, Problems]:
     """Make a sample table.
 
@@ -35,6 +39,7 @@ def index_table(
         instances: its pictures.
         failed: its files that could not be read, with reasons.
         salt: for the names of patients, exams and samples.
+        select: as for ``read_volume``, which must then be given it too.
 
     Returns:
         ``COLUMNS``, sorted by path; and what is not in it: files that cannot be read, copies, series that make no
@@ -55,7 +60,7 @@ def index_table(
             path, root = _path_of_series(place, kept, series_below)
             try:
                 _check_neighbours(root, [path for path, _ in failed], [path for path, _ in copies])
-                rows.append({"path": path, **_names(kept[0], salt), **_volume(kept)})
+                rows.append({"path": path, **_names(kept[0], salt), **_volume(kept, select)})
             except ReadError as error:
                 problems.append((path, "index", error.reason))
             continue
@@ -97,16 +102,16 @@ def _check_neighbours(root: Path | None, failed: list[Path], copies: list[Path])
     if near := _below(root, failed):
         raise ReadError(f"lies beside {near} DICOM files that cannot be read, which may belong to it: see there")
     if near := _below(root, copies):
-        raise ReadError(f"lies beside {near} copies of its own images: delete them")
+        raise ReadError(f"has {near} copies of its own images beside it: delete them")
 
 
 def _below(root: Path | None, paths: list[Path]) -> int:
     return sum(root in path.parents for path in paths)
 
 
-def _volume(group: list[Instance]) -> dict[str, object]:
-    chosen = choose(group, None)
-    stacked = stack([frame for instance in chosen for frame in instance.frames])
+def _volume(group: list[Instance], select: Sequence[str]) -> dict[str, object]:
+    chosen = choose(group, None, select)
+    stacked = stack([frame for instance in chosen for frame in instance.frames], select)
     rows, columns = chosen[0].size
     x, y, z = (float((stacked.affine[:3, axis] ** 2).sum() ** 0.5) for axis in range(3))
     sides = {instance.laterality for instance in chosen}
@@ -126,7 +131,7 @@ def _volume(group: list[Instance]) -> dict[str, object]:
 
 def _image(instance: Instance) -> dict[str, object]:
     if len(instance.frames) > 1:
-        raise ReadError(f"holds {len(instance.frames)} frames without a place in the patient: a loop, no sample")
+        raise ReadError(f"holds {len(instance.frames)} frames without a place in the patient: a loop, not a sample")
     rows, columns = instance.size
     spacing = numbers(instance.header, "PixelSpacing", 2) or numbers(instance.header, "ImagerPixelSpacing", 2)
     return {

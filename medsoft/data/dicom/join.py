@@ -1,4 +1,4 @@
-"""Labels from a hospital's table, joined by what the hospital knows: the number of a patient or of an examination."""
+"""Joins labels from a hospital's table by the identifiers that the hospital uses: of patients or of examinations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pandas as pd
 
 from medsoft.data.dicom.frames import Instance
 from medsoft.data.dicom.header import word
-from medsoft.data.dicom.identifying import KEYWORDS
-from medsoft.data.source import load_source, text
+from medsoft.data.dicom.privacy import KEYWORDS
+from medsoft.data.tables.reading import load_source, text
+from medsoft.data.tables.values import refuse_other_spellings
 from medsoft.errors import InputError
 
 Key = Literal["PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID"]
@@ -57,10 +58,13 @@ def join_labels(table: pd.DataFrame, instances: Sequence[Instance], labels: pd.D
         The table with the columns added, empty where there is no label for a row.
 
     Raises:
-        InputError: a column of labels has the name of one of the table.
+        InputError: a column of labels has the name of one of the table, or values differ from those of the files in
+            writing only.
     """
     if clash := [str(column) for column in labels if column in table]:
         raise InputError(f"the index has columns of its own called {', '.join(clash)}: rename those of the labels")
     of_series = {instance.series: word(instance.header, by) for instance in instances}
+    own = pd.Series(list(of_series.values()), dtype=object)
+    refuse_other_spellings(own, pd.Series(labels.index, dtype=object), f"the labels' {by}", "the files")
     found = labels.reindex(table["series_uid"].map(of_series)).reset_index(drop=True)
     return pd.concat([table, found], axis=1)

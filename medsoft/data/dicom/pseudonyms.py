@@ -1,4 +1,4 @@
-"""Names for patients, exams and images that say nothing without a secret that the user keeps."""
+"""Pseudonyms for patients, exams and images, made with a secret that the user keeps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_salt(path: Path) -> tuple[bytes, str]:
         said = f"{path} can be read by others; chmod 600 {path} keeps it to you" if open_to_others else ""
     text = path.read_text(encoding="ascii", errors="replace").strip()
     if not re.fullmatch(f"[0-9a-f]{{{2 * SALT_BYTES}}}", text):
-        raise InputError(f"{path}: is no salt ({2 * SALT_BYTES} hexadecimal digits); name another file with --salt")
+        raise InputError(f"{path}: is not a salt ({2 * SALT_BYTES} hexadecimal digits); name another file with --salt")
     return bytes.fromhex(text), said
 
 

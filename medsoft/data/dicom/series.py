@@ -1,20 +1,21 @@
-"""Which files make a series: of a folder, or of a DICOMDIR."""
+"""Finds the series in a folder or a DICOMDIR, and the files of each."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from medsoft.data.decode import ReadError
 from medsoft.data.dicom.frames import TAGS, Instance, read_frames
 from medsoft.data.dicom.header import (
+    MAX_RATIO,
     NO_PIXELS,
     SEGMENTATIONS,
+    SMALL_BYTES,
     NoPictureError,
     check_picture,
     is_dicom,
@@ -22,6 +23,10 @@ from medsoft.data.dicom.header import (
     open_dicom,
     word,
 )
+from medsoft.data.dicom.stated import check_declared
+from medsoft.data.dicom.tell_apart import is_selected, none_selected
+from medsoft.errors import ReadError
+from medsoft.storage.walk import Walk, special_kind, walk
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a name that is not DICOM is damaged; of other names, it is a file that just lies there."""
@@ -33,15 +38,33 @@ SHOWN = 5
 def dicom_files(place: Path) -> list[Path]:
     """The DICOM files of a folder and those below it, or those that a DICOMDIR lists (there or not), sorted by name.
 
+    Raises:
+        ReadError: the file is no DICOMDIR, or a part of the folder cannot be opened, so that slices may be missing.
+    """
+    found = find_dicom(place)
+    if problems := found.problems:
+        path, reason = problems[0]
+        place_of_it = path.relative_to(place) if path != place else Path(path.name)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ReadError(f"holds {place_of_it}, which {reason}{more}: what it holds may belong to the series")
+    return found.files
+
+
+def find_dicom(place: Path) -> Walk:
+    """What ``dicom_files`` gives, with what was passed over and could not be followed (``medsoft.storage.walk``).
+
     A DICOMDIR in a folder is left out: what it lists is found there by itself.
 
     Raises:
         ReadError: the file is no DICOMDIR.
     """
+    if kind := special_kind(place):
+        raise ReadError(f"is {kind}, not a file")
     if not place.is_dir():
-        return listed_files(place)
-    found = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
-    return sorted(path for path in found if path.name.upper() != "DICOMDIR" and _may_be_dicom(path))
+        return Walk(listed_files(place))
+    found = walk(place)
+    found.keep(lambda path: path.name.upper() != "DICOMDIR" and _may_be_dicom(path))
+    return found
 
 
 def listed_files(dicomdir: Path) -> list[Path]:
@@ -85,8 +108,11 @@ def read_instances(
                 header = open_dicom(file, pixels=False, tags=TAGS)
                 ended = not file.read(1)
             check_picture(header, pixels=False)
+            deflated = header.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+            size = path.stat().st_size
+            check_declared(header, max(SMALL_BYTES, MAX_RATIO * size) if deflated else size)
             # Of a deflated file pydicom reads all at once.
-            if ended and header.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            if ended and not deflated:
                 raise ReadError(NO_PIXELS)
             if word(header, "SOPClassUID") in SEGMENTATIONS and not masks:
                 raise NoPictureError("is a segmentation, a mask of an image")
@@ -105,15 +131,17 @@ def read_instances(
     return read, failed, others
 
 
-def choose(instances: Sequence[Instance], series: str | None) -> list[Instance]:
-    """The files of one series.
+def choose(instances: Sequence[Instance], series: str | None, select: Sequence[str] = ()) -> list[Instance]:
+    """The files of one series, with the frames that are selected.
 
     Args:
         instances: of a folder.
         series: a SeriesInstanceUID, its beginning, or a SeriesNumber; None where there is one series only.
+        select: as ``parse_select`` returns it.
 
     Raises:
-        ReadError: it is not clear which series is meant, a file is there twice, or the sizes differ.
+        ReadError: it is not clear which series is meant, no frame is selected, a file is there twice, or the sizes
+            differ.
     """
     groups: dict[str, list[Instance]] = {}
     for instance in instances:
@@ -133,11 +161,24 @@ def choose(instances: Sequence[Instance], series: str | None) -> list[Instance]:
     names = Counter(word(instance.header, "SOPInstanceUID") for instance in chosen)
     if twice := sum(1 for name, n in names.items() if n > 1 and name):
         raise ReadError(f"holds {twice} of its {len(names)} images twice (the same SOPInstanceUID): delete the copies")
+    chosen = _selected(chosen, select)
     sizes = Counter(instance.size for instance in chosen)
     if len(sizes) > 1:
         listed = ", ".join(f"{n} of {height} x {width}" for (height, width), n in sizes.most_common())
         raise ReadError(f"holds slices of different sizes ({listed}; a localiser among them?): keep those of one size")
     return chosen
+
+
+def _selected(instances: list[Instance], select: Sequence[str]) -> list[Instance]:
+    if not select:
+        return instances
+    left = [
+        replace(instance, frames=[frame for frame in instance.frames if is_selected(frame.keys, select)])
+        for instance in instances
+    ]
+    if not any(instance.frames for instance in left):
+        raise none_selected([frame.keys for instance in instances for frame in instance.frames], select)
+    return [instance for instance in left if instance.frames]
 
 
 def _is_named(instance: Instance, series: str) -> bool:
@@ -159,8 +200,8 @@ def _may_be_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return is_dicom(file.read(132))
-    except OSError:
-        return False
+    except OSError:  # nobody knows what it is: reading it says why
+        return True
 
 
 def _on_this_disk(folder: Path, parts: list[str]) -> Path:

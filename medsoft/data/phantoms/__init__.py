@@ -1,5 +1,5 @@
-"""Phantoms: procedural pictures, for trying the whole flow without data. They show no patient."""
+"""Phantoms: procedural images for trying the whole workflow without data. They show no patient."""
 
-from medsoft.data.phantoms.write import phantom_fundus
+from medsoft.data.phantoms.fundus_set import phantom_fundus
 
 __all__ = ["phantom_fundus"]

@@ -1,4 +1,4 @@
-"""Draws one fundus photograph of an eye that never was.
+"""Draws one fundus photograph of an invented eye.
 
 A right eye is drawn (optic disc to the right of the fovea); a left eye is its mirror image.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from medsoft.data.phantoms.canvas import Canvas, Floats, Points
-from medsoft.data.phantoms.streams import Purpose, stream
+from medsoft.data.phantoms.drawing import Canvas, Floats, Points
+from medsoft.data.phantoms.seeds import Purpose, stream
 from medsoft.data.phantoms.vessels import grow_vessels
 
 Eye = Literal["left", "right"]
@@ -81,7 +81,7 @@ class FundusPhantom:
     n_lesions: int
 
 
-def draw_fundus(seed: int, index: int, *, camera: Camera, lesions: bool) -> FundusPhantom:
+def draw_fundus(seed: int, index: int, *, camera: Camera, lesions: bool, amount: float = 1.0) -> FundusPhantom:
     """Draw one photograph; the same arguments give the same pixels.
 
     Photographs 0 and 1 are the left and the right eye of patient 0, and so on: they share their pigment.
@@ -93,6 +93,7 @@ def draw_fundus(seed: int, index: int, *, camera: Camera, lesions: bool) -> Fund
         index: of the photograph.
         camera: size, framing and colour.
         lesions: whether to draw microaneurysms, haemorrhages and exudates.
+        amount: how many, as a share of the usual number; at least one.
     """
     patient, right = divmod(index, 2)
     anatomy, optics = stream(seed, Purpose.ANATOMY, index), stream(seed, Purpose.OPTICS, index)
@@ -111,7 +112,10 @@ def draw_fundus(seed: int, index: int, *, camera: Camera, lesions: bool) -> Fund
     _absorb(light, veins, VEIN)
     _absorb(light, arteries, ARTERY)
     _draw_artefacts(light, canvas, stream(seed, Purpose.ARTEFACTS, index))
-    blood, exudates = _lesion_outlines(disc, fovea, stream(seed, Purpose.LESIONS, index)) if lesions else ([], [])
+    blood: list[Points] = []
+    exudates: list[Points] = []
+    if lesions:
+        blood, exudates = _lesion_outlines(disc, fovea, stream(seed, Purpose.LESIONS, index), amount)
     bleeding, exudation = canvas.polygons(blood), canvas.polygons(exudates)
     _absorb(light, bleeding, BLOOD)
     _shine(light, exudation, EXUDATE)
@@ -175,7 +179,9 @@ def _draw_artefacts(light: Floats, canvas: Canvas, rng: np.random.Generator) -> 
         _shine(light, share, SHEEN)
 
 
-def _lesion_outlines(disc: Points, fovea: Points, rng: np.random.Generator) -> tuple[list[Points], list[Points]]:
+def _lesion_outlines(
+    disc: Points, fovea: Points, rng: np.random.Generator, amount: float
+) -> tuple[list[Points], list[Points]]:
     """Outlines of what bleeds (microaneurysms, blots) and of exudates, in clusters; more where it is severe."""
     severity = rng.uniform(0.3, 1.0)
 
@@ -185,10 +191,11 @@ def _lesion_outlines(disc: Points, fovea: Points, rng: np.random.Generator) -> t
             if np.hypot(*(point - disc)) > 0.2 and np.hypot(*(point - fovea)) > 0.06:
                 return point
 
-    dots = [_outline(rng, place(), rng.uniform(0.010, 0.018), 0.0) for _ in range(rng.poisson(14 * severity))]
-    blots = [_outline(rng, place(), rng.uniform(0.026, 0.060), 0.3) for _ in range(3 + rng.poisson(9 * severity))]
+    dots = [_outline(rng, place(), rng.uniform(0.010, 0.018), 0.0) for _ in range(rng.poisson(14 * severity * amount))]
+    n_blots = max(1, round(3 * amount)) + rng.poisson(9 * severity * amount)
+    blots = [_outline(rng, place(), rng.uniform(0.026, 0.060), 0.3) for _ in range(n_blots)]
     exudates = []
-    for _ in range(1 + rng.poisson(2 * severity)):
+    for _ in range(round(amount) + rng.poisson(2 * severity * amount)):
         centre = place()
         for _ in range(rng.integers(4, 14)):
             exudates.append(_outline(rng, centre + rng.normal(0, 0.06, 2), rng.uniform(0.012, 0.036), 0.2))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from medsoft.data.phantoms.canvas import Points
+from medsoft.data.phantoms.drawing import Points
 
 STEP = 0.02  # between two points of a path
 AVASCULAR_ZONE = 0.12  # radius around the fovea that vessels leave free

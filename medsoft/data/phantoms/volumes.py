@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medsoft.data.phantoms.streams import Purpose, stream
+from medsoft.data.phantoms.seeds import Purpose, stream
 from medsoft.errors import InputError
 
 TABLE = "labels.csv"
@@ -26,7 +26,7 @@ They are for trying software. What a model learns from them says nothing about r
 
 Drawn with: {command}
 
-{table} has one row a breast, two to a patient, whose volume shows both:
+{table} has one row per breast, two to a patient, whose volume shows both:
   path_pre, path_post1, path_post2   phases before and after a contrast agent
   laterality  left or right
   label       healthy or lesion
@@ -62,7 +62,7 @@ def phantom_volumes(out: str, n: int = 48, seed: int = 0) -> None:
 
     Args:
         out: Folder to write, new or empty.
-        n: Number of breasts, two for each patient; of every two patients one has a lesion, or one on each side.
+        n: Number of breasts, two per patient; one patient in two has a lesion, or one on each side.
         seed: Another seed draws other patients.
 
     Raises:

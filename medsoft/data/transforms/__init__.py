@@ -1,4 +1,4 @@
-"""How a picture becomes what the model sees: one short recipe a modality.
+"""Turns an image into the model's input: one short recipe per modality.
 
 Each recipe is a class with three steps, in this order: ``prepare`` (fixed; its result is worth caching), ``augment``
 (random, for training only) and ``finish`` (numbers for the model).

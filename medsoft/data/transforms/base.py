@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from medsoft.data.transforms import pixels
 from medsoft.data.transforms.views import Symmetry
-from medsoft.errors import InputError
+from medsoft.errors import InputError, check_range
 
 if TYPE_CHECKING:
     import albumentations as A
 
+    from medsoft.data.transforms.augment import Kind
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Customary. The 444 chest radiographs of Kermany have 0.58 and 0.29 after the percentile window.
 GREY_MEAN, GREY_STD = (0.5,), (0.25,)
+
+
+class Step(TypedDict):
+    """One thing that ``prepare`` does.
+
+    Attributes:
+        step: its name, as in ``medsoft.inference.export.portable.steps``.
+        options: its settings.
+        what: the same in words.
+    """
+
+    step: str
+    options: dict[str, Any]
+    what: str
+
+
+class Placement(NamedTuple):
+    """Where a prepared picture lies in its original: a prepared pixel (x, y) begins at ``corner + scale * (x, y)``.
+
+    Attributes:
+        corner: (x, y) in pixels of the original; negative where black was added.
+        scale: (x, y) pixels of the original for one of the prepared picture.
+    """
+
+    corner: tuple[float, float]
+    scale: tuple[float, float]
 
 
 class Transforms(ABC):
@@ -29,10 +59,16 @@ class Transforms(ABC):
     Attributes:
         size: (height, width) of the result.
         channels: 1 or 3.
-        mean: one value a channel, for values from 0 to 1.
-        std: one value a channel, for values from 0 to 1.
+        mean: one value per channel, for values from 0 to 1.
+        std: one value per channel, for values from 0 to 1.
         augmentation: whether ``augment`` changes anything.
+        fit: whether ``prepare`` adds black to reach the size (pad), or cuts off what goes beyond it (crop).
+        rand_augment: strength of further operations of ``allowed`` kinds; 0 for none.
+        allowed: kinds of operations that leave the recipe's labels as they are (see ``augment.rand_augment``).
     """
+
+    fit: pixels.Fit = "pad"
+    allowed: tuple[Kind, ...] = ()
 
     def __init__(
         self,
@@ -41,7 +77,12 @@ class Transforms(ABC):
         augmentation: bool,
         mean: list[float] | None,
         std: list[float] | None,
+        rand_augment: float = 0.0,
     ) -> None:
+        check_range("rand_augment", rand_augment, 0, 1)
+        if rand_augment and not self.allowed:
+            raise InputError(f"rand_augment: the recipe {type(self).__name__} allows no operations; leave it out")
+        self.rand_augment = rand_augment
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
         if min(self.size) < 1:
             raise InputError(f"size {size} must be 1 or more")
@@ -53,7 +94,7 @@ class Transforms(ABC):
         self.std = tuple(std) if std is not None else (IMAGENET_STD if channels == 3 else GREY_STD)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != channels:
-                raise InputError(f"{name} has {len(values)} values for {channels} channels: give one a channel")
+                raise InputError(f"{name} has {len(values)} values for {channels} channels: give one per channel")
         if min(self.std) <= 0:
             raise InputError(f"std {list(self.std)} must be above 0")
 
@@ -70,6 +111,33 @@ class Transforms(ABC):
         Raises:
             ValueError: the values cannot be turned into 8 bits; the message has no file name.
         """
+
+    def box(self, image: np.ndarray) -> tuple[int, int, int, int]:
+        """What ``prepare`` shows of a picture, before it is scaled: (left, top, width, height); all of it here."""
+        return 0, 0, image.shape[1], image.shape[0]
+
+    def placement(self, image: np.ndarray) -> Placement:
+        """Where the prepared picture lies in this one."""
+        left, top, width, height = self.box(image)
+        scaled, _ = pixels.scaled_size((height, width), self.size, self.fit)
+        scale = (width / scaled[1], height / scaled[0])
+        shifts = [place - first for first, place, _ in map(pixels.margins, scaled[::-1], self.size[::-1])]
+        return Placement((left - shifts[0] * scale[0], top - shifts[1] * scale[1]), scale)
+
+    def of_size(self, size: tuple[int, int]) -> Transforms:
+        """The same recipe for another (height, width)."""
+        other = copy.copy(self)
+        other.__dict__.pop("_pipeline", None)
+        other.size = size
+        return other
+
+    def steps(self) -> list[Step]:
+        """What ``prepare`` does, in its order, as plain values for those who prepare images without medsoft.
+
+        Whatever changes ``prepare`` changes this too: a test holds the two against each other.
+        """
+        name = type(self).__name__
+        return [{"step": "own", "options": {}, "what": f"the recipe {name}, which does not say its steps"}]
 
     @property
     def symmetry(self) -> Symmetry:
@@ -117,7 +185,10 @@ class Transforms(ABC):
     def _pipeline(self) -> A.Compose:
         import albumentations as A
 
-        return A.Compose(self.random_steps())
+        from medsoft.data.transforms.augment import rand_augment
+
+        kinds = [kind for kind in self.allowed if kind != "colour" or self.channels == 3]
+        return A.Compose([*self.random_steps(), *rand_augment(self.rand_augment, kinds)])
 
 
 def check_percentiles(percentiles: tuple[float, float]) -> None:

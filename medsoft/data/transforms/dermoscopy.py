@@ -1,4 +1,4 @@
-"""Dermoscopic pictures of skin lesions."""
+"""Dermoscopic images of skin lesions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medsoft.data.transforms import pixels
-from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms import requirements as said
+from medsoft.data.transforms.base import Step, Transforms
 from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
@@ -16,18 +17,23 @@ if TYPE_CHECKING:
 
 
 class Dermoscopy(Transforms):
-    """Dermoscopic pictures: aspect kept, the light's colour optionally removed, mirrored and turned freely.
+    """Dermoscopic images: aspect ratio kept, the light's colour optionally removed, mirrored and turned freely.
 
     Args:
         size: Side of the square input in pixels, or its height and width.
-        fit: Pad with black to the input's shape, or fill the input and cut off what sticks out (part of a wide lesion).
-        colour_constancy: Remove the colour of the light (shades of grey).
-        augmentation: Whether training pictures are changed at random.
-        zoom: Largest random enlargement, as a part of the size; the part shown is random too.
+        fit: pad adds black borders to reach the input's shape; crop fills the input and cuts off the rest (part of a
+            wide lesion).
+        colour_constancy: Remove the colour of the illumination (shades of grey).
+        augmentation: Whether training images are augmented.
+        rand_augment: Strength, from 0 to 1, of two further random operations on each training image (RandAugment), of
+            those that this recipe allows; 0 for none, 0.3 is usual.
+        zoom: Largest random enlargement, as a fraction of the size; the position of the crop is random as well.
         jitter: Largest random relative change of brightness, contrast and saturation (a tenth of it for hue).
-        mean: Mean a channel for values from 0 to 1; ImageNet's by default.
-        std: Standard deviation a channel for values from 0 to 1; ImageNet's by default.
+        mean: Mean per channel for values from 0 to 1; ImageNet's by default.
+        std: Standard deviation per channel for values from 0 to 1; ImageNet's by default.
     """
+
+    allowed = ("light", "colour")  # its own steps turn and enlarge, and let no black in from outside
 
     def __init__(
         self,
@@ -35,15 +41,17 @@ class Dermoscopy(Transforms):
         fit: Literal["pad", "crop"] = "pad",
         colour_constancy: bool = False,
         augmentation: bool = True,
+        rand_augment: float = 0.0,
         zoom: float = 0.15,
         jitter: float = 0.1,
         mean: list[float] | None = None,
         std: list[float] | None = None,
     ) -> None:
-        super().__init__(size, 3, augmentation, mean, std)
+        super().__init__(size, 3, augmentation, mean, std, rand_augment)
         check_range("zoom", zoom, 0, 0.5)
         check_range("jitter", jitter, 0, 1)
-        self.fit, self.colour_constancy, self.zoom, self.jitter = fit, colour_constancy, zoom, jitter
+        self.fit: Literal["pad", "crop"] = fit
+        self.colour_constancy, self.zoom, self.jitter = colour_constancy, zoom, jitter
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """See :meth:`Transforms.prepare`."""
@@ -52,6 +60,18 @@ class Dermoscopy(Transforms):
             image = shades_of_grey(image)
         return pixels.centre(image, self.size)
 
+    def steps(self) -> list[Step]:
+        """See :meth:`Transforms.steps`."""
+        grey: list[Step] = [
+            {
+                "step": "shades_of_grey",
+                "options": {"power": 6.0},
+                "what": "each channel times |L| / (sqrt(3) L), L its Minkowski mean of power 6; not where an L is 0",
+            }
+        ]
+        first = [said.numbers(False), said.channels(3), said.resizing(self.size, self.fit)]
+        return [*first, *(grey if self.colour_constancy else []), said.centring(self.size)]
+
     @property
     def symmetry(self) -> Symmetry:
         """See :meth:`Transforms.symmetry`."""
@@ -59,7 +79,7 @@ class Dermoscopy(Transforms):
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""
-        from medsoft.data.transforms import random_steps as steps
+        from medsoft.data.transforms import augment as steps
 
         return [
             *steps.symmetries(self.size),

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from medsoft.data.transforms import pixels
-from medsoft.data.transforms.base import Transforms
+from medsoft.data.transforms import requirements as said
+from medsoft.data.transforms.base import Step, Transforms
 from medsoft.data.transforms.views import Symmetry
 from medsoft.errors import check_range
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 DISC_THRESHOLD = 0.1
 """Darkest part of the disc, as a part of the picture's 99th percentile of brightness (largest of red, green, blue)."""
 
+SEARCH = 256
+"""Longest side in pixels of the copy that the disc is looked for on."""
+
 
 class Fundus(Transforms):
     """Colour fundus photographs: cropped to the illuminated disc, aspect kept, black around it.
@@ -26,14 +30,18 @@ class Fundus(Transforms):
         size: Side of the square input in pixels, or its height and width.
         crop_to_disc: Cut off the black margin around the illuminated disc.
         clahe: Clip limit of contrast-limited adaptive histogram equalisation of the lightness (2 is usual), 0 for none.
-        augmentation: Whether training pictures are changed at random.
-        flips: Random mirroring; left-right makes a left eye a right one.
+        augmentation: Whether training images are augmented.
+        rand_augment: Strength, from 0 to 1, of two further random operations on each training image (RandAugment), of
+            those that this recipe allows; 0 for none, 0.3 is usual.
+        flips: Random mirroring; mirroring left to right makes a left eye look like a right eye.
         rotation: Largest random rotation in degrees.
-        zoom: Largest random enlargement or reduction, as a part of the size.
+        zoom: Largest random enlargement or reduction, as a fraction of the size.
         jitter: Largest random relative change of brightness, contrast and saturation (a tenth of it for hue).
-        mean: Mean a channel for values from 0 to 1; ImageNet's by default.
-        std: Standard deviation a channel for values from 0 to 1; ImageNet's by default.
+        mean: Mean per channel for values from 0 to 1; ImageNet's by default.
+        std: Standard deviation per channel for values from 0 to 1; ImageNet's by default.
     """
+
+    allowed = ("place", "light", "colour")
 
     def __init__(
         self,
@@ -41,6 +49,7 @@ class Fundus(Transforms):
         crop_to_disc: bool = True,
         clahe: float = 0.0,
         augmentation: bool = True,
+        rand_augment: float = 0.0,
         flips: Literal["none", "horizontal", "vertical", "both"] = "both",
         rotation: float = 15.0,
         zoom: float = 0.1,
@@ -48,13 +57,17 @@ class Fundus(Transforms):
         mean: list[float] | None = None,
         std: list[float] | None = None,
     ) -> None:
-        super().__init__(size, 3, augmentation, mean, std)
+        super().__init__(size, 3, augmentation, mean, std, rand_augment)
         check_range("clahe", clahe, 0, 40)
         check_range("rotation", rotation, 0, 180)
         check_range("zoom", zoom, 0, 0.5)
         check_range("jitter", jitter, 0, 1)
         self.crop_to_disc, self.clahe = crop_to_disc, clahe
         self.flips, self.rotation, self.zoom, self.jitter = flips, rotation, zoom, jitter
+
+    def box(self, image: np.ndarray) -> tuple[int, int, int, int]:
+        """See :meth:`Transforms.box`."""
+        return disc_box(pixels.to_channels(pixels.to_uint8(image), 3)) if self.crop_to_disc else super().box(image)
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """See :meth:`Transforms.prepare`."""
@@ -67,6 +80,27 @@ class Fundus(Transforms):
             image = equalise(image, self.clahe)
         return pixels.centre(image, self.size)
 
+    def steps(self) -> list[Step]:
+        """See :meth:`Transforms.steps`."""
+        cropped: list[Step] = [
+            {
+                "step": "crop_to_disc",
+                "options": {"search": SEARCH, "threshold": DISC_THRESHOLD},
+                "what": f"cropped to the box of the largest connected part (8 neighbours) where max(R, G, B) is above "
+                f"{DISC_THRESHOLD:g} of its 99th percentile, found on a copy that fits into {SEARCH} x {SEARCH}",
+            }
+        ]
+        equalised: list[Step] = [
+            {
+                "step": "equalise",
+                "options": {"clip_limit": self.clahe, "fields": [8, 8]},
+                "what": f"CLAHE of OpenCV (clip limit {self.clahe:g}, 8 x 8 fields) of L of CIELAB, within the disc",
+            }
+        ]
+        first = [said.numbers(False), said.channels(3), *(cropped if self.crop_to_disc else [])]
+        then = [said.resizing(self.size, "pad"), *(equalised if self.clahe else [])]
+        return [*first, *then, said.centring(self.size)]
+
     @property
     def symmetry(self) -> Symmetry:
         """See :meth:`Transforms.symmetry`."""
@@ -74,7 +108,7 @@ class Fundus(Transforms):
 
     def random_steps(self) -> list[A.BasicTransform]:
         """See :meth:`Transforms.random_steps`."""
-        from medsoft.data.transforms import random_steps as steps
+        from medsoft.data.transforms import augment as steps
 
         scale = (1 - self.zoom, 1 + self.zoom)
         return [
@@ -105,7 +139,7 @@ def disc_mask(image: np.ndarray) -> np.ndarray:
 def disc_box(image: np.ndarray) -> tuple[int, int, int, int]:
     """The smallest rectangle around the illuminated disc.
 
-    Found on a copy of at most 256 px, where averaging has removed the noise of the black margin.
+    Found on a copy of at most ``SEARCH`` px, where averaging has removed the noise of the black margin.
 
     Args:
         image: (H, W, 3), uint8.
@@ -114,7 +148,7 @@ def disc_box(image: np.ndarray) -> tuple[int, int, int, int]:
         (left, top, width, height) in pixels; the whole picture where nothing is lit or no margin is found.
     """
     height, width = image.shape[:2]
-    small = pixels.resize(image, (256, 256), "pad") if max(height, width) > 256 else image
+    small = pixels.resize(image, (SEARCH, SEARCH), "pad") if max(height, width) > SEARCH else image
     mask = disc_mask(small)
     if not mask.any():
         return 0, 0, width, height

@@ -1,4 +1,4 @@
-"""Fixed steps on pictures as arrays (height, width, channels): number type, channels, grey window, size."""
+"""Deterministic steps on image arrays (height, width, channels): number type, channels, grey window, size."""
 
 from __future__ import annotations
 
@@ -94,11 +94,23 @@ def resize(image: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
     Returns:
         (H', W', C), same number type; one of its sides is that of ``size``.
     """
-    ratios = [wanted / given for wanted, given in zip(size, image.shape[:2], strict=True)]
-    factor = min(ratios) if fit == "pad" else max(ratios)
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    (height, width), factor = scaled_size(image.shape[:2], size, fit)
     scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     return scaled.reshape(height, width, image.shape[2])
+
+
+def scaled_size(given: tuple[int, ...], size: tuple[int, int], fit: Fit) -> tuple[tuple[int, int], float]:
+    """What ``resize`` makes of a (height, width), and by which factor."""
+    ratios = [wanted / side for wanted, side in zip(size, given[:2], strict=True)]
+    factor = min(ratios) if fit == "pad" else max(ratios)
+    height, width = (max(1, round(side * factor)) for side in given[:2])
+    return (height, width), factor
+
+
+def margins(given: int, wanted: int) -> tuple[int, int, int]:
+    """How ``centre`` lays an axis: first pixel that is taken, where it comes to lie, and how many are taken."""
+    kept = min(given, wanted)
+    return (given - kept) // 2, (wanted - kept) // 2, kept
 
 
 def centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -114,8 +126,8 @@ def centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     result = np.zeros((*size, image.shape[2]), image.dtype)
     source, target = [], []
     for given, wanted in zip(image.shape[:2], size, strict=True):
-        kept = min(given, wanted)
-        source.append(slice((given - kept) // 2, (given - kept) // 2 + kept))
-        target.append(slice((wanted - kept) // 2, (wanted - kept) // 2 + kept))
+        first, place, kept = margins(given, wanted)
+        source.append(slice(first, first + kept))
+        target.append(slice(place, place + kept))
     result[tuple(target)] = image[tuple(source)]
     return result

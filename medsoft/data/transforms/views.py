@@ -1,4 +1,4 @@
-"""Mirrored and turned views that show the same thing, of pictures and volumes: what a prediction is averaged over."""
+"""Mirrored and rotated views of images and volumes, for test-time augmentation."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def first_views(views: Sequence[AnyView], n: int) -> tuple[AnyView, ...]:
     """
     if not 1 <= n <= len(views):
         names = ", ".join(view.name for view in views)
-        why = "" if len(views) > 1 else "; no mirrored or turned view is known to keep the label"
+        why = "" if len(views) > 1 else "; no mirrored or rotated view is known to keep the label"
         raise InputError(f"--tta {n}: the data's recipe allows 1 to {len(views)} views ({names}){why}")
     return tuple(views[:n])

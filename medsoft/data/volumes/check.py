@@ -1,4 +1,4 @@
-"""What ``medsoft data check`` does with volumes: read each of them, and say what they are."""
+"""Checks volumes for ``medsoft data check``: reads each one, and summarises them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from medsoft.data.decode import ReadError
-from medsoft.data.problems import Problem
-from medsoft.data.read import locate
-from medsoft.data.volumes.files import VolumeFiles, VolumeRow
+from medsoft.data.images.read import locate
+from medsoft.data.tables.problems import Problem
 from medsoft.data.volumes.mask import read_mask
 from medsoft.data.volumes.read import locate_series, read_volume
-from medsoft.data.volumes.volume import Time, check_box
+from medsoft.data.volumes.rows import VolumeFiles, VolumeRow
+from medsoft.data.volumes.volume import Time, check_box, check_varies
+from medsoft.errors import ReadError
 
 THREADS = 4  # each holds a volume
 LONG = 3.0
@@ -25,6 +25,7 @@ LONG = 3.0
 
 ADVICE = {
     "unreadable volume": "export these volumes again, or delete the rows",
+    "constant volume": "export these volumes again, or delete the rows: no model learns from them",
     "other channels": "delete these rows, or name the columns of all phases with path",
     "box outside": "correct the columns of the box: voxels as read, counted from 0",
     "unusable mask": "save these masks on the grids of their volumes, or delete the rows",
@@ -43,6 +44,7 @@ class VolumeFacts:
         channels: 1, or the time points.
         modality: "" where the file does not say it.
         oriented: whether the file says how it lies in the patient.
+        forms_differ: whether sform and qform of a NIfTI file lie a little apart.
     """
 
     row: int
@@ -52,6 +54,7 @@ class VolumeFacts:
     channels: int
     modality: str
     oriented: bool
+    forms_differ: bool = False
 
 
 def check_volumes(
@@ -61,7 +64,8 @@ def check_volumes(
     mask_values: Sequence[int] | None,
     max_voxels: int,
     progress: Callable[[], object],
-) -> tuple[list[Problem], list[VolumeFacts]]:
+    select: Sequence[str] = (),
+) -> tuple[list[Problem], list[VolumeFacts], dict[int, str]]:
     """Read every volume and mask of these rows.
 
     Args:
@@ -71,14 +75,15 @@ def check_volumes(
         mask_values: as for ``read_mask``.
         max_voxels: as for ``read_volume``.
         progress: called after each row.
+        select: as for ``read_volume``.
 
     Returns:
-        All problems, and what could be read, both in the order of the rows. Files that are not there are left to
-        ``VolumeFiles.check``.
+        All problems, and what could be read, both in the order of the rows; and by row what its voxels, mask, box and
+        side are known by, where all could be read. Files that are not there are left to ``VolumeFiles.check``.
     """
 
-    def look(number: int) -> tuple[list[Problem], list[VolumeFacts]]:
-        found = _look(number, files.of(number), files.columns, time, mask_values, max_voxels)
+    def look(number: int) -> tuple[list[Problem], list[VolumeFacts], str]:
+        found = _look(number, files.of(number), files.columns, time, mask_values, max_voxels, select)
         progress()
         return found
 
@@ -87,8 +92,22 @@ def check_volumes(
         found = list(pool.map(look, rows))
     finally:
         pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all volumes still queued
-    facts = [fact for _, several in found for fact in several]
-    return [problem for several, _ in found for problem in several] + _other_channels(facts), facts
+    facts = [fact for _, several, _ in found for fact in several]
+    contents = {row: key for row, (_, _, key) in zip(rows, found, strict=True) if key}
+    return [problem for several, _, _ in found for problem in several] + _other_channels(facts), facts, contents
+
+
+def passed_over(files: VolumeFiles, rows: Sequence[int]) -> Counter[str]:
+    """What is passed over in the folders of DICOM series that rows name, each folder counted once."""
+    from medsoft.data.dicom.series import find_dicom  # pydicom waits until there are volumes
+
+    names = {path for number in rows for path in files.of(number).paths if path}
+    places = {Path(locate_series(locate(name)[0])[0]) for name in names}
+    passed: Counter[str] = Counter()
+    for place in places:
+        if place.is_dir():
+            passed += find_dicom(place).passed
+    return passed
 
 
 def _look(
@@ -98,7 +117,10 @@ def _look(
     time: Time,
     mask_values: Sequence[int] | None,
     max_voxels: int,
-) -> tuple[list[Problem], list[VolumeFacts]]:
+    select: Sequence[str],
+) -> tuple[list[Problem], list[VolumeFacts], str]:
+    arrays = []
+    inside = None
     problems: list[Problem] = []
     facts: list[VolumeFacts] = []
 
@@ -111,16 +133,21 @@ def _look(
         if not _is_there(path):
             continue
         try:
-            volume = read_volume(path, time=time, max_voxels=max_voxels)
+            volume = read_volume(path, time=time, max_voxels=max_voxels, select=select)
         except ReadError as error:
             wrong("unreadable volume", error.reason if len(columns) == 1 else f"{column}: {error.reason}")
             continue
+        try:
+            check_varies(volume)
+        except ReadError as error:
+            wrong("constant volume", error.reason if len(columns) == 1 else f"{column}: {error.reason}")
         grid = volume if path == first else grid
+        arrays.append(volume.array)
         oriented = volume.meta.get("orientation") != "unknown"
         modality = volume.modality or ""
-        facts.append(
-            VolumeFacts(number, column, volume.shape, volume.spacing_mm, len(volume.array), modality, oriented)
-        )
+        size = (volume.shape, volume.spacing_mm, len(volume.array))
+        differ = volume.meta.get("forms") == "differ"
+        facts.append(VolumeFacts(number, column, *size, modality, oriented, differ))
     if grid is not None and row.box is not None:
         try:
             check_box(row.box, grid.shape)
@@ -128,10 +155,11 @@ def _look(
             wrong("box outside", str(error))
     if grid is not None and _is_there(row.mask) and row.mask not in row.paths:
         try:
-            read_mask(row.mask, grid, mask_values, max_voxels=max_voxels)
+            inside = read_mask(row.mask, grid, mask_values, max_voxels=max_voxels)
         except ReadError as error:
             wrong("unusable mask", error.reason)
-    return problems, facts
+    whole = not problems and len(facts) == len(list(filter(None, row.paths))) > 0
+    return problems, facts, row.known_by(arrays, inside) if whole else ""
 
 
 def _is_there(path: str) -> bool:
@@ -175,7 +203,9 @@ def volumes_notes(facts: Sequence[VolumeFacts]) -> list[str]:
             f"{len(long)} volumes have voxels more than {LONG:g} times as long as wide; transforms.spacing_mm resamples"
         )
     if unknown := sum(not fact.oriented for fact in facts):
-        notes.append(f"{unknown} volumes do not say how they lie in the patient; their axes are taken for RAS+")
+        notes.append(f"{unknown} volumes do not state their orientation in the patient; their axes are taken as RAS+")
+    if apart := sum(fact.forms_differ for fact in facts):
+        notes.append(f"{apart} NIfTI volumes have an sform and a qform that differ slightly; the sform is used")
     return notes
 
 

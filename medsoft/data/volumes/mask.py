@@ -1,4 +1,4 @@
-"""The mask of a volume: which of its voxels belong to an organ or a lesion."""
+"""Masks of volumes: the voxels that belong to an organ or a lesion."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medsoft.data.decode import ReadError
 from medsoft.data.volumes.read import read_volume
 from medsoft.data.volumes.volume import MAX_VOXELS, Volume
+from medsoft.errors import ReadError
 
 SAME_PLACE = 0.1
 """Largest distance between the corners of a volume and of its mask, in voxels of the volume."""

@@ -1,4 +1,4 @@
-"""Pictures of volumes for the eye: three planes, and montages of slices.
+"""Images of volumes for display: three planes, and montages of slices.
 
 Arrays are (X, Y, Z) with axes that run to the right, to the front and upwards (RAS), and are drawn as radiologists hold
 them: the patient's right on the left of the picture; the front, or the head, on top.

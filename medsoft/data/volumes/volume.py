@@ -1,4 +1,4 @@
-"""What every reader of volumes returns."""
+"""The volume that every reader returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from medsoft.data.decode import ReadError
+from medsoft.data.images.read import CONSTANT, is_constant
+from medsoft.errors import ReadError
 
 MAX_VOXELS = 2**29
 """Largest volume by default, all channels together: 2 GiB as float32."""
@@ -36,7 +37,8 @@ class Volume:
         meta: facts that identify nobody, each only where it is known: ``laterality`` (L, R or B for both),
             ``photometric``, ``units`` (HU), ``phase_s`` (seconds of each time point since the first),
             ``orientation`` ("unknown" where the file does not say how it lies in the patient; its axes are then
-            taken for RAS+), ``spacing`` ("unknown" where it is taken for 1 mm).
+            taken for RAS+), ``spacing`` ("unknown" where it is taken for 1 mm), ``forms`` ("differ" where a NIfTI
+            file's sform was followed and its qform lies a little elsewhere).
     """
 
     array: np.ndarray
@@ -67,7 +69,7 @@ def check_size(shape: tuple[int, ...], max_voxels: int) -> None:
     voxels = 1
     for side in shape:
         voxels *= int(side)
-    if voxels < 1:
+    if any(side < 1 for side in shape):
         raise ReadError(f"has the shape {shape}: there are no voxels")
     if voxels > max_voxels:
         raise ReadError(f"has {voxels} voxels, more than the limit of {max_voxels} (max_voxels)")
@@ -104,6 +106,18 @@ def check_values(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def check_varies(volume: Volume) -> None:
+    """Refuse a volume that shows nothing.
+
+    Raises:
+        ReadError: a channel has the same value in every voxel.
+    """
+    flat = [name for name, values in zip(volume.channels, volume.array, strict=True) if is_constant(values, axes=3)]
+    if flat:
+        of = "" if len(volume.channels) == 1 else f" of {flat[0]}"
+        raise ReadError(f"{CONSTANT} voxel{of}: it shows nothing")
+
+
 def check_affine(affine: np.ndarray) -> np.ndarray:
     """The affine as float64.
 
@@ -112,12 +126,12 @@ def check_affine(affine: np.ndarray) -> np.ndarray:
     """
     affine = np.asarray(affine, np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ReadError("has an orientation that holds values which are no numbers")
+        raise ReadError("has an orientation with values that are not numbers")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (lengths <= 0).any():
         raise ReadError("has a spacing of zero between voxels: correct the header")
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-        raise ReadError("has axes that lie in one plane: correct the header's orientation")
+        raise ReadError("has axes that lie in a plane: correct the header's orientation")
     return affine
 
 

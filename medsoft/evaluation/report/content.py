@@ -10,17 +10,22 @@ from typing import Any
 import pandas as pd
 
 from medsoft import __version__
-from medsoft.evaluation.across_folds import AcrossFolds
+from medsoft.evaluation.comparison.across_folds import AcrossFolds
 from medsoft.evaluation.evaluate import Evaluation
+from medsoft.evaluation.learning_curve.curve import LearningCurve
+from medsoft.evaluation.learnt import nothing_learnt
 from medsoft.evaluation.locked import Chosen
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.card import Section, model_card
 from medsoft.evaluation.report.confusion import confusion_tables
 from medsoft.evaluation.report.flow import SPLIT_NAMES, Flow, flow_of
 from medsoft.evaluation.report.key_figures import KeyFigure, key_figures, last_rule
+from medsoft.evaluation.report.model_card import Section, model_card, report_facts
 from medsoft.evaluation.report.privacy import listed, names_in, without_folders, without_names
-from medsoft.evaluation.report.run_facts import RunFacts
+from medsoft.evaluation.report.run import RunFacts
+from medsoft.evaluation.report.sections.candidates import candidate_values
+from medsoft.evaluation.report.sections.shortcuts import shortcut_values
 from medsoft.evaluation.report.tables import LEVEL_NAMES, metric_tables
+from medsoft.evaluation.shortcuts.judge import Shortcuts
 from medsoft.task import Task
 
 FORMAT = 1
@@ -36,6 +41,8 @@ class Given:
         run: what the run's folder knows, or None.
         title: of the report; "" for one made from the run's name.
         words: of the authors, for the model card.
+        shortcuts: baselines on facts of the samples; None where nobody asked for them.
+        learning_curve: of a cross-validation that was trained on parts of the data too.
     """
 
     frame: pd.DataFrame
@@ -43,6 +50,8 @@ class Given:
     run: RunFacts | None = None
     title: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
+    shortcuts: Shortcuts | None = None
+    learning_curve: LearningCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,13 @@ class Content:
         values: what ``report.json`` holds.
         parts: what is reported, the most important first.
         flow: counts of the samples.
+        across: the mean over folds of the part that is reported first; None without folds.
     """
 
     values: dict[str, Any]
     parts: list[PartContent]
     flow: Flow
+    across: AcrossFolds | None
 
 
 def report_content(evaluation: Evaluation, given: Given) -> Content:
@@ -95,9 +106,12 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     notes = [without_names(note, hidden) for note in evaluation.notes]
     if run and (about := run.facts.get("data", {}).get("note")):
         notes.insert(0, str(about))
+    if run:
+        notes[:0] = filter(None, (run.changed_table, run.seen_before))
     first = parts[0] if parts else None
     of_first = [without_names(note, hidden) for note in _of_parts(parts)]
-    card = model_card(evaluation, flow, run, [*notes, *of_first], given.words)
+    question = _question(evaluation.task, run, flow)
+    card = model_card(report_facts(evaluation, flow, run, question["text"], [*notes, *of_first]), given.words)
     across = _primary_across(evaluation, first)
     top = across or (first.levels[0] if first else None)
     of_top = f"{SPLIT_NAMES.get(across.split, across.split)}, mean of {len(across.n_per_fold)} folds" if across else ""
@@ -108,7 +122,11 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "medsoft": __version__,
         "made": datetime.now().astimezone().isoformat(timespec="seconds"),
         "title": given.title or (f"Evaluation of {name}" if name else "Evaluation of predictions"),
-        "question": _question(evaluation.task, run, flow),
+        "question": question,
+        "nothing_learnt": nothing_learnt(evaluation),
+        "candidates": candidate_values(run.candidates) if run else None,
+        "shortcuts": shortcut_values(given.shortcuts, evaluation, flow.unit) if given.shortcuts else None,
+        "learning_curve": given.learning_curve.to_json() if given.learning_curve else None,
         "notes": notes,
         "notes_of_parts": of_first,
         "flow": asdict(flow),
@@ -126,7 +144,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "inputs": [{**about, "file": without_folders(str(about["file"]))} for about in given.inputs],
         "run": _run_values(run) if run else None,
     }
-    return Content(values, parts, flow)
+    return Content(values, parts, flow, across)
 
 
 def ordered_parts(evaluation: Evaluation) -> list[PartContent]:
@@ -137,7 +155,7 @@ def ordered_parts(evaluation: Evaluation) -> list[PartContent]:
     parts = []
     for (fold, split), levels in found.items():
         heading = SPLIT_NAMES.get(split, f"Part {split}") + (f", fold {fold}" if fold else "")
-        parts.append(PartContent(heading, split, fold, split == evaluation.choose_on, tuple(levels)))
+        parts.append(PartContent(heading, split, fold, levels[0].overlap.whole, tuple(levels)))
     if len({part.split for part in parts}) == 1:
         return parts
     return sorted(parts, key=lambda part: (part.split == "val" or part.own, part.split != "test"))
@@ -155,7 +173,7 @@ def _patients(first: PartContent | None, across: AcrossFolds | None) -> int | No
     return across.n_patients if named is not None and across else named
 
 
-def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None) -> list[dict[str, Any]]:
+def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task) -> list[dict[str, Any]]:
     """The key figures of every fold, their mean, and the pooled value beside it."""
     of_split = [part for part in parts if part.split == across.split]
     rule = last_rule(across)  # a fold whose validation part chose nothing has none of its own
@@ -168,34 +186,23 @@ def _folds(parts: Sequence[PartContent], across: AcrossFolds, task: Task | None)
     return [{"name": name, "pooled": name.startswith("Pooled"), "figures": figures} for name, figures in rows]
 
 
-def _question(task: Task | None, run: RunFacts | None, flow: Flow) -> dict[str, Any]:
+def _question(task: Task, run: RunFacts | None, flow: Flow) -> dict[str, Any]:
     """The question in a sentence, and where it stands."""
     label = run.option("data", "label") if run else None
     positive = run.option("data", "positive") if run else None
-    if task is None:
-        text = "Regression: a number for each " + flow.unit
-    elif task.classes == ("negative", "positive") and label and positive is not None:
+    text = task.sentence(flow.unit)
+    if task.positive and task.classes == ("negative", "positive") and label and positive is not None:
+        # The classes are named for what they stand for; the label's values say what that is.
         values = ", ".join(map(str, positive)) if isinstance(positive, list) else str(positive).replace(",", ", ")
-        text = f"Binary: is “{label}” of the {flow.unit} {values} (positive) or not (negative)?"
-    elif task.kind == "binary":
-        text = f"Binary: is the {flow.unit} “{task.classes[1]}” (positive) or “{task.classes[0]}”?"
-    elif task.kind == "multilabel":
-        text = f"Multilabel: which of {_quoted(task)} does the {flow.unit} show?"
-    else:
-        order = ", in rising order" if task.kind == "ordinal" else ""
-        text = f"{task.kind.capitalize()}: which one of {_quoted(task)}{order}?"
+        text = f"{task.kind.capitalize()}: is “{label}” of the {flow.unit} {values} (positive) or not (negative)?"
     return {
-        "kind": task.kind if task else "regression",
-        "classes": list(task.classes) if task else [],
+        "kind": task.kind,
+        "classes": list(task.classes),
         "text": text,
         "table": flow.source,
         "label": label,
         "positive": positive,
     }
-
-
-def _quoted(task: Task) -> str:
-    return ", ".join(f"“{name}”" for name in task.classes)
 
 
 def _of_parts(parts: list[PartContent]) -> list[str]:
@@ -210,7 +217,7 @@ def _of_parts(parts: list[PartContent]) -> list[str]:
     return [f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(folds)}: {note}" for note, folds in said.items()]
 
 
-def _part_values(part: PartContent, task: Task | None, hidden: frozenset[str]) -> dict[str, Any]:
+def _part_values(part: PartContent, task: Task, hidden: frozenset[str]) -> dict[str, Any]:
     of_rows = part.levels[0]
     return {
         "heading": part.heading,
@@ -231,9 +238,14 @@ def _part_values(part: PartContent, task: Task | None, hidden: frozenset[str]) -
             for level in part.levels
         ],
         "tables": [asdict(table) for table in metric_tables(part.levels, task)],
-        "confusion": [asdict(table) for table in confusion_tables(of_rows, task)] if task else [],
+        "confusion": [asdict(table) for table in confusion_tables(of_rows, task)],
         "calibration": [
-            {"class": name, "probabilities": how or "as predicted", **_without_bins(calibration.to_json())}
+            {
+                "class": name,
+                "probabilities": how or "as predicted",
+                "mark": of_rows.overlap.mark if how else "",
+                **_without_bins(calibration.to_json()),
+            }
             for name, found in of_rows.calibration.items()
             for how, calibration in found.items()
         ],

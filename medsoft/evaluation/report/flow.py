@@ -12,15 +12,22 @@ from typing import Any
 
 import pandas as pd
 
-from medsoft.evaluation.arrays import one_against_rest
 from medsoft.evaluation.evaluate import Evaluation
+from medsoft.evaluation.metrics.targets import one_against_rest
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.key_figures import last_rule
-from medsoft.evaluation.report.run_facts import RunFacts
-from medsoft.evaluation.report.words import threshold_name
+from medsoft.evaluation.report.run import RunFacts
+from medsoft.evaluation.wording import threshold_name
 from medsoft.task import Task
 
-SPLIT_NAMES = {"train": "Training part", "val": "Validation part", "test": "Test part", "all": "All rows"}
+SPLIT_NAMES = {
+    "train": "Training part",
+    "val": "Validation part",
+    "test": "Test part",
+    "all": "All rows",
+    "unused": "Rows that take no part",
+    "other": "Other parts, not used here",
+}
 ORDER = ("train", "val", "test")
 
 
@@ -45,7 +52,8 @@ class SplitFlow:
 
     Attributes:
         name: of the split.
-        rows: read and usable.
+        rows: read and usable; of several folds the sum over these.
+        samples: different ones among the rows: one may be in several folds.
         patients: None where they are not named, or not known.
         analysed: rows with a target; None where nothing was predicted.
         without_target: rows without.
@@ -57,6 +65,7 @@ class SplitFlow:
 
     name: str
     rows: int
+    samples: int
     patients: int | None
     analysed: int | None = None
     without_target: int = 0
@@ -87,6 +96,20 @@ class Flow:
     splits: tuple[SplitFlow, ...]
 
 
+def part_name(split: str) -> str:
+    """What a part is called: ``all`` where the rows are in no split."""
+    return split or "all"
+
+
+def recorded_splits(run: RunFacts) -> dict[str, SplitFlow]:
+    """The parts as the run's ``facts.json`` counts them, by name, whether they were predicted or not."""
+    found = {}
+    for split, about in run.facts.get("data", {}).get("splits", {}).items():
+        name, n = part_name(split), about["rows"]
+        found[name] = SplitFlow(name, n, n, about["patients"], classes=about["classes"])
+    return found
+
+
 def flow_of(evaluation: Evaluation, frame: pd.DataFrame, run: RunFacts | None) -> Flow:
     """Count.
 
@@ -97,36 +120,41 @@ def flow_of(evaluation: Evaluation, frame: pd.DataFrame, run: RunFacts | None) -
     """
     data: dict[str, Any] = run.facts.get("data", {}) if run else {}
     splits = {}
-    for name, of_split in frame.assign(split=frame["split"].replace("", "all")).groupby("split", sort=False):
+    for name, of_split in frame.assign(split=frame["split"].map(part_name)).groupby("split", sort=False):
         parts = [part for part in evaluation.parts if part.split == name and part.level == "row"]
         splits[str(name)] = _evaluated(str(name), of_split, parts, evaluation.task)
-    for name, about in data.get("splits", {}).items():
-        if name not in splits:
-            splits[name] = SplitFlow(name, about["rows"], about["patients"], classes=about["classes"])
+    for name, recorded in (recorded_splits(run) if run else {}).items():
+        splits.setdefault(name, recorded)
     if run and not data:
         for name, n in run.split_rows.items():
-            splits.setdefault(name, SplitFlow(name, n, None))
+            splits.setdefault(part_name(name), SplitFlow(part_name(name), n, n, None))
     excluded = tuple((stage, reason, n) for (stage, reason), n in run.excluded.items()) if run else ()
-    ordered = [*(splits[n] for n in ORDER if n in splits), *(s for n, s in splits.items() if n not in ORDER)]
     rows: int | None = data.get("rows")
     if rows is None and run and run.split_rows:
         # split.csv holds what the table's check has left; what could not be read is among it.
         rows = sum(run.split_rows.values()) + sum(n for stage, _, n in excluded if stage == "table")
+    # A run of before wrote down the parts that it predicted, and not those that its table has besides.
+    is_folded = any(split.n_models > 1 for split in splits.values())
+    rest = 0 if rows is None else rows - sum(n for *_, n in excluded) - sum(split.rows for split in splits.values())
+    if rest > 0 and splits and not is_folded:
+        splits["other"] = SplitFlow("other", rest, rest, None)
+    ordered = [*(splits[n] for n in ORDER if n in splits), *(s for n, s in splits.items() if n not in ORDER)]
     return Flow(
         run.unit if run else "sample", str(data.get("table", "")), rows, data.get("patients"), excluded, tuple(ordered)
     )
 
 
-def _evaluated(name: str, of_split: pd.DataFrame, parts: Sequence[Part], task: Task | None) -> SplitFlow:
+def _evaluated(name: str, of_split: pd.DataFrame, parts: Sequence[Part], task: Task) -> SplitFlow:
     named = of_split.loc[of_split["patient"] != "", "patient"].nunique()
     classes: dict[str, int] = {}
     for part in parts:
         for label, n in part.n_per_class.items():
             classes[label] = classes.get(label, 0) + n
-    rule, calls = _calls(parts[0], task) if len(parts) == 1 and task and task.kind == "binary" else ("", ())
+    rule, calls = _calls(parts[0], task) if len(parts) == 1 and task.positive else ("", ())
     return SplitFlow(
         name,
         len(of_split),
+        int(of_split["id"].nunique()),
         int(named) or None,
         analysed=sum(part.n for part in parts) if parts else None,
         without_target=sum(part.n_missing for part in parts),
@@ -151,4 +179,5 @@ def _calls(part: Part, task: Task) -> tuple[str, tuple[Calls, ...]]:
     for called, rows in ((positive, yes), (negative, ~yes)):
         truth = question.truth[rows]
         calls.append(Calls(called, int(rows.sum()), {positive: int(truth.sum()), negative: int((~truth).sum())}))
-    return threshold_name(chosen.threshold, chosen.rule, 3), tuple(calls)
+    mark = f"; {chosen.note}" if chosen.note.startswith("OPTIMISTIC") else ""
+    return threshold_name(chosen.threshold, chosen.rule, 3) + mark, tuple(calls)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medsoft.evaluation.across_folds import AcrossFolds, FoldsEstimate
-from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.comparison.across_folds import AcrossFolds, FoldsEstimate
+from medsoft.evaluation.intervals.estimates import Estimate
+from medsoft.evaluation.metrics.by_name import key_of
+from medsoft.evaluation.metrics.table import metric_name
+from medsoft.evaluation.metrics.weighted import MOST_PROBABLE
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.tables import metric_name
-from medsoft.evaluation.report.words import rule_name, threshold_name
+from medsoft.evaluation.wording import rule_name, threshold_name
 from medsoft.task import Task
 
 
@@ -24,42 +26,25 @@ class KeyFigure:
     note: str
 
 
-def key_figures(part: Part | AcrossFolds, task: Task | None, rule: str | None = None) -> list[KeyFigure]:
+def key_figures(part: Part | AcrossFolds, task: Task, rule: str | None = None) -> list[KeyFigure]:
     """The main metrics of a part, or of the mean over folds: ranking, decisions by a rule, probabilities.
 
     Args:
         part: whose.
-        task: None for regression.
+        task: names them.
         rule: of the decisions; the part's last one if not given.
     """
-    wanted: list[tuple[str, str]]
-    if task is None:
-        wanted = [("mae", ""), ("r2", ""), ("concordance", ""), ("bias", "")]
-        return [_figure(found, "") for metric, _ in wanted if (found := part.find(metric))]
     rule = last_rule(part) if rule is None else rule
-    if task.kind == "binary":
-        of = {"class_name": task.classes[1]}
-        wanted = [("auroc", ""), ("sensitivity", rule), ("specificity", rule), ("brier", "")]
-    elif task.kind == "multilabel":
-        of = {"average": "macro"}
-        wanted = [("auroc", ""), ("average_precision", ""), ("balanced_accuracy", rule), ("brier", "")]
-    else:
-        of = {"average": "macro"}
-        wanted = [("auroc", "")]
     figures = []
-    for metric, at in wanted:
-        found = part.find(metric, rule=at, probabilities="", **of)
+    for metric in task.key_metrics:
+        key = key_of(metric, task, rule=rule)
+        found = part.find(**key._asdict())
         if found is not None:
-            figures.append(_figure(found, _about(found, "labels" if task.kind == "multilabel" else "classes")))
-        elif at:
+            figures.append(_figure(found, _about(found, "labels" if task.several_columns else "classes")))
+        elif key.rule and task.thresholded:
             figures.append(
-                KeyFigure(metric_name(metric), f"at {rule_name(at)}", None, None, None, "there is no such threshold")
+                KeyFigure(metric_name(metric), f"at {rule_name(rule)}", None, None, None, "there is no such threshold")
             )
-    if task.kind in ("multiclass", "ordinal"):
-        for metric in ("balanced_accuracy", "accuracy", "kappa"):
-            found = part.find(metric, class_name="", average="")
-            if found is not None:
-                figures.append(_figure(found, "of the most probable class"))
     return figures
 
 
@@ -71,6 +56,8 @@ def last_rule(part: Part | AcrossFolds) -> str:
 
 def _about(found: Estimate | FoldsEstimate, several: str) -> str:
     """Of which class or mean, and at which threshold; those of folds differ."""
+    if found.rule == MOST_PROBABLE:
+        return f"of the {MOST_PROBABLE}"
     of = f"mean of the {several}" if found.average else found.class_name
     threshold = found.threshold if isinstance(found, Estimate) else None
     at = f"at {rule_name(found.rule)}" if found.rule else ""

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medsoft.evaluation.evaluate import Evaluation
-from medsoft.evaluation.metrics import write_metrics
+from medsoft.evaluation.examples import Shown
+from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.confusion import ConfusionTable, confusion_tables
 from medsoft.evaluation.report.content import Content, Given, PartContent, report_content
-from medsoft.evaluation.report.examples import Shown
-from medsoft.evaluation.report.figures import FigureGroup, agreement_figures, figure_groups
 from medsoft.evaluation.report.flow import SPLIT_NAMES
-from medsoft.evaluation.report.flow_picture import flow_svg
-from medsoft.evaluation.report.groups import Forest, forests
+from medsoft.evaluation.report.flow_figure import flow_svg
+from medsoft.evaluation.report.glossary import GLOSSARY
+from medsoft.evaluation.report.model_card import ASKED
 from medsoft.evaluation.report.tables import MetricTable, metric_tables
-from medsoft.evaluation.report.training import learning_figures
-from medsoft.evaluation.report.words import after, counted, mix_of, rule_name
-from medsoft.files import replacing
+from medsoft.evaluation.wording import after, counted, mix_of, rule_name
+from medsoft.storage.files import replacing
 from medsoft.task import Task
+
+if TYPE_CHECKING:
+    from medsoft.evaluation.figures.forest import Forest
+    from medsoft.evaluation.report.figures import FigureGroup, Figures
 
 HERE = Path(__file__).parent
 
@@ -92,10 +95,10 @@ def write_report(
     return [out / "report.html", out / "report.json"]
 
 
-def report_html(
-    content: Content, task: Task | None, given: Given, examples: Sequence[Shown], how: str, show_ids: bool
-) -> str:
+def report_html(content: Content, task: Task, given: Given, examples: Sequence[Shown], how: str, show_ids: bool) -> str:
     """The page; arguments as for ``write_report``."""
+    from medsoft.evaluation.report.figures import Figures  # imports Matplotlib
+
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -103,20 +106,26 @@ def report_html(
     environment.filters |= {"rule": rule_name, "after": after, "counted": counted, "mix": mix_of}
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    figures = Figures()
     parts = [
-        _view(part, task, values["levels"], values["calibration"])
+        _view(part, task, values["levels"], values["calibration"], figures)
         for part, values in zip(content.parts, content.values["parts"], strict=True)
     ]
     best = given.run.facts.get("training", {}).get("best_epoch") if given.run else None
     return environment.get_template("page.html.jinja").render(
         values=content.values,
+        task=task,
+        glossary=[GLOSSARY[name] for name in task.glossary],
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         flow={"wide": Markup(flow_svg(content.flow)), "narrow": Markup(flow_svg(content.flow, narrow=True))},
         parts=parts,
         first=parts[0] if parts else None,
-        learning=learning_figures(given.run.log, best) if given.run and given.run.log else [],
+        folds=_folds(content, task, figures),
+        learning=figures.of_training(given.run.log, best) if given.run and given.run.log else [],
+        data_size=figures.of_data_size(given.learning_curve) if given.learning_curve else None,
         examples=list(examples),
         how=how,
+        asked=ASKED,
         show_ids=show_ids,
         names={split.name: SPLIT_NAMES.get(split.name, f"Part {split.name}") for split in content.flow.splits},
     )
@@ -128,11 +137,22 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def _folds(content: Content, task: Task, figures: Figures) -> FigureGroup | None:
+    """The figure of all folds of the part that is reported first."""
+    levels = [level for part in content.parts for level in part.levels]
+    return figures.of_folds(content.across, levels, task) if content.across else None
+
+
 def _view(
-    part: PartContent, task: Task | None, levels: list[dict[str, Any]], calibration: list[dict[str, Any]]
+    part: PartContent,
+    task: Task,
+    levels: list[dict[str, Any]],
+    calibration: list[dict[str, Any]],
+    figures: Figures,
 ) -> PartView:
+    from medsoft.evaluation.figures.forest import forests
+
     of_rows = part.levels[0]
-    charts = figure_groups(of_rows, task) if task else [FigureGroup("", tuple(agreement_figures(of_rows)))]
     notes: list[str] = []
     for level in levels:
         said = [note if level["level"] == "row" else f"{level['name']}: {note}" for note in level["notes"]]
@@ -143,9 +163,9 @@ def _view(
         part.own,
         part.levels,
         notes,
-        [group for group in charts if group.figures],
+        figures.of_part(of_rows, task),
         metric_tables(part.levels, task),
-        confusion_tables(of_rows, task) if task else [],
+        confusion_tables(of_rows, task),
         calibration,
         forests(of_rows, task),
     )

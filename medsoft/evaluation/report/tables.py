@@ -5,33 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from medsoft.evaluation.bootstrap import SAME_IN_EVERY_DRAW
-from medsoft.evaluation.estimates import Estimate
+from medsoft.evaluation.intervals.estimates import Estimate
+from medsoft.evaluation.metrics.table import COUNTS, metric_name, of_family
+from medsoft.evaluation.metrics.weighted import MOST_PROBABLE, Key
 from medsoft.evaluation.part import Part
-from medsoft.evaluation.report.words import after, rule_name
-from medsoft.evaluation.scorecard import COUNTS, MOST_PROBABLE, Key
+from medsoft.evaluation.wording import after, rule_name
 from medsoft.task import Task
 
-NAMES = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "log_loss": "log loss",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "mcc": "MCC",
-    "aurc": "AURC",
-    "e_aurc": "excess AURC",
-    "kappa": "kappa, quadratic",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "r2": "R²",
-    "limit_low": "lower limit of agreement",
-    "limit_high": "upper limit of agreement",
-}
-RANKING = ("auroc", "average_precision")
-PROBABILISTIC = ("brier", "log_loss")
 DECISIONS_OF_CLASSES = ("sensitivity", "specificity", "ppv", "npv", "f1")
 """What fits beside each other on a page; ``metrics.csv`` has the others."""
 MOST_COLUMNS = 4
@@ -92,12 +72,12 @@ def _methods(pairs: Sequence[tuple[Cell | None, str]]) -> str:
     return ", ".join([*words, "else bootstrap" if words else "bootstrap"] if common else words)
 
 
-def metric_tables(levels: Sequence[Part], task: Task | None) -> list[MetricTable]:
+def metric_tables(levels: Sequence[Part], task: Task) -> list[MetricTable]:
     """The tables of one fold and split, whose parts are its levels."""
-    if task is None:
+    if not task.has_classes:
         keys = _keys(levels)
         return [_beside("Agreement", keys, levels)]
-    if task.kind == "binary":
+    if task.positive:
         return _of_one_question(levels)
     tables = []
     whole = [key for key in _keys(levels) if not key.class_name and not key.average]
@@ -106,16 +86,6 @@ def metric_tables(levels: Sequence[Part], task: Task | None) -> list[MetricTable
     for part in levels:
         tables += _of_classes(part, task, f", {LEVEL_NAMES[part.level]}" if len(levels) > 1 else "")
     return tables
-
-
-def metric_name(metric: str) -> str:
-    """A metric in the words of the field."""
-    return NAMES.get(metric, metric.replace("_", " "))
-
-
-def why(found: Estimate) -> str:
-    """What must be said of an estimate, without what is about the bootstrap where another interval is shown."""
-    return "" if found.note == SAME_IN_EVERY_DRAW and found.low is not None else found.note
 
 
 def _keys(levels: Sequence[Part]) -> list[Key]:
@@ -174,12 +144,12 @@ def _row_name(key: Key) -> str:
 def _of_classes(part: Part, task: Task, suffix: str) -> list[MetricTable]:
     """A row a class and a row a mean, a column a metric."""
     tables = []
-    of_rule: dict[str, list[str]] = {"": [*RANKING, *PROBABILISTIC]}
+    of_rule: dict[str, list[str]] = {"": list(of_family("ranking", "probability"))}
     for estimate in part.estimates:
         if estimate.rule and (estimate.class_name or estimate.average):
             of_rule.setdefault(estimate.rule, list(DECISIONS_OF_CLASSES))
     for rule, metrics in of_rule.items():
-        title = "Each class against the rest" if task.kind != "multilabel" else "Each label"
+        title = "Each label" if task.several_columns else "Each class against the rest"
         title += "" if not rule else f", {'' if rule == MOST_PROBABLE else 'threshold '}{rule_name(rule)}"
         tables += _by_class(part, task, rule, metrics, title + suffix)
         for prevalence in dict.fromkeys(e.prevalence for e in part.estimates if e.prevalence is not None and rule):
@@ -215,4 +185,4 @@ def _by_class(
 def _cell(found: Estimate | None) -> Cell | None:
     if found is None:
         return None
-    return Cell(found.value, found.low, found.high, found.method, why(found))
+    return Cell(found.value, found.low, found.high, found.method, found.remark)

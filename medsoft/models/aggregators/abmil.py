@@ -1,10 +1,10 @@
-"""Attention-based pooling with a gate (ABMIL): each tile gets a weight of its own, the weights sum to 1 over a bag.
+"""Gated attention-based pooling (ABMIL): each tile gets a weight, and the weights of a bag sum to 1.
 
     a_n = softmax_n( w · (tanh(V h_n) ⊙ σ(U h_n)) )        z = Σ_n a_n h_n
 
 Source: Ilse, Tomczak and Welling 2018 (arXiv 1802.04712), section 2.4. Decided here: V and U have biases, w has none
-(the softmax cancels it). A tile's share in a logit is a_n times its value through the head. That the weights depend on
-the tiles as well, each through the softmax on all, is not in it.
+(the softmax cancels it). A tile's contribution to a logit is a_n times its value through the head. That the weights
+depend on the tiles as well, each through the softmax on all, is not in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.models.aggregators.pooling import Pooling, RunningPool
-from medsoft.ops.precision import accumulation_dtype, no_autocast
+from medsoft.ops.tensors import accumulation_dtype, no_autocast
 
 
 class AbmilAggregator(Pooling):

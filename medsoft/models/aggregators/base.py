@@ -1,6 +1,6 @@
-"""What every slide aggregator offers: logits of a bag of encoded tiles, and each tile's share in them.
+"""The interface of slide aggregators: logits of a bag of encoded tiles, and each tile's contribution to them.
 
-Axes: ``B`` bags, ``N`` tiles, ``F`` features a tile as they come from the encoder, ``D`` width of the slide embedding,
+Axes: ``B`` bags, ``N`` tiles, ``F`` features per tile as the encoder gives them, ``D`` width of the slide embedding,
 ``C`` classes; ``n`` tiles of one chunk of a bag.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Chunk = tuple[Tensor, Tensor | None]
-"""Features (n, F) of some of a bag's tiles, and their coordinates (n, 2) in µm where there are any."""
+"""Features (n, F) of some of a bag's tiles, and their coordinates (n, axes) where there are any."""
 
 ReadChunks = Callable[[], Iterable[Chunk]]
 """Starts a new reading of a whole bag each time it is called; the same tiles in the same order."""
@@ -22,25 +22,25 @@ ReadChunks = Callable[[], Iterable[Chunk]]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A logit taken apart: ``logit = bias + residual + cls_share + Σ shares_N + remainder``.
+    """A logit taken apart: ``logit = bias + residual + cls_contribution + Σ contributions_N + remainder``.
 
-    Every part has the logit's unit. The share of a tile is what it adds to this class's logit, given the statistics
-    that depend on all tiles (attention weights, normalisations): leaving the tile out changes those as well.
+    Every part has the logit's unit. The contribution of a tile is what it adds to this class's logit, given the
+    statistics that depend on all tiles (attention weights, normalisations): leaving the tile out changes those as well.
 
     Attributes:
         logit: of the class that was asked for (0-dim), as the forward pass gives it.
         bias: what any bag would get given those statistics: biases of the head, norms and projections.
         residual: of the class token's residual stream, which carries what earlier layers gathered; 0 when pooling.
-        cls_share: the class token's share in the attention to itself; 0 when pooling.
-        shares_N: of each tile; 0 at padding.
+        cls_contribution: the class token's contribution in the attention to itself; 0 when pooling.
+        contributions_N: of each tile; 0 at padding.
         remainder: what rounding leaves.
     """
 
     logit: Tensor
     bias: Tensor
     residual: Tensor
-    cls_share: Tensor
-    shares_N: Tensor
+    cls_contribution: Tensor
+    contributions_N: Tensor
     remainder: Tensor
 
     @classmethod
@@ -48,15 +48,15 @@ class Explanation:
         cls,
         logit: Tensor,
         bias: Tensor,
-        shares_N: Tensor,
+        contributions_N: Tensor,
         residual: Tensor | None = None,
-        cls_share: Tensor | None = None,
+        cls_contribution: Tensor | None = None,
     ) -> Explanation:
         """An explanation whose remainder is what the parts leave of the logit."""
         residual = torch.zeros_like(logit) if residual is None else residual
-        cls_share = torch.zeros_like(logit) if cls_share is None else cls_share
-        remainder = logit - (bias + residual + cls_share + shares_N.sum())
-        return cls(logit, bias, residual, cls_share, shares_N, remainder)
+        cls_contribution = torch.zeros_like(logit) if cls_contribution is None else cls_contribution
+        remainder = logit - (bias + residual + cls_contribution + contributions_N.sum())
+        return cls(logit, bias, residual, cls_contribution, contributions_N, remainder)
 
 
 class Aggregator(nn.Module, ABC):
@@ -66,29 +66,35 @@ class Aggregator(nn.Module, ABC):
         num_features: features F of a tile.
         num_classes: logits C.
         dim: width D of the slide embedding.
+
+    Attributes:
+        tile: what each tile passes by itself first.
     """
+
+    tile: nn.Module
 
     def __init__(self, num_features: int, num_classes: int, dim: int) -> None:
         super().__init__()
         self.num_features = num_features
         self.head = nn.Linear(dim, num_classes)
 
-    def forward(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BN2_um: Tensor | None = None) -> Tensor:
+    def forward(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Logits (B, C).
 
         Args:
             x_BNF: features of the tiles; padded rows may hold anything, NaN included, and change nothing.
             mask_BN: True where a tile is real; None where all are.
-            coords_BN2_um: the tiles' places in their slide in µm; aggregators without an embedding of them ignore them.
+            coords_BNA: the tiles' places in their slide, image or volume, (x, y) or (x, y, z) in the frame of
+                ``CoordinateEmbedding``; aggregators without an embedding of them ignore them.
 
         Raises:
             ValueError: a tensor of the wrong shape.
         """
-        logits_BC: Tensor = self.head(self.embed(x_BNF, mask_BN, coords_BN2_um))
+        logits_BC: Tensor = self.head(self.embed(x_BNF, mask_BN, coords_BNA))
         return logits_BC
 
     @abstractmethod
-    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BN2_um: Tensor | None = None) -> Tensor:
+    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D), which the head turns into logits; finite for a bag without real tiles too."""
 
     @abstractmethod
@@ -97,7 +103,7 @@ class Aggregator(nn.Module, ABC):
         x_1NF: Tensor,
         class_index: int,
         mask_1N: Tensor | None = None,
-        coords_1N2_um: Tensor | None = None,
+        coords_1NA: Tensor | None = None,
     ) -> Explanation:
         """One bag's logit of one class, taken apart by tile. Without gradient.
 
@@ -113,20 +119,20 @@ class Aggregator(nn.Module, ABC):
     def explain_chunks(self, bag: ChunkedBag, class_index: int) -> Explanation:
         """As ``explain``, of a bag that is read in chunks; one number a tile is kept."""
 
-    def check_bags(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None) -> None:
+    def check_bags(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BNA: Tensor | None) -> None:
         """Raise a ValueError where shapes do not fit each other or the model."""
         if x_BNF.ndim != 3 or x_BNF.shape[-1] != self.num_features:
             raise ValueError(f"features must be (bags, tiles, {self.num_features}), not {tuple(x_BNF.shape)}")
         if mask_BN is not None and mask_BN.shape != x_BNF.shape[:2]:
             raise ValueError(f"mask {tuple(mask_BN.shape)} does not fit features {tuple(x_BNF.shape)}")
-        if coords_BN2_um is not None and coords_BN2_um.shape != (*x_BNF.shape[:2], 2):
-            raise ValueError(f"coordinates {tuple(coords_BN2_um.shape)} do not fit features {tuple(x_BNF.shape)}")
+        if coords_BNA is not None and coords_BNA.shape not in [(*x_BNF.shape[:2], axes) for axes in (2, 3)]:
+            raise ValueError(f"coordinates {tuple(coords_BNA.shape)} do not fit features {tuple(x_BNF.shape)}")
 
-    def check_one_bag(self, x_1NF: Tensor, mask_1N: Tensor | None, coords_1N2_um: Tensor | None) -> None:
+    def check_one_bag(self, x_1NF: Tensor, mask_1N: Tensor | None, coords_1NA: Tensor | None) -> None:
         """Raise a ValueError where there is more than one bag, or shapes do not fit."""
-        self.check_bags(x_1NF, mask_1N, coords_1N2_um)
+        self.check_bags(x_1NF, mask_1N, coords_1NA)
         if len(x_1NF) != 1:
-            raise ValueError(f"one bag at a time is explained, not {len(x_1NF)}")
+            raise ValueError(f"only one bag at a time can be explained, not {len(x_1NF)}")
 
     def check_class(self, class_index: int) -> None:
         """Raise a ValueError where there is no such class, or dropout would make an explanation random."""
@@ -161,9 +167,9 @@ class ChunkedBag:
         """
         weight = self._aggregator.head.weight
         num_tiles = 0
-        for x_nF, coords_n2_um in self._read_chunks():
+        for x_nF, coords_nA in self._read_chunks():
             x_1nF = x_nF.to(weight.device, weight.dtype)[None]
-            coords = None if coords_n2_um is None else coords_n2_um.to(weight.device)[None]
+            coords = None if coords_nA is None else coords_nA.to(weight.device)[None]
             self._aggregator.check_bags(x_1nF, None, coords)
             num_tiles += x_1nF.shape[1]
             if self._num_tiles is not None and num_tiles > self._num_tiles:
@@ -189,7 +195,7 @@ class ChunkedBag:
             more: numbers beside those of the tiles.
         """
         if self._num_tiles is None:
-            raise RuntimeError("the bag must be read once before its numbers are gathered")
+            raise RuntimeError("the bag must be read once before its results are collected")
         gathered_N, start = self._aggregator.head.weight.new_empty(0), 0
         for part_n in parts:
             if not start:

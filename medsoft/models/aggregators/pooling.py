@@ -1,8 +1,9 @@
-"""Pooling of tiles without attention between them: mean and maximum; and what all pooling has in common.
+"""Mean and maximum pooling of tiles, and what all pooling aggregators have in common.
 
 A tile passes one layer of its own, h = ReLU(W x + b). The slide embedding is a sum over tiles, Σ_n p_n ⊙ h_n, with
 weights p that sum to 1 in each channel: 1/N for the mean, 1 at the largest tile for the maximum, the attention weights
-for ABMIL. The head being linear, tile n's share in a logit is w · (p_n ⊙ h_n), and the shares add up to it.
+for ABMIL. The head being linear, tile n's contribution to a logit is w · (p_n ⊙ h_n), and the contributions add up to
+it.
 
 A bag without real tiles has the embedding 0, so that its logits are the head's bias.
 """
@@ -15,9 +16,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from medsoft.layers.contract import zero_padding
+from medsoft.layers.base import zero_padding
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation
-from medsoft.ops.precision import accumulation_dtype
+from medsoft.ops.tensors import accumulation_dtype
 
 
 class RunningPool(ABC):
@@ -48,7 +49,7 @@ class Pooling(Aggregator):
 
     def __init__(self, num_features: int, num_classes: int, dim: int | None = 512, drop: float = 0.0) -> None:
         super().__init__(num_features, num_classes, num_features if dim is None else dim)
-        self.tile: nn.Module = nn.Identity()
+        self.tile = nn.Identity()
         if dim is not None:
             self.tile = nn.Sequential(nn.Linear(num_features, dim), nn.ReLU(), nn.Dropout(drop))
 
@@ -60,30 +61,30 @@ class Pooling(Aggregator):
     def running(self) -> RunningPool:
         """The same pooling for a bag in chunks."""
 
-    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BN2_um: Tensor | None = None) -> Tensor:
+    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D); 0 for a bag without real tiles. Sums over tiles are taken in float32 at least."""
-        self.check_bags(x_BNF, mask_BN, coords_BN2_um)
+        self.check_bags(x_BNF, mask_BN, coords_BNA)
         h_BND: Tensor = self.tile(zero_padding(x_BNF, mask_BN))
         return self.pool(h_BND, mask_BN).to(h_BND.dtype)
 
     @torch.no_grad()
     def explain(
-        self, x_1NF: Tensor, class_index: int, mask_1N: Tensor | None = None, coords_1N2_um: Tensor | None = None
+        self, x_1NF: Tensor, class_index: int, mask_1N: Tensor | None = None, coords_1NA: Tensor | None = None
     ) -> Explanation:
-        """One bag's logit of one class, taken apart by tile: ``logit = bias + Σ shares``.
+        """One bag's logit of one class, taken apart by tile: ``logit = bias + Σ contributions``.
 
         Raises:
             ValueError: more than one bag, no such class, or a model in training mode.
         """
         self.check_class(class_index)
-        self.check_one_bag(x_1NF, mask_1N, coords_1N2_um)
+        self.check_one_bag(x_1NF, mask_1N, coords_1NA)
         x_NF = x_1NF[0]
         if mask_1N is None:
             return self.explain_chunks(ChunkedBag(lambda: [(x_NF, None)], self), class_index)
         real_N = mask_1N[0]
         found = self.explain_chunks(ChunkedBag(lambda: [(x_NF[real_N], None)], self), class_index)
-        shares_N = found.shares_N.new_zeros(len(x_NF)).masked_scatter_(real_N, found.shares_N)
-        return Explanation.of_parts(found.logit, found.bias, shares_N)
+        contributions_N = found.contributions_N.new_zeros(len(x_NF)).masked_scatter_(real_N, found.contributions_N)
+        return Explanation.of_parts(found.logit, found.bias, contributions_N)
 
     def embed_chunks(self, bag: ChunkedBag) -> Tensor:
         """The embedding (1, D) of a bag that is read in chunks; one reading."""
@@ -94,7 +95,7 @@ class Pooling(Aggregator):
         pool = self._read(bag)
         weight_D = self.head.weight[class_index].double()
 
-        def shares() -> Iterator[Tensor]:
+        def contributions() -> Iterator[Tensor]:
             start = 0
             for x_1nF, _ in bag:
                 h_nD = self.tile(x_1nF)[0]
@@ -103,7 +104,7 @@ class Pooling(Aggregator):
 
         dtype = self.head.weight.dtype
         logit = self.head(pool.embedding_D()[None].to(dtype))[0, class_index]
-        return Explanation.of_parts(logit, self.head.bias[class_index], bag.gather(shares()).to(dtype))
+        return Explanation.of_parts(logit, self.head.bias[class_index], bag.gather(contributions()).to(dtype))
 
     def _read(self, bag: ChunkedBag) -> RunningPool:
         pool = self.running()
@@ -144,7 +145,7 @@ class _RunningMean(RunningPool):
 
 
 class MaxAggregator(Pooling):
-    """The maximum over tiles in each channel; where tiles are level in a channel, the first has its share."""
+    """The maximum over tiles in each channel; where tiles are level in a channel, the first has its contribution."""
 
     def pool(self, h_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
         """The maximum over real tiles (B, D); 0 where there is none."""

@@ -1,4 +1,4 @@
-"""A transformer over the tiles of a slide with a class token, and any attention of the family.
+"""A transformer over the tiles of a slide with a class token, and any of medsoft's attention mechanisms.
 
     tiles: Linear F → D, LayerNorm, + coordinate embedding (optional)
     class token + tiles → depth − 1 pre-norm blocks → pre-norm attention without an MLP → LayerNorm → head, class token
@@ -23,11 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medsoft.layers.attention import build_attention
+from medsoft.layers.attribution import contributions_of, token_contributions
+from medsoft.layers.base import Attention, zero_padding
 from medsoft.layers.block import Block
-from medsoft.layers.contract import Attention, zero_padding
 from medsoft.layers.coordinates import CoordinateEmbedding
 from medsoft.layers.seqnorm import SeqNormAttention
-from medsoft.layers.shares import shares_of, token_shares
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation
 
 
@@ -56,7 +56,8 @@ class TransformerAggregator(Aggregator):
         depth: attention layers, the last one without an MLP.
         attention: name of the mechanism, a key of ``medsoft.layers.attention.ATTENTION``.
         attention_options: passed to every attention module.
-        coordinates: add a ``CoordinateEmbedding``; bags must then come with coordinates in µm.
+        coordinates: add a ``CoordinateEmbedding``: True for one in µm, or the name of its frame; bags must then come
+            with coordinates.
         mlp_ratio: width of the MLP's hidden layer over D.
         drop: dropout after attention and inside the MLP in training.
 
@@ -73,7 +74,7 @@ class TransformerAggregator(Aggregator):
         depth: int = 2,
         attention: str = "seqnorm",
         attention_options: dict[str, Any] | None = None,
-        coordinates: bool = False,
+        coordinates: bool | str = False,
         mlp_ratio: float = 4.0,
         drop: float = 0.0,
     ) -> None:
@@ -84,7 +85,8 @@ class TransformerAggregator(Aggregator):
         self.attention = attention
         self._group: dist.ProcessGroup | None = None
         self.tile = nn.Sequential(nn.Linear(num_features, dim), nn.LayerNorm(dim))
-        self.coordinates = CoordinateEmbedding(dim) if coordinates else None
+        frame = "um" if coordinates is True else coordinates
+        self.coordinates = CoordinateEmbedding(dim, frame) if frame else None
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, attention, mlp_ratio, proj_drop=drop, **options) for _ in range(depth - 1)
@@ -93,15 +95,15 @@ class TransformerAggregator(Aggregator):
         self.last_attn = build_attention(attention, dim, num_heads, proj_drop=drop, **options)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BN2_um: Tensor | None = None) -> Tensor:
+    def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D): the class token after the final LayerNorm.
 
         Raises:
             ValueError: a tensor of the wrong shape, or no coordinates where the model embeds them.
         """
         if self._group is not None:
-            return self._embed_divided(x_BNF, mask_BN, coords_BN2_um)
-        x_BND, mask = self._before_last(x_BNF, mask_BN, coords_BN2_um)
+            return self._embed_divided(x_BNF, mask_BN, coords_BNA)
+        x_BND, mask = self._before_last(x_BNF, mask_BN, coords_BNA)
         branch_BD = self.last_attn(self.last_norm(x_BND), mask)[:, 0]
         embedding_BD: Tensor = self.norm(x_BND[:, 0] + branch_BD)
         return embedding_BD
@@ -128,9 +130,9 @@ class TransformerAggregator(Aggregator):
             if isinstance(attention, SeqNormAttention):
                 attention.group = group
 
-    def _embed_divided(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None) -> Tensor:
+    def _embed_divided(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BNA: Tensor | None) -> Tensor:
         """``embed`` of bags of which this process has some of the tiles."""
-        x_BND = self._first(x_BNF, mask_BN, coords_BN2_um)
+        x_BND = self._first(x_BNF, mask_BN, coords_BNA)
         counted_BN = torch.ones(x_BND.shape[:2], dtype=torch.bool, device=x_BND.device)
         if mask_BN is not None:
             counted_BN[:, 1:] = mask_BN
@@ -149,7 +151,7 @@ class TransformerAggregator(Aggregator):
 
     @torch.no_grad()
     def explain(
-        self, x_1NF: Tensor, class_index: int, mask_1N: Tensor | None = None, coords_1N2_um: Tensor | None = None
+        self, x_1NF: Tensor, class_index: int, mask_1N: Tensor | None = None, coords_1NA: Tensor | None = None
     ) -> Explanation:
         """One bag's logit of one class, taken apart by tile: each one's part in the last attention of the class token.
 
@@ -157,15 +159,15 @@ class TransformerAggregator(Aggregator):
             ValueError: more than one bag, no such class, a model in training mode, or coordinates missing.
         """
         self.check_class(class_index)
-        self.check_one_bag(x_1NF, mask_1N, coords_1N2_um)
+        self.check_one_bag(x_1NF, mask_1N, coords_1NA)
         self._check_whole()
-        x_1ND, mask = self._before_last(x_1NF, mask_1N, coords_1N2_um)
+        x_1ND, mask = self._before_last(x_1NF, mask_1N, coords_1NA)
         tokens_1ND = self.last_norm(x_1ND)
         cls_1D = x_1ND[:, 0]
         after_1D = cls_1D + self.last_attn(tokens_1ND, mask)[:, 0]
         gradient_1D = self._gradient(after_1D, class_index)
-        shares_1N = token_shares(cast(Attention, self.last_attn), tokens_1ND, gradient_1D, 0, mask)
-        return self._explanation(class_index, cls_1D, after_1D, gradient_1D, shares_1N)
+        contributions_1N = token_contributions(cast(Attention, self.last_attn), tokens_1ND, gradient_1D, 0, mask)
+        return self._explanation(class_index, cls_1D, after_1D, gradient_1D, contributions_1N)
 
     def embed_chunks(self, bag: ChunkedBag) -> Tensor:
         """The embedding (1, D) of a bag that is read in chunks, once a layer.
@@ -185,28 +187,34 @@ class TransformerAggregator(Aggregator):
         last = self._streaming()[-1]
         query_11D = self.last_norm(cls_11D)
 
-        def shares_of_chunk(x_1nD: Tensor) -> Tensor:
+        def contributions_of_chunk(x_1nD: Tensor) -> Tensor:
             parts = last.chunk_contributions(self.last_norm(x_1nD), query_11D, states[-1])
-            return shares_of(*parts, gradient_1D, last)[0]
+            return contributions_of(*parts, gradient_1D, last)[0]
 
         tokens = chain([cls_11D], self._chunks(bag, states[:-1]))
-        shares_1M = bag.gather(map(shares_of_chunk, tokens), more=1)[None]
-        return self._explanation(class_index, cls_11D[:, 0], after_1D, gradient_1D, shares_1M)
+        contributions_1M = bag.gather(map(contributions_of_chunk, tokens), more=1)[None]
+        return self._explanation(class_index, cls_11D[:, 0], after_1D, gradient_1D, contributions_1M)
 
-    def _tokens(self, x_BNF: Tensor, coords_BN2_um: Tensor | None) -> Tensor:
+    def _tokens(self, x_BNF: Tensor, coords_BNA: Tensor | None) -> Tensor:
         x_BND: Tensor = self.tile(x_BNF)
         if self.coordinates is None:
             return x_BND
-        if coords_BN2_um is None:
-            raise ValueError("this model embeds the tiles' coordinates: give coords_BN2_um, in µm")
-        places_BND: Tensor = self.coordinates(coords_BN2_um)
+        if coords_BNA is None:
+            raise ValueError(
+                f"this model embeds the tiles' coordinates: give coords_BNA, in {self.coordinates.frame.unit}"
+            )
+        if coords_BNA.shape[-1] != self.coordinates.frame.axes:
+            raise ValueError(
+                f"this model embeds coordinates of {self.coordinates.frame.axes} axes, not {coords_BNA.shape[-1]}"
+            )
+        places_BND: Tensor = self.coordinates(coords_BNA)
         return x_BND + places_BND.to(x_BND.dtype)
 
     def _before_last(
-        self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None
+        self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BNA: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Class token and tiles (B, 1 + N, D) before the last layer, and their mask."""
-        x_BND = self._first(x_BNF, mask_BN, coords_BN2_um)
+        x_BND = self._first(x_BNF, mask_BN, coords_BNA)
         mask = None
         if mask_BN is not None:
             mask = torch.cat([mask_BN.new_ones(len(mask_BN), 1), mask_BN], dim=1)
@@ -214,12 +222,12 @@ class TransformerAggregator(Aggregator):
             x_BND = block(x_BND, mask)
         return x_BND, mask
 
-    def _first(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BN2_um: Tensor | None) -> Tensor:
+    def _first(self, x_BNF: Tensor, mask_BN: Tensor | None, coords_BNA: Tensor | None) -> Tensor:
         """Class token and tiles (B, 1 + N, D) before the first layer."""
-        self.check_bags(x_BNF, mask_BN, coords_BN2_um)
-        if coords_BN2_um is not None:
-            coords_BN2_um = zero_padding(coords_BN2_um, mask_BN)
-        tiles_BND = self._tokens(zero_padding(x_BNF, mask_BN), coords_BN2_um)
+        self.check_bags(x_BNF, mask_BN, coords_BNA)
+        if coords_BNA is not None:
+            coords_BNA = zero_padding(coords_BNA, mask_BN)
+        tiles_BND = self._tokens(zero_padding(x_BNF, mask_BN), coords_BNA)
         # shape[0], and not len(), which would fix the number of bags of an exported model.
         cls_B1D = self.cls_token.to(tiles_BND.dtype).expand(tiles_BND.shape[0], -1, -1)
         return torch.cat([cls_B1D, tiles_BND], dim=1)
@@ -231,7 +239,7 @@ class TransformerAggregator(Aggregator):
         return gradient_1D - gradient_1D.mean(dim=-1, keepdim=True)  # the LayerNorm subtracts the mean
 
     def _explanation(
-        self, class_index: int, cls_1D: Tensor, after_1D: Tensor, gradient_1D: Tensor, shares_1N: Tensor
+        self, class_index: int, cls_1D: Tensor, after_1D: Tensor, gradient_1D: Tensor, contributions_1N: Tensor
     ) -> Explanation:
         g_D = gradient_1D[0]
         attention = cast(Attention, self.last_attn)
@@ -240,8 +248,8 @@ class TransformerAggregator(Aggregator):
             logit=self.head(self.norm(after_1D))[0, class_index],
             bias=head_bias + g_D @ attention.proj.bias,
             residual=g_D @ cls_1D[0],
-            cls_share=shares_1N[0, 0],
-            shares_N=shares_1N[0, 1:],
+            cls_contribution=contributions_1N[0, 0],
+            contributions_N=contributions_1N[0, 1:],
         )
 
     def _streaming(self) -> list[_StreamingAttention]:
@@ -274,8 +282,8 @@ class TransformerAggregator(Aggregator):
 
     def _chunks(self, bag: ChunkedBag, states: list[_State]) -> Iterator[Tensor]:
         """One reading: tokens (1, n, D) after as many blocks as there are states."""
-        for x_1nF, coords_1n2_um in bag:
-            x_1nD = self._tokens(x_1nF, coords_1n2_um)
+        for x_1nF, coords_1nA in bag:
+            x_1nD = self._tokens(x_1nF, coords_1nA)
             for block, state in zip(self._blocks(), states, strict=False):  # as many as there are states
                 x_1nD = _through(block, x_1nD, state)
             yield x_1nD

@@ -1,0 +1,1 @@
+"""What Lightning trains: a network, its objective, and its out-of-distribution detector."""

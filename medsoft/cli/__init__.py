@@ -1,0 +1,1 @@
+"""The command line; its folders mirror the verbs."""

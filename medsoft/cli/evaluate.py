@@ -1,0 +1,204 @@
+"""The verb ``evaluate``: metrics of one model's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medsoft.errors import InputError, check_range
+from medsoft.evaluation.evaluate import Evaluation, evaluate_table
+from medsoft.evaluation.examples import read_examples
+from medsoft.evaluation.learnt import nothing_learnt
+from medsoft.evaluation.locked import read_locked
+from medsoft.evaluation.report.content import Given
+from medsoft.evaluation.report.model_card import read_card
+from medsoft.evaluation.report.page import write_report
+from medsoft.evaluation.report.run import read_run
+from medsoft.evaluation.settings import Settings
+from medsoft.evaluation.subgroups import group_columns
+from medsoft.evaluation.tables.read import Predictions, join_samples, read_parts, read_samples
+from medsoft.evaluation.terminal import across_table, part_table
+from medsoft.evaluation.wording import counted
+from medsoft.evaluation.writing import write_evaluation
+from medsoft.runs.run_folder import RunFolder
+from medsoft.storage.files import holding
+from medsoft.system.progress import progress
+from medsoft.system.terminal import plain_console
+from medsoft.text.spelling import notes_on_spellings
+from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
+
+
+def evaluate(
+    predictions: list[str],
+    out: str,
+    table: str | None = None,
+    id: str | None = None,
+    subgroups: str | list[str] | None = None,
+    bands: dict[str, list[float]] | None = None,
+    by: str | list[str] | None = None,
+    thresholds: str | float | list[str | float] | None = None,
+    choose_on: str = "val",
+    optimistic: bool = False,
+    recalibrate: str | None = None,
+    locked: str | None = None,
+    prevalences: float | str | list[float] | None = None,
+    uncertainty: str | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    stratify: bool = True,
+    figures: bool = True,
+    report: bool = True,
+    run: str | None = None,
+    examples: int = 4,
+    ids: bool = False,
+    title: str | None = None,
+    card: str | None = None,
+) -> int:
+    """Compute metrics with intervals, thresholds, calibration and subgroups of one model's predictions.
+
+    Args:
+        predictions: Tables of predictions as medsoft writes them, or with the columns id, target and p_<class>; several
+            if val and test, or the folds, are in separate files; or the folder of a run or a cross-validation.
+        out: Folder for report.html, evaluation.json, tables and figures; it is created.
+        table: Sample table (CSV or Parquet) with further columns, such as sex, age, site or scanner.
+        id: Column of that table with the ids, or with files whose names without suffix are the ids; id if not given.
+        subgroups: Columns to group by, separated by commas; if not given, all columns of the sample table with 2 to 8
+            values.
+        bands: Limits that divide numeric columns into bands, such as {age: [50, 65]} for < 50, 50 to < 65 and >= 65.
+        by: unit of the evaluation: row, exam or patient, or several, separated by commas; if not given, all that
+            differ.
+        thresholds: Rules for thresholds, separated by commas: a number, youden, sensitivity:0.95, specificity:0.9,
+            cost:5 (a miss costs five false alarms). If not given, 0.5, and also youden if there are rows to choose it
+            on.
+        choose_on: Split on whose rows thresholds are chosen and the recalibration is fitted.
+        optimistic: Allow choosing on the split that is reported. Every value from it is then marked OPTIMISTIC.
+        recalibrate: recalibration: temperature, isotonic or none; if not given, temperature if there are rows to fit it
+            on.
+        locked: file locked.json of an earlier evaluation, whose thresholds and recalibration are used.
+        prevalences: Prevalences at which PPV and NPV are also given, separated by commas, such as 0.01,0.05.
+        uncertainty: Column by which selective prediction rejects rows, such as spread_ill or ood_score; the predicted
+            class's probability if not given.
+        draws: Number of bootstrap draws over patients.
+        seed: Seed of the bootstrap.
+        confidence: Confidence level of all intervals.
+        stratify: Draw patients within classes. Use false for a consecutive series, whose mix of classes arose by
+            chance.
+        figures: Draw ROC curves with bands, reliability diagrams, decision curves and forest plots.
+        report: Write report.json and report.html, a self-contained file.
+        run: Folder of the run that made the predictions, for the report's flow of samples, learning curves, examples,
+            configuration and versions; not needed if that folder is given as the predictions.
+        examples: How many correct and how many wrong predictions the report shows with their images; 0 for none.
+        ids: Show the ids of the examples. Otherwise the report names no sample and no patient.
+        title: Title of the report.
+        card: YAML file with the authors' text for the report's model card (intended_use, users, out_of_scope,
+            reference_standard, data_collection, ethics, licence, contact).
+
+    Raises:
+        InputError: the tables or options are wrong.
+    """
+    given = read_parts(predictions)
+    rules = None if thresholds is None else tuple(words(thresholds))
+    settings = Settings(
+        draws=draws,
+        seed=seed,
+        confidence=confidence,
+        stratify=stratify,
+        rules=rules,
+        choose_on=choose_on,
+        optimistic=optimistic,
+        recalibrate=recalibrate,
+        prevalences=_numbers(prevalences),
+        levels=None if by is None else tuple(words(by)),
+        uncertainty=uncertainty,
+    )
+    chosen_before = None
+    if locked is not None:
+        if rules is not None or recalibrate is not None:
+            raise InputError("--locked brings thresholds and recalibration: leave out --thresholds and --recalibrate")
+        if not given.task.has_probabilities:
+            raise InputError("--locked is for classes: a regression has no thresholds")
+        chosen_before = read_locked(locked, given.task)
+    if not given.task.has_probabilities and (rules is not None or recalibrate is not None or settings.prevalences):
+        raise InputError(
+            "thresholds, recalibration and prevalences are for classes: these predictions are a regression"
+        )
+    groups = None
+    notes = notes_on_spellings(given.frame["patient"], "patient")
+    if len(predictions) > 1:
+        notes.insert(
+            0, f"{len(predictions)} tables are pooled as the predictions of one model: {', '.join(predictions)}"
+        )
+    if table is not None:
+        samples = join_samples(given.frame, read_samples(table), id, table)
+        columns = None if subgroups is None else words(subgroups)
+        groups, of_groups = group_columns(samples, given.frame, given.task, columns, bands or {})
+        notes += of_groups
+        unknown = int((samples == "").all(axis=1).sum())
+        notes += [f"{unknown} of {counted(len(samples), 'sample')} not in {table}"] if unknown else []
+    elif subgroups is not None or bands is not None or id is not None:
+        raise InputError("subgroups need the sample table: name it with --table")
+    about = Given(
+        given.frame,
+        given.inputs,
+        read_run(run) if (run := run or _run_among(predictions)) else None,
+        title or "",
+        read_card(card) if card is not None else {},
+    )
+    check_range("examples", examples, 0)
+    shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
+    result = evaluate_table(given.frame, given.task, settings, groups, chosen_before)
+    result.notes.extend(notes)
+    if about.run is not None:
+        kept = kept_shortcuts(RunFolder(about.run.path), given.frame, given.task, settings)
+        about = replace(about, shortcuts=kept)
+    if chosen_before is not None:
+        result.notes.append(f"thresholds and recalibration as locked in {locked}")
+    with holding(Path(out)), progress("drawing figures and writing the report"):
+        written = write_evaluation(result, out, given.inputs, figures)
+        if report:
+            written += write_report(result, out, about, shown, how, ids)
+    _print(result, given, Path(out), len(written), report)
+    if about.run is not None and about.shortcuts is not None:
+        say_shortcuts(about.shortcuts, settings, about.run.unit)
+    return 0
+
+
+def _run_among(predictions: Sequence[str]) -> str | None:
+    """The folder of a run, where that is what the predictions were named by."""
+    return next((path for path in predictions if (Path(path) / "config.yaml").is_file()), None)
+
+
+def words(values: str | float | Sequence[str | float]) -> list[str]:
+    """Words separated by commas, or a list of them."""
+    listed = values.split(",") if isinstance(values, str) else [values] if isinstance(values, int | float) else values
+    return [str(word).strip() for word in listed if str(word).strip()]
+
+
+def _numbers(values: float | str | list[float] | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words(values)) if values is not None else ()
+    except ValueError as error:
+        raise InputError(f"--prevalences: {error}") from error
+
+
+def _print(result: Evaluation, given: Predictions, out: Path, n_written: int, report: bool) -> None:
+    console = plain_console()
+    for across in result.across:
+        console.print(across_table(across))
+        for note in across.notes:
+            console.print(f"  {note}", soft_wrap=True)
+    for part in result.parts:
+        if result.across:  # each fold's values are in metrics.csv
+            part.notes[:] = [f"fold {part.fold}, {part.split}: {note}" for note in part.notes]
+        else:
+            console.print(part_table(part))
+        for note in part.notes:
+            console.print(f"  {note}", soft_wrap=True)
+    for note in result.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    if said := nothing_learnt(result):
+        console.print(f"WARNING: {said}", soft_wrap=True)
+    main = out / ("report.html" if report else "evaluation.json")
+    console.print(f"Wrote {main} and {counted(n_written - 1, 'other file')}", soft_wrap=True)

@@ -1,0 +1,60 @@
+"""The verb ``slides heatmap``: what each tile contributes to a class, for slides with existing features."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from medsoft.cluster.client import Cluster
+from medsoft.cluster.options import Workers
+from medsoft.errors import InputError
+from medsoft.inference.slides.options import NO_MAPS, ModelSource
+from medsoft.slides.find import find_slides
+from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.progress import conclude, slides_progress
+from medsoft.slides.source import SlideInput
+
+
+def draw_heatmaps(
+    which: SlideInput, out: str, source: ModelSource, classes: str | list[str] | None = None, device: str = "auto"
+) -> int:
+    """Draw heatmaps of slides whose features are already in the folder.
+
+    Args:
+        which: the slides.
+        out: Folder in which slides encode or slides predict wrote features/; heatmaps/ is written there too.
+        source: of the model.
+        classes: Class, or several classes, to draw maps of in heatmaps/CLASS; by default one map, of the positive or
+            predicted class.
+        device: Device to compute on, such as auto, cpu, cuda or cuda:1.
+
+    Returns:
+        0, or 3 if slides failed.
+
+    Raises:
+        InputError: the call is wrong.
+    """
+    folder = SlidesFolder(out)
+    source.check()
+    sources = find_slides(which)
+
+    # torch waits until the slides are found.
+    from medsoft.inference.slides.existing_features import find_features
+    from medsoft.inference.slides.model import SlideModel
+    from medsoft.inference.slides.predict import HeatmapRequest
+    from medsoft.inference.slides.predict_cohort import PredictJob, predict_slides
+
+    models = source.find()
+    if len(models) > 1:
+        raise InputError(NO_MAPS)
+    model = SlideModel(models, device)
+    job = PredictJob(
+        out=folder.path.absolute(),
+        where=Workers(device=device),
+        build=partial(SlideModel, models),
+        heatmaps=HeatmapRequest.of(model.task, classes),
+    )
+    slide_statuses = find_features(sources, folder, model.identity)
+    with Cluster(job.where, folder) as cluster, slides_progress(len(sources), "drawing") as progress:
+        predict_slides(sources, slide_statuses, folder, job, model, cluster, progress)
+    print(f"Heatmaps: {folder.path / 'heatmaps'}")
+    return conclude(progress, folder)

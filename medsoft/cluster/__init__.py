@@ -1,0 +1,1 @@
+"""Worker processes from Dask and SLURM."""

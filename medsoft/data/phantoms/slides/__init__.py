@@ -1,0 +1,1 @@
+"""Phantom slides, painted tile by tile."""

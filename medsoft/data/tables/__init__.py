@@ -1,0 +1,1 @@
+"""Sample tables: reading, labels, checks, splits and folds."""

@@ -1,0 +1,1 @@
+"""Turns a volume into the model's input."""

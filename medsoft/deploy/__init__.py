@@ -1,1 +1,0 @@
-"""What happens to a model around its training: weights from elsewhere."""

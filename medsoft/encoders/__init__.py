@@ -1,0 +1,1 @@
+"""Pretrained encoders: recipes, weights, and applying them."""

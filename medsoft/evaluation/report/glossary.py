@@ -1,0 +1,51 @@
+"""What the report explains under "How to read this": the terms that a task can name in ``Task.glossary``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term and what it means, as plain text."""
+
+    name: str
+    text: str
+
+
+GLOSSARY = {
+    "auroc": Term(
+        "AUROC", "The chance that a sample with the class has a higher probability than one without. 0.5 is guessing."
+    ),
+    "average_precision": Term(
+        "Average precision", "Area under the steps of the precision-recall curve. Guessing has the prevalence."
+    ),
+    "predictive_values": Term(
+        "PPV, NPV",
+        "Hold at the prevalence of these rows; elsewhere they differ even for the same sensitivity and specificity.",
+    ),
+    "calibration": Term(
+        "Brier score, ECE",
+        "Mean squared error of the probabilities (of several classes: their sum, up to 2); mean distance between said "
+        "and observed shares over bins of equally many rows. 0 is best. ECE is above 0 for a perfect model too, as the "
+        "tables show.",
+    ),
+    "decision_curve": Term(
+        "Decision curve",
+        "Net benefit of acting where the probability reaches the threshold, against acting on all and on none (Vickers "
+        "and Elkin 2006).",
+    ),
+    "risk_coverage": Term(
+        "Selective prediction, AURC",
+        "Share of errors where the least certain answers are set aside, against the share that is answered; its mean "
+        "over all shares. Excess: above an order that sets aside all errors first. 0 is best.",
+    ),
+    "averages": Term("Macro, micro", "The plain mean over classes; all classes taken together."),
+    "r2": Term(
+        "R²", "1 − squared errors over squared deviations from the mean; below 0 where the mean would do better."
+    ),
+    "concordance": Term("Concordance", "Lin’s coefficient (1989): agreement, not only correlation."),
+    "limits_of_agreement": Term(
+        "Limits of agreement", "Bias ± 1.96 standard deviations of the differences (Bland and Altman 1986)."
+    ),
+}

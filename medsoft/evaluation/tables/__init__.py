@@ -1,0 +1,1 @@
+"""Predictions tables: read, checked, grouped by exam and patient."""

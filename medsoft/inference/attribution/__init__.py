@@ -1,0 +1,1 @@
+"""Contributions of patches, slices and tiles to one logit."""

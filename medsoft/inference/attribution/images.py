@@ -1,0 +1,51 @@
+"""Attributions of images: what each patch contributes to a classifier's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medsoft.classifiers.image import Classifier
+from medsoft.models.vit import VisionTransformer
+from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
+
+
+def can_be_taken_apart(model: object) -> bool:
+    """Whether ``image_contributions`` works for a model: a classifier of images whose patches have contributions."""
+    if not isinstance(model, Classifier) or not can_be_attributed(model.backbone):
+        return False
+    return cast(VisionTransformer, model.backbone).spatial_dims == 2
+
+
+def image_contributions(
+    model: Classifier, sample: Mapping[str, Tensor], index: int, positive: bool = True
+) -> npt.NDArray[np.float64]:
+    """The contribution of every patch to the log-odds of an answer (``medsoft.models.vit_attribution``).
+
+    Args:
+        model: one for which ``can_be_taken_apart`` holds, in evaluation mode.
+        sample: ``image`` (C, H, W) as the model takes it, and ``covariates`` (K,) of a model that has some.
+        index: of the class or label that is answered.
+        positive: False for the answer that a label is not there.
+
+    Returns:
+        (rows, columns) of the patch grid, in nats.
+    """
+
+    def log_odds(features_1D: Tensor) -> Tensor:
+        logits = model.head(features_1D)
+        if model.covariates is not None:
+            logits = logits + model.covariates(sample["covariates"][None].to(model.device))
+        # In float64 a probability near 1 still has a slope.
+        p = model.objective.probabilities(logits.double())[:, index]
+        return torch.logit(p if positive else 1 - p, eps=1e-15)
+
+    contributions = patch_contributions(
+        cast(VisionTransformer, model.backbone), sample["image"][None].to(model.device), log_odds
+    )
+    return np.asarray(contributions[0].double().cpu().numpy())

@@ -1,0 +1,1 @@
+"""Bundles outside medsoft: how to prepare an image, and a script that does it."""

@@ -1,0 +1,1 @@
+"""Applies a trained slide classifier to slides, in this process or in many."""

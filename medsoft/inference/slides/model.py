@@ -1,0 +1,268 @@
+"""Loads slide classifiers from checkpoints, and turns feature files into predictions and heatmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medsoft import __version__
+from medsoft.classifiers.base import inputs_of
+from medsoft.classifiers.out_of_distribution import Detector
+from medsoft.classifiers.pixel_statistics import bag_statistics
+from medsoft.classifiers.slide import LoadedSlideClassifier, load_slide_classifier
+from medsoft.data.datasets.bag_dataset import pieces_of
+from medsoft.data.datasets.bag_index import differences
+from medsoft.data.features.open import Bag
+from medsoft.data.features.provenance import EncoderIdentity
+from medsoft.encoders.encoder import choose_device
+from medsoft.errors import BagError, InputError, is_out_of_memory
+from medsoft.evaluation.abstention import ood_words
+from medsoft.evaluation.tables.predictions import score_columns
+from medsoft.inference.attribution.bags import explain_bag
+from medsoft.inference.attribution.target import MapQuantity, target_column
+from medsoft.models.aggregators import read_logits
+from medsoft.runs.bundle import Bundle
+from medsoft.runs.checkpoint_paths import checkpoint_file
+from medsoft.runs.run_folder import RunFolder
+from medsoft.slides.heatmaps.heatmap import Heatmap
+from medsoft.storage.hashing import quick_hash, sha256
+from medsoft.task import Task
+from medsoft.task_types import LogitTarget
+from medsoft.training.ood_features import find_detector
+from medsoft.training.shift import Shift, shift_of
+
+
+@dataclass(frozen=True, eq=False)
+class SlidePrediction:
+    """What a slide classifier, or each member of an ensemble, says of one slide.
+
+    Attributes:
+        members_MC: (M, C) float64, probabilities in the order of the task's classes; of a regression numbers (M, 1).
+        ood_scores_M: (M,) as in ``Detector.score``; NaN where a member has no detector.
+        inputs_S: statistics of the bag, as in ``bag_statistics``.
+    """
+
+    members_MC: np.ndarray
+    ood_scores_M: np.ndarray
+    inputs_S: np.ndarray
+
+    @property
+    def mean_C(self) -> np.ndarray:
+        """(C,) mean over the members."""
+        mean: np.ndarray = self.members_MC.mean(axis=0)
+        return mean
+
+    @property
+    def unfamiliar(self) -> str:
+        """The out-of-distribution score, and whether the model abstains, in words; "" where a member has none."""
+        score = float(self.ood_scores_M.mean())
+        return "" if np.isnan(score) else ood_words(score, bool(score_columns(score)["abstain"]))
+
+
+class SlideModel:
+    """A trained slide classifier on its device, or several as one.
+
+    Attributes:
+        task: the question.
+        slides: how slides must become features, as the checkpoint says; None where another tool made the features.
+        identity: which encoder saw which tiles in the training.
+        num_features: features per tile.
+        run: folder of the run that trained the model, or of its bundle; None for an ensemble.
+        facts: what the report says of the network: its size, and how many members an ensemble has.
+
+    Args:
+        sources: a checkpoint, the folder of a run, or a bundle; several for an ensemble.
+        device: ``auto``, ``cpu``, ``cuda`` …
+
+    Raises:
+        InputError: no slide classifier, or no such device; members that answer different questions, or were trained on
+            features of different kinds; or the file of a run's detector is damaged.
+    """
+
+    def __init__(self, sources: Sequence[Path | Bundle], device: str) -> None:
+        where = choose_device(device)
+        self._members = [_Member.load(source) for source in sources]
+        for source, member in zip(sources[1:], self._members[1:], strict=True):
+            _require_alike(sources[0], self._members[0].loaded, source, member.loaded)
+        for member in self._members:
+            member.loaded.model.to(where)
+        loaded, only = self._members[0].loaded, sources[0]
+        self._sha256 = sha256(only.weights if isinstance(only, Bundle) else checkpoint_file(only))
+        self.task: Task = loaded.task
+        self.slides = loaded.slides
+        self.identity = EncoderIdentity(**loaded.features)
+        self.num_features = loaded.aggregator.num_features
+        self.run = self._members[0].run if len(sources) == 1 else None
+        parameters = list(loaded.model.parameters())
+        size = sum(parameter.numel() for parameter in parameters)
+        self.facts: dict[str, Any] = {
+            "backbone": loaded.model.aggregator_name,
+            "parameters": size,
+            "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        } | ({"members": len(sources)} if len(sources) > 1 else {})
+
+    def check(self, bag: Bag) -> None:
+        """Refuse features of another kind than those of the training, and bags without a tile.
+
+        Raises:
+            BagError: they cannot be used.
+        """
+        if bag.identity != self.identity:
+            differing = "; ".join(self.identity.differences(bag.identity))
+            raise BagError(f"features of another kind than those of the training: {differing}")
+        if bag.num_features != self.num_features:
+            raise BagError(f"{bag.num_features} features per tile, but the model was trained on {self.num_features}")
+        if not bag.good_N.any():
+            raise BagError("holds no tile that could be read")
+
+    def predict(self, bag: Bag) -> SlidePrediction:
+        """What every member says of a bag.
+
+        Raises:
+            BagError: the bag cannot be read or does not fit the model.
+        """
+        self.check(bag)
+        inputs_S = np.zeros(0)
+        if any(member.detector is not None for member in self._members):  # reads the whole bag once more
+            inputs_S = bag_statistics(torch.from_numpy(features_nF) for features_nF, _ in bag.chunks()).numpy()
+        predictions, scores = zip(*(_predict(member, bag, inputs_S) for member in self._members), strict=True)
+        return SlidePrediction(np.stack(predictions), np.array(scores), inputs_S)
+
+    def shifts(self, predictions: Sequence[SlidePrediction]) -> list[Shift]:
+        """How the slides as a whole differ from the data of each member's training, of members with a detector."""
+        found = []
+        for index, member in enumerate(self._members):
+            scores_N = np.array([one.ood_scores_M[index] for one in predictions])
+            inputs_NS = np.stack([one.inputs_S for one in predictions])
+            shift = shift_of(member.detector, member.loaded.model.input_names, [[scores_N, inputs_NS]])
+            found += [] if shift is None else [shift]
+        return found
+
+    def heatmap(self, bag: Bag, id: str, logit_target: LogitTarget, probabilities_C: np.ndarray) -> Heatmap:
+        """What each tile of a bag adds to the question's logit, of a single model.
+
+        Args:
+            bag: written by medsoft, which says the slide's size.
+            id: of the slide.
+            logit_target: whose logit.
+            probabilities_C: of the bag.
+
+        Raises:
+            BagError: the file does not say where its tiles lie, or cannot be read.
+            ValueError: an ensemble: its mean of probabilities has no logit that would be a sum over tiles.
+        """
+        (member,) = self._members
+        facts, coords_N2_px0 = bag.slide_facts, bag.coords_N2_px0
+        if facts is None or coords_N2_px0 is None:
+            raise BagError("no heatmap: the file does not say the slide's size and resolution")
+        with _enough_memory(bag):
+            answer = explain_bag(member.loaded.aggregator, bag, logit_target)
+        quantity = MapQuantity.about(logit_target, member.loaded.model.objective.scale, member.column)
+        parts = {name: quantity.unit * part for name, part in answer.parts.items()}
+        parts["bias"] += quantity.offset
+        found = Heatmap(
+            id=id,
+            name=quantity.of,
+            size_px0=facts.size_px0,
+            mpp=facts.mpp,
+            coords_N2_px0=coords_N2_px0[bag.good_N],
+            tile_px0=facts.tile_px0,
+            contributions_N=answer.contributions_N * quantity.unit,
+            logit=quantity.value(answer.logit),
+            probability=float(1 / (1 + np.exp(-answer.logit))),
+            parts=parts,
+            unit=quantity.unit,
+            bounds_px0=facts.bounds_px0,
+        )
+        if not self.task.has_probabilities:
+            return replace(found, probability=None)
+        if logit_target.sigmoid:
+            return found
+        return replace(found, probability=float(probabilities_C[self.task.classes.index(logit_target.name)]))
+
+    def made_from(self, features: Path, logit_target: LogitTarget, background: str) -> dict[str, str]:
+        """What decides a heatmap, to know whether one that is there is this one.
+
+        Args:
+            features: the bag's file.
+            logit_target: whose logit.
+            background: what lies under the map, "slide" or "nothing".
+        """
+        return {
+            "checkpoint_sha256": self._sha256,
+            "features_quick_hash": quick_hash(features),
+            "class": logit_target.name,
+            "column": "" if self.task.has_classes else self._members[0].column,
+            "background": background,
+            "medsoft": __version__,
+            "counted_from": "bounds",  # 0.1 counted from the corner of the slide
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A classifier, its out-of-distribution detector, and the label column that its run's configuration names."""
+
+    loaded: LoadedSlideClassifier
+    detector: Detector | None
+    column: str
+    run: RunFolder
+
+    @classmethod
+    def load(cls, source: Path | Bundle) -> _Member:
+        loaded = load_slide_classifier(source)
+        run = source.path if isinstance(source, Bundle) else checkpoint_file(source).resolve().parent.parent
+        folder = RunFolder(run)
+        return cls(loaded, find_detector(folder, loaded.model), target_column(folder.config), folder)
+
+
+def _predict(member: _Member, bag: Bag, inputs_S: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities (C,) float64, and the out-of-distribution score or NaN."""
+    model = member.loaded.model
+    try:
+        with _enough_memory(bag), inputs_of(model.last_layer) as seen:
+            logits_1K = read_logits(model.aggregator, partial(pieces_of, bag)).float().cpu().double()
+    except ValueError as error:  # places that the model needs are not in the file
+        raise BagError(str(error)) from None
+    if not bool(logits_1K.isfinite().all()):
+        raise BagError("the model's output is not a number: do the features come from another encoder?")
+    with torch.no_grad():
+        probabilities: np.ndarray = model.objective.probabilities(logits_1K)[0].numpy()
+    if member.detector is None:
+        return probabilities, np.nan
+    return probabilities, float(member.detector.score([seen[0].cpu().numpy()], inputs_S[np.newaxis])[0])
+
+
+def _require_alike(
+    first: Path | Bundle, wanted: LoadedSlideClassifier, other: Path | Bundle, found: LoadedSlideClassifier
+) -> None:
+    """Raise InputError where two members do not answer the same question about the same features."""
+    names = " and ".join(str(one.path if isinstance(one, Bundle) else one) for one in (other, first))
+    if found.task != wanted.task:
+        raise InputError(f"{names} answer different questions: {found.task} and {wanted.task}")
+    kinds = [(EncoderIdentity(**one.features), one.aggregator.num_features) for one in (wanted, found)]
+    if differing := differences(*kinds):
+        raise InputError(f"{names} were trained on features of different kinds: {differing}")
+
+
+@contextmanager
+def _enough_memory(bag: Bag) -> Iterator[None]:
+    """Make a bag that is too large for the device a failure of this bag alone."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise BagError(
+            f"not enough memory for its {bag.num_tiles} tiles: try --device cpu, or train with an aggregator that "
+            "reads tiles in pieces (mean, max, abmil, or a transformer with seqnorm or sima)"
+        ) from None

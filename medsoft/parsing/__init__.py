@@ -1,0 +1,1 @@
+"""The command line's parser and the configurations."""

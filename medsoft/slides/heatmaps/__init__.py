@@ -1,0 +1,1 @@
+"""Heatmaps, regions and their files."""

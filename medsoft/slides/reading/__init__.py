@@ -1,0 +1,1 @@
+"""Slides from scanner files: levels, resolution, pixels."""

@@ -1,0 +1,259 @@
+"""Settings of tissue, tiles, encoding and heatmaps, each documented once; their fields are the options of the verbs.
+
+``TileSettings`` decide where the tiles of a slide lie: the same file and the same settings give the same tiles,
+anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from medsoft.errors import InputError, check_range
+from medsoft.parsing.options import Settings
+
+Precision = Literal["auto", "32", "16", "bf16"]
+"""Of an encoder's arithmetic."""
+
+METHOD_NAMES = ("saturation", "everything")
+"""Keys of ``medsoft.slides.tiling.tissue.METHODS``; named here, where nothing needs OpenCV."""
+
+INK_COLOURS = ("blue", "green", "red", "black")
+
+
+@dataclass(frozen=True)
+class TissueSettings:
+    """How tissue is distinguished from glass. Sizes are in µm, so that they mean the same on every slide and scanner.
+
+    Attributes:
+        method: saturation (stain is more saturated than glass), or everything (no search: the whole slide counts as
+            tissue).
+        mpp: Resolution of the mask in µm per pixel; slides that are coarser than this get a mask at their own
+            resolution.
+        smooth_um: Standard deviation in µm of the blur before thresholding.
+        min_saturation: Anything less saturated than this (0 to 1) is glass, even if the slide holds nothing else.
+        max_saturation: Anything more saturated than this (0 to 1) is tissue, however strongly the rest is stained.
+        min_area_um2: Pieces of tissue smaller than this, in µm², are discarded as dust.
+        max_hole_um2: Holes smaller than this, in µm², are filled; larger ones remain.
+        ink: Colours of pen marks to leave out, separated by commas, from blue, green, red and black; "" for none, as
+            for stains that are themselves blue or green (trichrome, Alcian blue).
+        min_ink_um2: Spots of such a colour that are smaller than this, in µm², do not count as pen marks.
+        ink_margin_um: Margin around pen marks, in µm, that is left out with them.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    method: str = "saturation"
+    mpp: float = 8.0
+    smooth_um: float = 16.0
+    min_saturation: float = 0.05
+    max_saturation: float = 0.10
+    min_area_um2: float = 20_000.0
+    max_hole_um2: float = 40_000.0
+    ink: str = "blue,green,red,black"
+    min_ink_um2: float = 40_000.0
+    ink_margin_um: float = 100.0
+
+    def __post_init__(self) -> None:
+        _as_floats(self)
+        if self.method not in METHOD_NAMES:
+            raise InputError(f"tissue.method {self.method!r} must be one of {', '.join(METHOD_NAMES)}")
+        if unknown := [name for name in self.ink_colours if name not in INK_COLOURS]:
+            raise InputError(f"tissue.ink {', '.join(unknown)}: the colours are {', '.join(INK_COLOURS)}")
+        object.__setattr__(self, "ink", ",".join(name for name in INK_COLOURS if name in self.ink_colours))
+        check_range("tissue.mpp", self.mpp, 0.5, 100)
+        check_range("tissue.smooth_um", self.smooth_um, 0, 1000)
+        check_range("tissue.min_saturation", self.min_saturation, 0, 1)
+        check_range("tissue.max_saturation", self.max_saturation, self.min_saturation, 1)
+        for name in ("min_area_um2", "max_hole_um2", "min_ink_um2"):
+            check_range(f"tissue.{name}", getattr(self, name), 0, 1e12)
+        check_range("tissue.ink_margin_um", self.ink_margin_um, 0, 10_000)
+
+    @property
+    def ink_colours(self) -> tuple[str, ...]:
+        """The names in ``ink``."""
+        return tuple(name.strip() for name in self.ink.split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """Size and spacing of tiles, and how much of a tile must be tissue.
+
+    Attributes:
+        mpp: resolution at which tiles are read, in µm per pixel.
+        tile_px: side of a tile, in pixels of that resolution.
+        overlap_px: overlap of neighbouring tiles, in pixels at that resolution.
+        min_tissue: a tile is kept if at least this fraction of it is tissue; with 0 every tile of the grid is kept.
+        tissue: how tissue is found.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    mpp: float
+    tile_px: int
+    overlap_px: int = 0
+    min_tissue: float = 0.25
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+
+    def __post_init__(self) -> None:
+        _as_floats(self)
+        check_range("mpp", self.mpp, 0.01, 1000)
+        check_range("tile", self.tile_px, 8, 16384)
+        check_range("overlap", self.overlap_px, 0, self.tile_px - 1)
+        check_range("min_tissue", self.min_tissue, 0, 1)
+
+    @property
+    def tile_um(self) -> float:
+        """Side of a tile in µm."""
+        return self.tile_px * self.mpp
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back."""
+        return asdict(self)
+
+    def as_columns(self) -> dict[str, Any]:
+        """The settings as fields of ``slides.csv``."""
+        return settings_columns(self.as_dict())
+
+    def differences(self, other: TileSettings) -> list[str]:
+        """What ``other`` has otherwise, one entry per setting: "tile_px 256, not 224"."""
+        mine, theirs = _named(self), _named(other)
+        return [
+            f"{name} {_shown(theirs[name])}, not {_shown(mine[name])}" for name in mine if mine[name] != theirs[name]
+        ]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TileSettings:
+        """Settings from ``as_dict``.
+
+        Raises:
+            TypeError: a key is unknown or missing.
+        """
+        return cls(**{**values, "tissue": TissueSettings(**values["tissue"])})
+
+
+@dataclass(frozen=True)
+class TilingOptions(Settings):
+    """Size and spacing of tiles; whatever is not given comes from the encoder's recipe.
+
+    Attributes:
+        mpp: Resolution of the tiles in µm per pixel; slides encode uses the recipe's if not given.
+        tile: Side of a tile in pixels at that resolution; slides encode uses the recipe's if not given.
+        overlap: Overlap of neighbouring tiles, in pixels at that resolution.
+        min_tissue: Smallest fraction of tissue for a tile to be kept.
+        tissue: How tissue is found.
+    """
+
+    mpp: float | None = None
+    tile: int | None = None
+    overlap: int = 0
+    min_tissue: float = 0.25
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+
+    def settings(self, mpp: float | None = None, tile: int | None = None) -> TileSettings:
+        """The settings, with these values where the user has said none.
+
+        Raises:
+            InputError: a value is out of its range, or nobody says it.
+        """
+        values = {
+            "mpp": mpp if self.mpp is None else self.mpp,
+            "tile": tile if self.tile is None else self.tile,
+        }
+        if missing := [name for name, value in values.items() if value is None]:
+            raise InputError(f"missing: {', '.join(missing)}")
+        assert values["mpp"] is not None
+        assert isinstance(values["tile"], int)
+        return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue)
+
+
+@dataclass(frozen=True)
+class EncodingSettings(Settings):
+    """How tiles are read and encoded; none of this changes the features beyond rounding.
+
+    Attributes:
+        batch_size: Number of tiles encoded together.
+        workers: Number of threads that read tiles; one per processor by default, 8 at most.
+        max_unreadable: A slide with a larger fraction of unreadable tiles than this fails.
+        precision: Floating-point precision of the encoder; auto is 16 on a GPU and 32 otherwise.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    batch_size: int = 64
+    workers: int | None = None
+    max_unreadable: float = 0.01
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("workers", 1 if self.workers is None else self.workers, 1)
+        check_range("batch_size", self.batch_size, 1)
+        check_range("max_unreadable", self.max_unreadable, 0, 1)
+
+
+@dataclass(frozen=True)
+class HeatmapSettings(Settings):
+    """Which heatmaps to draw.
+
+    Attributes:
+        heatmap: Draw heatmaps; by default for a single model. An ensemble has none.
+        classes: Class, or several classes, to draw maps of in heatmaps/CLASS; by default one map, of the positive or
+            predicted class.
+
+    Raises:
+        InputError: classes are named, but no heatmap is to be drawn.
+    """
+
+    heatmap: bool | None = None
+    classes: str | list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and self.heatmap is False:
+            raise InputError("--classes says whose heatmaps are drawn, but --heatmap false draws none")
+
+
+def settings_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as fields of ``slides.csv``, those of tissue as words ``name=value`` in one.
+
+    Args:
+        values: as ``TileSettings.as_dict``; what a feature file of another hand does not say stays empty.
+    """
+    names = {"tile_mpp": "mpp", "tile_px": "tile_px", "overlap_px": "overlap_px", "min_tissue": "min_tissue"}
+    tissue = " ".join(f"{name}={_shown(value)}" for name, value in values.get("tissue", {}).items())
+    return {column: values.get(name) for column, name in names.items()} | {"tissue": tissue}
+
+
+def _named(settings: TileSettings) -> dict[str, Any]:
+    """Every setting by its own name; the mask's resolution is not that of the tiles."""
+    values = settings.as_dict()
+    return {**{f"tissue.{name}": value for name, value in values.pop("tissue").items()}, **values}
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_floats(settings: TissueSettings | TileSettings) -> None:
+    """Make whole numbers floats where floats belong: settings are compared as JSON, where 1 is not 1.0."""
+    for one in fields(settings):
+        if one.type == "float":
+            object.__setattr__(settings, one.name, float(getattr(settings, one.name)))
+
+
+@dataclass(frozen=True)
+class TrainedTiles(Settings):
+    """The tiles of the training, to check against the checkpoint, which decides.
+
+    Attributes:
+        mpp: Resolution of the tiles in µm per pixel, to check against the checkpoint's.
+        tile: Side of the tiles in pixels, to check against the checkpoint's.
+        overlap: Overlap of the tiles in pixels, to check against the checkpoint's.
+    """
+
+    mpp: float | None = None
+    tile: int | None = None
+    overlap: int | None = None

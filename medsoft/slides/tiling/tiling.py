@@ -1,0 +1,190 @@
+"""Where the tiles of one slide lie: tissue, grid and selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsoft.errors import SlideError
+from medsoft.slides.tiling.grid import grid_px0, mask_fraction
+from medsoft.slides.tiling.settings import TileSettings
+from medsoft.slides.tiling.tissue import find_tissue, why_colourless
+from medsoft.storage.hashing import quick_hash
+
+if TYPE_CHECKING:
+    from medsoft.slides.reading.slide import Slide
+
+MAX_MASK_PIXELS = 2**26
+"""Largest mask: 65 × 65 mm at 8 µm/px. A larger slide has a wrong resolution, or needs a coarser mask."""
+
+PLAUSIBLE_SIDE_MM = (0.5, 150)
+PLAUSIBLE_TISSUE_MM2 = (0.1, 5000)
+ENLARGED = 1.1
+"""Tiles finer than level 0 by more than this are worth a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """The tiles of a slide.
+
+    Attributes:
+        slide: name of its file.
+        quick_hash: of its file (``medsoft.storage.hashing.quick_hash``).
+        size_px0: (width, height) of level 0.
+        mpp: µm per level-0 pixel.
+        mpp_origin: where ``mpp`` comes from.
+        settings: what the tiles were made with.
+        coords_N2_px0: top-left corners (x, y) in level-0 pixels, int64, row by row from the top, each from the left.
+        tissue_N: fraction of each tile that is tissue, float32.
+        tissue_mm2: area of all tissue of the slide.
+        warnings: what the user should look at: an absurd size, tiles finer than the slide, …
+        bounds_px0: (x, y, width, height) of the part that was scanned (``Slide.bounds_px0``); None: not known.
+    """
+
+    slide: str
+    quick_hash: str
+    size_px0: tuple[int, int]
+    mpp: float
+    mpp_origin: str
+    settings: TileSettings
+    coords_N2_px0: np.ndarray
+    tissue_N: np.ndarray
+    tissue_mm2: float
+    warnings: tuple[str, ...] = ()
+    bounds_px0: tuple[int, int, int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.coords_N2_px0)
+
+    @property
+    def tile_um(self) -> float:
+        """Side of a tile in µm."""
+        return self.settings.tile_um
+
+    @property
+    def tile_px0(self) -> float:
+        """Side of a tile in level-0 pixels, not rounded."""
+        return self.settings.tile_um / self.mpp
+
+
+def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray, np.ndarray]:
+    """Find the tissue of a slide and the tiles that hold enough of it.
+
+    The first tile lies at the corner of the bounds, the part of the slide that was scanned: counted from the slide's
+    own corner, the same scan would be tiled otherwise after every change of the empty margin around it. Parts of the
+    slide that cannot be read count as tissue, so that their tiles are listed, and found unreadable, not lost unseen.
+
+    Args:
+        slide: an open slide.
+        settings: size of tiles, and how tissue is found.
+
+    Returns:
+        The tiling (no tiles where there is no tissue), the tissue mask (H, W) bool, and the overview that it was
+        found in, (H, W, 3) uint8; both of the whole slide, at ``mask_mpp``.
+
+    Raises:
+        SlideError: the slide is too coarse for such tiles, larger than any slide is, or without colour.
+    """
+    slide.check_mpp(settings.mpp)
+    mpp = mask_mpp(slide.mpp, settings)
+    _check_size(slide, mpp)
+    step_px0 = (settings.tile_px - settings.overlap_px) * settings.mpp / slide.mpp
+    if step_px0 < 1:
+        raise SlideError(f"tiles would lie {step_px0:.2g} of its pixels apart, closer than one: less --overlap")
+    overview_HW3, gaps_HW = slide.overview_and_gaps(mpp)
+    if gaps_HW.all():
+        raise SlideError("no part of it can be read")
+    tissue = find_tissue(overview_HW3, mpp, settings.tissue)
+    why = why_colourless(overview_HW3[~gaps_HW][None])
+    if why and not tissue.mask_HW.any():
+        raise SlideError(
+            f"no tissue can be told from glass, as the slide {why} Save it as RGB with 8 bits per channel, or take all "
+            "of it with --tissue.method everything"
+        )
+    mask_HW = tissue.mask_HW | gaps_HW
+    tile_px0 = settings.tile_um / slide.mpp
+    coords_N2_px0 = grid_px0(slide.bounds_px0, tile_px0, step_px0)
+    fraction_N = mask_fraction(mask_HW, slide.size_px0, coords_N2_px0, tile_px0)
+    kept_N = fraction_N >= settings.min_tissue
+    # A pixel of the mask is not exactly ``mpp`` wide, as the sides of the overview are rounded.
+    pixel_mm2 = slide.size_px0[0] * slide.size_px0[1] * (slide.mpp / 1000) ** 2 / mask_HW.size
+    tissue_mm2 = float((tissue.mask_HW & ~gaps_HW).sum() * pixel_mm2)
+    warnings = [
+        *slide.notes,
+        *_too_small(slide, coords_N2_px0, settings),
+        *_doubts(slide, settings, tissue_mm2),
+        *tissue.notes,
+    ]
+    if why and "black" in why:
+        warnings.append(f"the slide {why}")
+    if gaps_HW.any():
+        warnings.append(f"{gaps_HW.sum() * pixel_mm2:.3g} mm² cannot be read in the overview, and count as tissue")
+    tiling = Tiling(
+        slide=slide.name,
+        quick_hash=hash_slide(slide),
+        size_px0=slide.size_px0,
+        mpp=slide.mpp,
+        mpp_origin=slide.mpp_origin,
+        settings=settings,
+        coords_N2_px0=coords_N2_px0[kept_N],
+        tissue_N=fraction_N[kept_N],
+        tissue_mm2=tissue_mm2,
+        warnings=tuple(warnings),
+        bounds_px0=slide.bounds_px0,
+    )
+    return tiling, mask_HW, overview_HW3
+
+
+def mask_mpp(slide_mpp: float, settings: TileSettings) -> float:
+    """µm per pixel of a slide's mask and overview: as set, or the slide's own where that is coarser."""
+    return max(slide_mpp, settings.tissue.mpp)
+
+
+def hash_slide(slide: Slide) -> str:
+    """The quick hash of the file of a slide.
+
+    Raises:
+        SlideError: it cannot be read.
+    """
+    try:
+        return quick_hash(slide.path)
+    except OSError as error:
+        raise SlideError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _size_mm(slide: Slide) -> str:
+    width, height = (side * slide.mpp / 1000 for side in slide.size_px0)
+    return f"{width:.4g} × {height:.4g} mm at {slide.mpp:.4g} µm/px ({slide.mpp_origin})"
+
+
+def _check_size(slide: Slide, mpp: float) -> None:
+    width, height = (side * slide.mpp / mpp for side in slide.size_px0)
+    if width * height > MAX_MASK_PIXELS:
+        raise SlideError(
+            f"would measure {_size_mm(slide)}, more than any slide: is its resolution wrong, such as by 10 times? "
+            "State the right one with --slide-mpp or in the table, or take a coarser --tissue.mpp"
+        )
+
+
+def _too_small(slide: Slide, coords_N2_px0: np.ndarray, settings: TileSettings) -> list[str]:
+    if len(coords_N2_px0):
+        return []
+    width, height = (side * slide.mpp for side in slide.bounds_px0[2:])
+    return [f"what was scanned, {width:.4g} × {height:.4g} µm, is smaller than a tile of {settings.tile_um:.4g} µm"]
+
+
+def _doubts(slide: Slide, settings: TileSettings, tissue_mm2: float) -> list[str]:
+    """Sizes that speak against the resolution, and tiles that the slide is too coarse for."""
+    found = []
+    right = "is the resolution wrong, such as by 10 times?"
+    low, high = PLAUSIBLE_TISSUE_MM2
+    shortest, longest = PLAUSIBLE_SIDE_MM
+    if not shortest <= max(slide.size_px0) * slide.mpp / 1000 <= longest:
+        found.append(f"the slide measures {_size_mm(slide)}, a glass slide 76 × 26 mm: {right}")
+    elif 0 < tissue_mm2 < low or tissue_mm2 > high:
+        found.append(f"{tissue_mm2:.2g} mm² of tissue at {slide.mpp:.4g} µm/px ({slide.mpp_origin}): {right}")
+    if slide.mpp > settings.mpp * ENLARGED:
+        found.append(f"tiles at {settings.mpp:.4g} µm/px are enlarged from {slide.mpp:.4g} µm/px")
+    return found

@@ -1,0 +1,179 @@
+"""Finds the tissue on a slide: a mask of fixed resolution, made from the overview alone.
+
+The same overview and settings give the same mask on every machine: nothing depends on memory, threads or chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from medsoft.slides.tiling.ink import BLACK, find_ink, keep_large
+from medsoft.slides.tiling.settings import METHOD_NAMES, TissueSettings
+
+GLASS_VALUE, GLASS_SATURATION = 190, 30
+"""Glass is at least so bright and at most so saturated (of 255): microscopes' white is seldom quite white."""
+
+GLASS_SHARE = 0.05
+"""With less glass than this the slide's white is not known, and is taken for white."""
+
+GREY_CHROMA = 4
+"""Channels of a grey pixel differ by no more (of 255), JPEG's rounding included."""
+
+GREY_PART, DARK_PART = 0.999, 0.01
+"""A grey picture is grey in all but this part's rest, and has this part of something darker than glass."""
+
+BLACK_VALUE = 32
+"""A picture is nearly black where 99 % of its pixels are darker: less than an eighth of the range."""
+
+MUCH_INK = 0.2
+"""A larger share of ink in all that is stained is worth a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """Tissue and pen ink of a slide.
+
+    Attributes:
+        mask_HW: bool, tissue.
+        ink_HW: bool, pen strokes with their margin, which are not tissue.
+        notes: what the user should look at.
+    """
+
+    mask_HW: np.ndarray
+    ink_HW: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def find_tissue(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> Tissue:
+    """Find tissue with the method of the settings.
+
+    Args:
+        image_HW3: uint8 RGB, the whole slide.
+        mpp: µm per pixel of the image.
+        settings: all lengths and areas in µm.
+    """
+    return METHODS[settings.method](image_HW3, mpp, settings)
+
+
+def why_colourless(image_HW3: np.ndarray) -> str | None:
+    """Why no tissue can be told from glass by its colour; None for coloured pictures, and for glass alone.
+
+    Args:
+        image_HW3: uint8 RGB, the parts of the slide that could be read, in any shape (…, …, 3).
+
+    Returns:
+        What the picture is, as the end of a sentence that begins with "the slide".
+    """
+    value_HW = image_HW3.max(axis=-1)
+    if np.percentile(value_HW, 99) < BLACK_VALUE:
+        return "is nearly black: fluorescence, or more than 8 bits per channel that were cut to their upper ones?"
+    grey_HW = value_HW - image_HW3.min(axis=-1) <= GREY_CHROMA
+    if grey_HW.mean() >= GREY_PART and (value_HW < GLASS_VALUE).mean() >= DARK_PART:
+        return "is grey, without any colour: one channel or plane of it?"
+    return None
+
+
+def by_saturation(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> Tissue:
+    """What is more saturated than glass: Otsu's threshold within fixed limits, then cleaning in µm².
+
+    The saturation is that of HSV, after the glass was made white and the picture blurred. The limits keep Otsu's
+    threshold (Otsu, IEEE Trans. SMC 9(1), 1979) from dividing noise on a slide of glass only, or pale from dark tissue.
+    """
+    saturation_HW, ink_HW, black_HW = _saturation_and_ink(image_HW3, mpp, settings)
+    counted = saturation_HW[~(ink_HW | black_HW)]
+    otsu = cv2.threshold(counted, 0, 255, cv2.THRESH_OTSU)[0] if counted.size else 0.0
+    stained_HW = saturation_HW > np.clip(otsu, 255 * settings.min_saturation, 255 * settings.max_saturation)
+    del saturation_HW, black_HW, counted  # as large as the mask, each
+    mask_HW = fill_small_holes(stained_HW, settings.max_hole_um2 / mpp**2)
+    notes = []
+    if (stained_HW & ink_HW).sum() > MUCH_INK * stained_HW.sum():
+        notes.append(
+            "much of what is stained has the colour of pens and was left out: if it is the stain, or blood, "
+            'name the pens to leave out with --tissue.ink, "" for none'
+        )
+    return Tissue(keep_large(mask_HW & ~ink_HW, settings.min_area_um2 / mpp**2), ink_HW, tuple(notes))
+
+
+def _saturation_and_ink(
+    image_HW3: np.ndarray, mpp: float, settings: TissueSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blurred saturation (uint8), ink and black pixels (bool)."""
+    red, green, blue = whitened_channels(image_HW3)
+    ink_HW = find_ink(red, green, blue, mpp, settings)
+    value_HW, saturation_HW = value_and_saturation(red, green, blue)
+    black_HW = value_HW < BLACK
+    saturation_HW[black_HW] = 0  # it is noise there
+    if settings.smooth_um:
+        saturation_HW = cv2.GaussianBlur(saturation_HW, (0, 0), settings.smooth_um / mpp)
+    return saturation_HW, ink_HW, black_HW
+
+
+def everything(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> Tissue:
+    """The whole picture: for photographs, and for regions that were cut out of slides."""
+    whole = np.ones(image_HW3.shape[:2], bool)
+    return Tissue(whole, ~whole)
+
+
+METHODS: dict[str, Callable[[np.ndarray, float, TissueSettings], Tissue]] = dict(
+    zip(METHOD_NAMES, (by_saturation, everything), strict=True)
+)
+"""Name -> method; a new one is added here and to ``METHOD_NAMES``."""
+
+
+def whitened_channels(image_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Red, green and blue, scaled so that the commonest colour of bare glass becomes white."""
+    red, green, blue = cv2.split(image_HW3)
+    white = _white(red, green, blue)
+    if white is None:
+        return red, green, blue
+    return _scaled(red, white[0]), _scaled(green, white[1]), _scaled(blue, white[2])
+
+
+def _white(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[int, int, int] | None:
+    """The commonest colour of bare glass; None where there is too little of it."""
+    value_HW = cv2.max(cv2.max(red, green), blue)
+    least_HW = cv2.min(cv2.min(red, green), blue)
+    glass_HW = (value_HW >= GLASS_VALUE) & (cv2.subtract(value_HW, least_HW) <= GLASS_SATURATION)
+    glass_HW &= least_HW < 255  # pure white was never scanned, but filled in
+    if np.count_nonzero(glass_HW) < GLASS_SHARE * glass_HW.size:
+        return None
+    glass_HW &= value_HW == _counts(value_HW, glass_HW).argmax()
+    return _median(_counts(red, glass_HW)), _median(_counts(green, glass_HW)), _median(_counts(blue, glass_HW))
+
+
+def _counts(values_HW: np.ndarray, where_HW: np.ndarray) -> np.ndarray:
+    """How often each of the levels 0 to 255 occurs."""
+    return cv2.calcHist([values_HW], [0], where_HW.view(np.uint8), [256], [0, 256]).ravel()  # a column in OpenCV 4
+
+
+def _median(counts: np.ndarray) -> int:
+    total = counts.cumsum(dtype=np.float64)
+    return int(np.searchsorted(total, total[-1] / 2))
+
+
+def _scaled(channel_HW: np.ndarray, white: int) -> np.ndarray:
+    """The channel with ``white`` at 255, in place."""
+    table = np.clip(np.rint(np.arange(256) * 255 / white), 0, 255).astype(np.uint8)
+    return cv2.LUT(channel_HW, table, dst=channel_HW)
+
+
+def value_and_saturation(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """V and S of HSV, both uint8; S is 0 where V is."""
+    value_HW = cv2.max(cv2.max(red, green), blue)
+    least_HW = cv2.min(cv2.min(red, green), blue)
+    return value_HW, cv2.divide(cv2.subtract(value_HW, least_HW), value_HW, scale=255)
+
+
+def fill_small_holes(mask_HW: np.ndarray, max_px: float) -> np.ndarray:
+    """Fill holes (4 neighbours) of fewer pixels; what touches the edge of the picture is no hole."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask_HW).view(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    inside = (left > 0) & (top > 0) & (left + width < mask_HW.shape[1]) & (top + height < mask_HW.shape[0])
+    fill = inside & (area < max_px)
+    fill[0] = False  # the mask itself
+    filled: np.ndarray = mask_HW | fill[labels]
+    return filled

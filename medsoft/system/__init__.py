@@ -1,0 +1,1 @@
+"""Processes, signals, logging, progress, and what is printed."""

@@ -1,0 +1,1 @@
+"""Text as people write it: CSV, and spellings of one value."""

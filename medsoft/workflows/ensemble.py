@@ -1,0 +1,162 @@
+"""``validate``, ``test`` and ``predict`` with several trained models as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medsoft.errors import InputError
+from medsoft.evaluation.locked import LOCKED, decide, read_locked, write_decisions
+from medsoft.evaluation.tables.ensemble import mean_of
+from medsoft.parsing.configurations import read_configuration
+from medsoft.parsing.lightning_cli import CommandLine, split_of_this_table
+from medsoft.parsing.words import Words
+from medsoft.runs.checkpoint_paths import Checkpoint
+from medsoft.runs.checkpoints import load_weights
+from medsoft.runs.run_folder import RunFolder
+from medsoft.runs.table_rows import check_rows
+from medsoft.task import Task
+from medsoft.training.distributed import Processes
+from medsoft.training.ood_features import find_detector
+from medsoft.training.predict import load_splits, predict_table, show_path, use_views, write_errors_if_any
+from medsoft.training.shift import Shift, say, shift_of
+from medsoft.training.trainer import build_trainer
+from medsoft.workflows.finish import end_run
+
+SEES = ("use", "data", "transforms", "model")
+"""Parts of a configuration that decide what a model is and what it is shown."""
+
+
+def apply_ensemble(
+    verb: str, argv: Sequence[str], words: Words, members: Sequence[Checkpoint], model_of: RunFolder | None = None
+) -> int:
+    """Predict, and score, with the mean of several models.
+
+    Members of the same architecture and data (folds, seeds) share one reading of the data.
+
+    Args:
+        verb: validate, test or predict.
+        argv: the command line as it was typed, for the record.
+        words: the same without the checkpoints, configurations found.
+        members: two or more.
+        model_of: the folder that locked thresholds for the mean of these members, where there is one.
+
+    Returns:
+        0; 3 where inputs were left out.
+
+    Raises:
+        InputError: a member cannot be read, answers another question, or was trained on another split.
+    """
+    words, notes = _with_a_common_split(verb, words, members)
+    if words.last("maps") not in (None, "0"):
+        raise InputError("--maps is of one model: name a single checkpoint with --checkpoint")
+    lines: dict[str, CommandLine] = {}
+    sharing: dict[str, list[int]] = {}
+    for index, member in enumerate(members):
+        sees = _sees(member)
+        if sees not in lines:
+            saved = member.config if words.last("config") is None else None
+            own = words if saved is None else words.begun_with("config", str(saved))
+            lines[sees] = CommandLine(verb, split_of_this_table(own), saved)
+            first = next(iter(lines.values()))
+            _require_same_question(members[0], first.datamodule.task, member, lines[sees].datamodule.task)
+        load_weights(lines[sees].model, member.file)  # what does not fit is known before work starts
+        sharing.setdefault(sees, []).append(index)
+    config, data = first.config, first.datamodule
+    config.checkpoint = [str(member.file.resolve()) for member in members]
+    processes = Processes.of(config.trainer)
+    run = processes.choose_run(config.out, f"{config.name}-{verb}")
+    processes.hush()
+    frames: dict[int, pd.DataFrame] = {}
+    shifts: list[Shift] = []
+    for sees, indices in sharing.items():
+        line = lines[sees]
+        use_views(line.model, line.datamodule, config.tta)
+        trainer = build_trainer(line.config, [])
+        line.datamodule.keeps_facts = config.shortcuts and line is first
+        splits = load_splits(line.datamodule, verb)
+        line.datamodule.divide(processes.rank, processes.number)
+        if line is first and processes.is_first:
+            said = check_rows(data, verb, splits, config, members)
+            run.begin(verb, argv, first.resolved())
+            about = [f"{len(members)} models", f"Run: {show_path(run.path)}"]
+            print("\n".join([*first.notes, *said, *data.notes, *notes, *about]))
+        for index in indices:
+            load_weights(line.model, members[index].file)
+            config_file = members[index].config
+            line.model.detector = find_detector(RunFolder(config_file.parent), line.model) if config_file else None
+            seen: list[list[np.ndarray]] = []
+            frames[index] = predict_table(trainer, line.model, line.datamodule, splits, seen)
+            if (shift := shift_of(line.model.detector, line.model.input_names, seen)) is not None:
+                shifts.append(shift)
+    if not processes.is_first:
+        return 0
+    code = write_errors_if_any(run, data.errors)
+    mean = mean_of([frames[index] for index in range(len(members))], data.task)
+    trained = [RunFolder(member.config.parent) for member in members if member.config]
+    end_run(
+        run,
+        mean,
+        data,
+        config,
+        trainer,
+        first.model,
+        model_of=model_of,
+        members=len(members),
+        said=say(verb, shifts, data.unit),
+        trained=trained if len(trained) == len(members) else [],
+    )
+    if model_of is not None and (file := model_of.path / LOCKED).is_file():
+        write_decisions(decide(mean, data.task, read_locked(file, data.task)), run.path / "decisions.csv")
+    return code
+
+
+def _sees(member: Checkpoint) -> str:
+    """What decides a member's architecture and data, as text; members of which it is equal share a reading."""
+    config = _configuration(member)
+    parts = {name: config.get(name) for name in SEES}
+    parts["data"] = {name: value for name, value in (parts["data"] or {}).items() if name != "splits_from"}
+    return json.dumps(parts, sort_keys=True)
+
+
+def _configuration(member: Checkpoint) -> dict[str, Any]:
+    return read_configuration(member.config) if member.config else {}
+
+
+def _require_same_question(first: Checkpoint, asked: Task, other: Checkpoint, task: Task) -> None:
+    if asked != task:
+        raise InputError(f"{other.file} and {first.file} answer different questions: {task} and {asked}")
+
+
+def _with_a_common_split(verb: str, words: Words, members: Sequence[Checkpoint]) -> tuple[Words, list[str]]:
+    """The command line without the members' own splits of the table at hand where these differ, and what to say.
+
+    Raises:
+        InputError: a part of the table is asked for, which is another one for each member.
+    """
+    if words.last("data.splits_from") is not None:
+        return words, []
+    table = words.last("data.table")
+    splits = set()
+    for member in members:
+        own = _configuration(member).get("data", {}).get("table")
+        if member.config and own and (table is None or Path(own).resolve() == Path(table).resolve()):
+            file = member.config.with_name("split.csv")
+            splits.add(file.read_bytes() if file.is_file() else b"")
+    if len(splits) < 2:
+        return words, []
+    if verb != "predict":
+        raise InputError(
+            f"medsoft {verb}: each member was trained on another split of this table, so that there is no {verb} part "
+            "that none of them has seen. Name a table of its own with --data.table, or a split with --data.splits_from"
+        )
+    note = (
+        "WARNING: the members were trained on parts of this very table, each on another: these predictions are too "
+        "good to judge them by. Those of a cross-validation are in its predictions.csv"
+    )
+    return words.ended_with("data.splits_from", "null"), [note]

@@ -1,0 +1,109 @@
+"""How a run ends: predictions, then tables, figures, facts, examples and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning.pytorch import LightningModule, Trainer
+
+from medsoft.runs.checkpoint_paths import is_crossval
+from medsoft.runs.facts import write_facts
+from medsoft.runs.run_folder import RunFolder
+from medsoft.system.progress import progress
+from medsoft.training.distributed import Processes
+from medsoft.training.memory import enough_memory
+from medsoft.training.predict import predict_table, show_path, write_run_results
+from medsoft.training.shift import ShiftNotes, say, shift_of
+from medsoft.workflows.example_figures import write_run_examples
+from medsoft.workflows.run_report import evaluate_run, without_signs, write_run_report
+from medsoft.workflows.shortcuts import say_shortcuts, shortcuts_of_run
+
+
+def predict_and_end(
+    trainer: Trainer,
+    model: Any,
+    data: Any,
+    run: RunFolder,
+    config: Any,
+    processes: Processes,
+    monitor: str | None = None,
+    model_of: RunFolder | None = None,
+    verb: str = "fit",
+) -> pd.DataFrame:
+    """Predict the loaded parts with one model, and write everything that follows from it.
+
+    Args:
+        trainer: of the run.
+        model: with the weights to use.
+        data: the data module, with loaded parts.
+        run: the folder.
+        config: the parsed command line.
+        processes: that predict together; the first one writes.
+        monitor: the logged metric that chose the checkpoint; None where nothing was trained. After a training, its
+            part train is not predicted.
+        model_of: the run that trained the model, where that is another one.
+        verb: of the command line.
+
+    Returns:
+        The predictions table, the same in all processes.
+    """
+    splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
+    with enough_memory(config, training=False):
+        inputs: list[list[np.ndarray]] = []
+        frame = predict_table(trainer, model, data, splits, inputs)
+    if processes.is_first:
+        shift = shift_of(model.detector, model.input_names, inputs)
+        said = say(verb, [] if shift is None else [shift], data.unit)
+        trained = None if monitor is not None else [] if model_of is None else [model_of]
+        end_run(run, frame, data, config, trainer, model, monitor, model_of, said=said, trained=trained)
+    return frame
+
+
+def end_run(
+    run: RunFolder,
+    frame: pd.DataFrame,
+    data: Any,
+    config: Any,
+    trainer: Trainer,
+    model: LightningModule,
+    monitor: str | None = None,
+    model_of: RunFolder | None = None,
+    members: int = 1,
+    said: ShiftNotes | None = None,
+    trained: Sequence[RunFolder] | None = None,
+) -> None:
+    """Write everything that follows from a run's predictions, and say where it is.
+
+    Args:
+        run: its folder.
+        frame: the predictions.
+        data: the data module, with loaded parts.
+        config: the parsed command line.
+        trainer: of the run.
+        model: that predicted; of an ensemble any member.
+        monitor: the logged metric that chose the checkpoint; None where nothing was trained.
+        model_of: the run that trained the model, where that is another one.
+        members: models whose mean the predictions are.
+        said: whether the table as a whole is unlike the data of the training.
+        trained: the runs that trained the models, which know facts of what they learnt from; None for this run.
+    """
+    write_run_results(run, frame, data, config.figures, monitor, config.exams)
+    write_facts(run, data, model, trainer, monitor, model_of, members, None if said is None else said.numbers)
+    if config.figures and config.examples:
+        with progress("drawing examples"):
+            write_run_examples(run.examples, frame, data, model.eval() if members == 1 else None, config.examples)
+    result = evaluate_run(frame, data.task, model_of, [] if said is None else said.warnings)
+    if sentence := without_signs(frame, data.task, result):
+        print(f"WARNING: {sentence}")
+    shortcuts = None
+    if config.shortcuts and result is not None:
+        shortcuts = shortcuts_of_run(run, frame, data, result.settings, trained)
+        if not is_crossval(run.path.parent):  # which says it of all folds together
+            say_shortcuts(shortcuts, result.settings, data.unit)
+    if config.report and result is not None:
+        write_run_report(run, frame, result, config.examples, shortcuts=shortcuts)
+        print(f"Report: {show_path(run.report)}")
+    print(f"Results: {show_path(run.path)}")

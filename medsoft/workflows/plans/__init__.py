@@ -1,0 +1,1 @@
+"""The verbs ``plan`` and ``auto``."""

@@ -1,0 +1,238 @@
+"""The work of ``slides predict``, from slides to predictions, heatmaps and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medsoft.cluster.client import Cluster
+from medsoft.cluster.options import Workers
+from medsoft.encoders.from_checkpoint import NamedEncoder, check_tiles
+from medsoft.errors import InputError
+from medsoft.evaluation.locked import decide, write_decisions
+from medsoft.evaluation.metrics.score import write_metrics
+from medsoft.evaluation.report.run import RunFacts, kind_of_reason
+from medsoft.evaluation.tables.recorded import FILES, OF_SLIDES, record_of
+from medsoft.evaluation.wording import counted
+from medsoft.inference.slides.existing_features import holds_features
+from medsoft.inference.slides.features import make_features
+from medsoft.inference.slides.model import SlideModel, SlidePrediction
+from medsoft.inference.slides.options import NO_MAPS, ModelSource, ReportSettings, TruthColumns
+from medsoft.inference.slides.predict import HeatmapRequest
+from medsoft.inference.slides.predict_cohort import PredictJob
+from medsoft.inference.slides.predict_cohort import predict_slides as predict_each
+from medsoft.inference.slides.results import Truth, predictions_table, read_truth
+from medsoft.parsing.configurations import read_configuration
+from medsoft.runs.bundle import Bundle
+from medsoft.runs.facts import training_of
+from medsoft.runs.run_folder import RunFolder
+from medsoft.slides.folder import SlidesFolder
+from medsoft.slides.progress import conclude, slides_progress
+from medsoft.slides.source import SlideSource
+from medsoft.slides.tiling.settings import EncodingSettings, HeatmapSettings, TrainedTiles
+from medsoft.task import Task
+from medsoft.training.predict import write_run_results
+from medsoft.training.shift import ShiftNotes, say
+from medsoft.workflows.run_report import evaluate_run, without_signs, write_run_report
+
+
+@dataclass(frozen=True)
+class SlidesJob:
+    """What the command line asks for.
+
+    Attributes:
+        sources: the slides.
+        folder: for everything that is written.
+        source: of the model, which is there.
+        columns: of the table, for what is known of the slides.
+        heatmaps: to draw.
+        reported: what is made of the predictions.
+        encoding: how tiles are read and encoded.
+        where: the work runs.
+        tiles: of the training, to check.
+        encoder: as the user names it.
+    """
+
+    sources: Sequence[SlideSource]
+    folder: SlidesFolder
+    source: ModelSource
+    columns: TruthColumns
+    heatmaps: HeatmapSettings
+    reported: ReportSettings
+    encoding: EncodingSettings
+    where: Workers
+    tiles: TrainedTiles
+    encoder: NamedEncoder
+
+
+def predict_slides(job: SlidesJob) -> int:
+    """Encode slides where features are missing, predict them, and write everything that follows.
+
+    Returns:
+        0, or 3 if slides failed.
+
+    Raises:
+        InputError: the job does not fit the checkpoint.
+    """
+    sources, folder = job.sources, job.folder
+    models = job.source.find()
+    _require_one_model_for_maps(models, job.heatmaps)
+    model = SlideModel(models, job.where.device_here)
+    check_tiles(model.slides, job.tiles)
+    request = _heatmap_request(model, models, job.heatmaps)
+    truth = read_truth(sources, model.task, job.columns)
+    bundle = models[0] if isinstance(models[0], Bundle) else None
+    encoder = _encoder_of(bundle, job.encoder)
+
+    build = partial(SlideModel, models)
+    prediction = PredictJob(out=folder.path.absolute(), where=job.where, build=build, heatmaps=request)
+    folder.tidy()
+    with Cluster(job.where, folder) as cluster:
+        outcomes = make_features(sources, folder, model, encoder, job.encoding, cluster)
+        told = [one.id for one in sources if outcomes[one.id].status == "failed" and not holds_features(one)]
+        with slides_progress(len(sources), "predicting", told) as progress:
+            predictions = predict_each(sources, outcomes, folder, prediction, model, cluster, progress)
+
+    said = say("predict", model.shifts(list(predictions.values())), "slide") if predictions else None
+    frame = write_results(folder, model, sources, truth, predictions, job.columns, job.reported, said)
+    _write_decisions(folder, model, bundle, frame)
+    return conclude(progress, folder)
+
+
+def _require_one_model_for_maps(models: Sequence[Path | Bundle], heatmaps: HeatmapSettings) -> None:
+    """Raise InputError where heatmaps of an ensemble are asked for; say how many models there are."""
+    if len(models) == 1:
+        return
+    if heatmaps.heatmap or heatmaps.classes is not None:
+        raise InputError(NO_MAPS)
+    print(f"{len(models)} models")
+
+
+def _heatmap_request(
+    model: SlideModel, models: Sequence[Path | Bundle], heatmaps: HeatmapSettings
+) -> HeatmapRequest | None:
+    """The heatmaps to draw; None for none, as for an ensemble."""
+    if len(models) > 1 or heatmaps.heatmap is False:
+        return None
+    return HeatmapRequest.of(model.task, heatmaps.classes)
+
+
+def _encoder_of(bundle: Bundle | None, named: NamedEncoder) -> NamedEncoder:
+    """The encoder that a bundle brings, unless the user names one."""
+    if bundle is None or bundle.encoder is None or named != NamedEncoder():
+        return named
+    if bundle.encoder.is_dir():
+        return replace(named, name=str(bundle.encoder))
+    return replace(named, weights=bundle.encoder)
+
+
+def _write_decisions(
+    folder: SlidesFolder, model: SlideModel, bundle: Bundle | None, frame: pd.DataFrame | None
+) -> None:
+    """Write ``decisions.csv`` where a bundle has locked thresholds, in place of that of an earlier call."""
+    decisions = folder.path / "decisions.csv"
+    decisions.unlink(missing_ok=True)
+    if bundle is not None and frame is not None and (locked := bundle.locked()) is not None:
+        write_decisions(decide(frame, model.task, locked), decisions)
+
+
+@dataclass(frozen=True)
+class _Slides:
+    """What ``write_run_results`` asks of a data module."""
+
+    task: Task
+    note: str
+
+    def thumbnail(self, id: str) -> None:
+        """None: a bag has no picture."""
+
+
+def write_results(
+    folder: SlidesFolder,
+    model: SlideModel,
+    sources: Sequence[SlideSource],
+    truth: Truth,
+    predictions: Mapping[str, SlidePrediction],
+    columns: TruthColumns,
+    settings: ReportSettings,
+    said: ShiftNotes | None = None,
+) -> pd.DataFrame | None:
+    """Write ``predictions.csv``, and where true classes are known metrics, figures and the report, as of a run.
+
+    All are of this call's slides alone: what an earlier call left is replaced, or removed where there is nothing.
+
+    Args:
+        folder: where they go.
+        model: that predicted.
+        sources: all slides.
+        truth: of all slides.
+        predictions: by id, of the slides that have one.
+        columns: that the truth was read from, for the report.
+        settings: what to write.
+        said: whether the slides as a whole are unlike the data of the training.
+
+    Returns:
+        The predictions table, with the further columns of ``medsoft predict``; None where no slide could be predicted.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    run = RunFolder(folder.path)
+    remove_results(run)
+    frame = predictions_table(model.task, sources, truth, predictions)
+    if frame is None:
+        print("No slide could be predicted.")
+        return None
+    note = "phantom slides, no patients" if any("phantom" in source.row for source in sources) else ""
+    write_run_results(run, frame, _Slides(model.task, note), settings.figures, exams=settings.exams)
+    write_metrics({FILES: record_of([run.predictions, run.exam_predictions])}, folder.path / OF_SLIDES)
+    print(f"{len(frame)} of {counted(len(sources), 'slide')} predicted: {folder.predictions_csv}")
+    result = evaluate_run(frame, model.task, model.run, [] if said is None else said.warnings)
+    if nothing := without_signs(frame, model.task, result):
+        print(f"WARNING: {nothing}")
+    if settings.report and result is not None:
+        about = _about(folder, model, sources, set(predictions), columns, note, said)
+        write_run_report(run, frame, result, examples=0, about=about)
+        print(f"Report: {run.report}")
+    return frame
+
+
+def remove_results(run: RunFolder) -> None:
+    """Remove what an earlier call made of its predictions, and the predictions: they are not those of this call."""
+    files = [run.path / OF_SLIDES, run.predictions, run.exam_predictions, run.metrics, run.exam_metrics]
+    files += [run.report, run.report.with_suffix(".json"), *run.figures.glob("*.png")]
+    files += [*run.evaluation.glob("*.csv"), *run.evaluation.glob("*.json")]
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _about(
+    folder: SlidesFolder,
+    model: SlideModel,
+    sources: Sequence[SlideSource],
+    predicted: set[str],
+    columns: TruthColumns,
+    note: str,
+    said: ShiftNotes | None,
+) -> RunFacts:
+    """What the report says beside the numbers: the slides, those that are missing, and the model."""
+    failed = [row for id, row in folder.rows().items() if id in {one.id for one in sources} - predicted]
+    patients = {source.row.get(columns.patient, "") for source in sources} - {""}
+    config: dict[str, Any] = {"data": {"label": columns.label, "positive": columns.positive}}
+    if model.run is not None and model.run.config.is_file():
+        config["model"] = read_configuration(model.run.config).get("model") or {}
+    facts = {
+        "data": {"unit": "slide", "note": note, "rows": len(sources), "patients": len(patients) or None, "splits": {}},
+        "model": model.facts,
+        "training": training_of(model.run),
+    }
+    if said is not None:
+        facts["out_of_distribution"] = said.numbers
+    excluded = Counter((row["stage"], kind_of_reason(row["reason"])) for row in failed)
+    return RunFacts(Path(folder.path), config, facts=facts, excluded=dict(excluded))

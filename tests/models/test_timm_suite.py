@@ -1,0 +1,33 @@
+"""timm's own tests of models, on our tiny backbones."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "vit_softmax_tiny_patch16_224", "vit_seqnorm_tiny_patch16_224", "vit_sima_tiny_patch16_224",
+    "vit_soft_tiny_patch16_224", "vit_soft_norm_tiny_patch16_224", "soft_tiny", "soft_norm_tiny",
+}  # fmt: skip
+
+
+def test_timms_own_tests_pass_on_our_tiny_backbones():
+    if not (Path(sys.prefix) / "timm-source" / "tests" / "test_models.py").is_file():
+        pytest.skip("timm's source distribution was not at hand when .venv was made (scripts/setup fetches it)")
+    run = subprocess.run(
+        [ROOT / "scripts" / "timm_tests", "", "-rA"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    passed = re.findall(r"^PASSED .*?::(\w+)\[\d-(\w+)\]", run.stdout, flags=re.M)
+    for test in ("test_model_forward", "test_model_backward", "test_model_forward_fx", "test_model_backward_fx"):
+        assert {name for kind, name in passed if kind == test} == TINY, test
+    pyramids = {"soft_tiny", "soft_norm_tiny"}
+    assert {name for kind, name in passed if kind == "test_model_forward_features"} == pyramids
+    assert {name for kind, name in passed if kind == "test_model_default_cfgs_non_std"} == TINY - pyramids

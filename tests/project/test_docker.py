@@ -1,0 +1,171 @@
+"""The container's files and the job scripts: no mistake that a linter knows, and run against stubs of SLURM."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SLURM = ROOT / "docker" / "slurm"
+SCRIPTS = sorted(SLURM.glob("*.sbatch"))
+
+
+def tool(name: str) -> Path:
+    path = Path(sys.executable).with_name(name)
+    if not path.is_file():
+        pytest.skip(f"{name} is not installed (pip install 'medsoft[dev]')")
+    return path
+
+
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, SLURM / "common.sh", ROOT / "docker" / "install.sh"], ids=lambda p: p.name
+)
+def test_shellcheck_finds_nothing(script):
+    done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_finds_nothing():
+    done = subprocess.run([tool("hadolint"), ROOT / "docker" / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_both_images_are_made_from_the_same_parts():
+    """And from what the installation takes, without weights, data and the rest of the repository."""
+    install = (ROOT / "docker" / "install.sh").read_text()
+    parts = install.partition("for part in ")[2].partition(";")[0].split()
+    dockerfile, definition = ((ROOT / "docker" / name).read_text() for name in ("Dockerfile", "medsoft.def"))
+    allowed = (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    for part in parts:
+        assert (ROOT / part).exists()
+        assert part in dockerfile
+        assert f"{part} /src/{part}" in definition
+        assert f"!{part}" in allowed
+    assert allowed[0] == "*"
+    for text in (dockerfile, definition):
+        assert "3.11.13-slim-bookworm" in text
+    assert "USER 10001" in dockerfile
+    assert 'CMD ["medsoft", "doctor"]' in dockerfile
+
+
+STUBS = {
+    # Its own options go; the command runs once a task, here once.
+    "srun": 'echo "srun $*" >>"$NOTES"\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"',
+    "apptainer": 'echo "apptainer $*" >>"$NOTES"\nwhile [ "$1" != "$MEDSOFT_IMAGE" ]; do shift; done\nshift\nexec "$@"',
+    "scontrol": 'echo "scontrol $*" >>"$NOTES"',
+    "medsoft": 'echo "medsoft $*" >>"$NOTES"\nexit "${CODE:-0}"',
+}
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """Run a job script as SLURM would, in a folder of its own; gives the exit code and what the stubs noted."""
+    for name, text in STUBS.items():
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    notes = tmp_path / "notes"
+
+    def run(script: str, *words: str, **settings: str) -> tuple[int, list[str]]:
+        notes.write_text("")
+        environment = {
+            **os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "NOTES": str(notes),
+            "MEDSOFT_IMAGE": "/images/medsoft.sif", "MEDSOFT_SLURM": str(SLURM), "SLURM_JOB_ID": "77", **settings,
+        }  # fmt: skip
+        environment = {name: value for name, value in environment.items() if value}
+        done = subprocess.run(
+            ["bash", SLURM / script, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, [*notes.read_text().splitlines(), *done.stderr.splitlines()]
+
+    return run
+
+
+def test_a_fit_begins_under_srun_in_the_container(sbatch, tmp_path):
+    code, said = sbatch(
+        "fit.sbatch", "runs/a", "--config", "fundus", "--data.table", "my eyes.csv",
+        SLURM_NTASKS_PER_NODE="4", SLURM_NNODES="2", MEDSOFT_BIND="/data,/out",
+    )  # fmt: skip
+    assert code == 0
+    assert said[0].startswith("srun --kill-on-bad-exit=1 apptainer exec --nv --bind /data,/out")
+    assert said[-1] == (
+        "medsoft fit --config fundus --data.table my eyes.csv --out runs/a --trainer.devices 4 --trainer.num_nodes 2"
+    )
+
+
+def test_a_fit_that_was_requeued_goes_on(sbatch, tmp_path):
+    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert sbatch("fit.sbatch", "runs/a", "--config", "fundus")[1][-1] == "medsoft fit --resume runs/a"
+
+
+def test_a_fit_that_was_killed_before_its_first_checkpoint_begins_anew(sbatch, tmp_path):
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    _, said = sbatch("fit.sbatch", "runs/a", "--config", "fundus", SLURM_RESTART_COUNT="2")
+    assert said[-1].startswith("medsoft fit --config fundus --out runs/a")
+    assert not run.exists()
+    assert (tmp_path / "runs" / "a.without-checkpoint-77-2" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(("code", "asks"), [(138, True), (143, False), (1, False), (3, False), (0, False)])
+@pytest.mark.parametrize("script", ["fit.sbatch", "crossval.sbatch", "slides.sbatch"])
+def test_a_job_that_must_make_room_is_requeued_and_no_other(sbatch, script, code, asks):
+    """The container has no scontrol of its own."""
+    got, said = sbatch(script, "runs/a", CODE=str(code), SLURM_ARRAY_TASK_ID="3")
+    assert got == code
+    assert ("scontrol requeue 77" in said) == asks
+
+
+def test_an_array_trains_a_fold_a_task_and_another_job_gathers(sbatch):
+    _, said = sbatch("crossval.sbatch", "runs/cv", "--folds", "5", "--config", "histo", SLURM_ARRAY_TASK_ID="3")
+    assert said[-1] == "medsoft crossval --folds 5 --config histo --out runs/cv --fold 3"
+    _, said = sbatch("crossval.sbatch", "runs/cv", SLURM_ARRAY_TASK_ID="")
+    assert said[-1] == "medsoft crossval --resume runs/cv --collect true"
+
+
+def test_slides_over_dask_workers(sbatch, tmp_path, monkeypatch):
+    """A scheduler and workers with keys of the job alone, which are gone when it ends."""
+    python = 'echo "python $*" >>"$NOTES"\nls "$DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY" >>"$NOTES"\nexec sleep 30'
+    for name, text in {"python": python, "hostname": "echo node7"}.items():
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+    medsoft = tmp_path / "bin" / "medsoft"
+    medsoft.write_text('#!/bin/sh\nsleep 1\necho "medsoft $*" >>"$NOTES"\nexit 3\n')
+    code, said = sbatch("slides_dask.sbatch", "encode", "scans", "--out", "work", MEDSOFT_DASK_PORT="9001")
+    assert code == 3
+    assert "medsoft slides encode scans --out work --scheduler tls://node7:9001" in said
+    (scheduler,) = [line for line in said if line.startswith("python -P -m distributed.cli.dask_scheduler")]
+    assert "--protocol tls --port 9001" in scheduler
+    (worker,) = [line for line in said if line.startswith("python -P -m distributed.cli.dask_worker")]
+    assert "tls://node7:9001 --protocol tls" in worker
+    keys = [Path(line) for line in said if line.endswith("key.pem")]
+    assert len(keys) == 2
+    assert not keys[0].parent.exists()
+
+
+def test_slides_do_not_wait_for_workers_that_have_ended(sbatch, tmp_path):
+    python = 'case "$*" in *dask_worker*) exit 1 ;; esac\nexec sleep 30'
+    for name, text in {"python": python, "hostname": "echo node7"}.items():
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+    (tmp_path / "bin" / "medsoft").write_text('#!/bin/sh\necho "medsoft $*" >>"$NOTES"\nexec sleep 30\n')
+    code, said = sbatch("slides_dask.sbatch", "encode", "scans", "--out", "work")
+    assert code == 1
+    assert said[-1].startswith("The workers or the scheduler have ended before the work was done")
+    assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_what_is_missing_is_said(sbatch, script):
+    code, said = sbatch(script.name, MEDSOFT_IMAGE="")
+    assert code != 0
+    assert "set MEDSOFT_IMAGE" in said[-1]

@@ -1,0 +1,264 @@
+"""Training on two processes: each sample once, the numbers of one process, one writer, and a stop that all agree on."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medsoft.data.datasets.sampling import BucketBatchSampler, EpochBatchSampler, rows_of_process
+from medsoft.errors import InputError
+from medsoft.system.signals import Stopped
+from medsoft.training.distributed import RUN, Processes
+from medsoft.training.slurm import requeue, stopped_by_sigusr1
+from tests.builders.images import TINY, without_progress
+
+pytestmark = pytest.mark.xdist_group("processes")  # what they share is made once
+
+ROOT = Path(__file__).parents[2]
+sizes = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))
+
+
+@given(sizes, st.booleans())
+def test_each_sample_is_learnt_from_once_an_epoch_and_counts_the_same(size, bucket):
+    n, batch_size, processes = size
+    samplers = []
+    for rank in range(processes):
+        lengths = np.arange(n) % 7 + 1
+        sampler = BucketBatchSampler(lengths, batch_size, 0) if bucket else EpochBatchSampler(n, batch_size, 0)
+        sampler.divide(rank, processes)
+        sampler.set_epoch(2)
+        samplers.append(sampler)
+    steps = [list(sampler) for sampler in samplers]
+    assert len({len(own) for own in steps}) == 1, "all step together"
+    seen = []
+    for step, parts in enumerate(zip(*steps, strict=True)):
+        assert all(1 <= len(part) <= batch_size for part in parts)
+        shares = [sampler.share(2, step) for sampler in samplers]
+        counted = [part for part, share in zip(parts, shares, strict=True) if share]
+        together = [key.sample for part in counted for key in part]
+        seen += together
+        # The mean over the processes of share times mean is the mean over the batch.
+        values = [share * np.mean([key.sample for key in part]) for part, share in zip(parts, shares, strict=True)]
+        assert np.mean(values) == pytest.approx(np.mean(together))
+    assert sorted(seen) == list(range(n))
+
+
+def test_one_process_steps_as_it_always_did():
+    alone = EpochBatchSampler(21, 8, seed=0)
+    assert [len(batch) for batch in alone] == [7, 7, 7]
+    assert {alone.share(0, step) for step in range(3)} == {1.0}
+
+
+@given(sizes)
+def test_each_row_is_predicted_in_the_batch_of_a_single_process(size):
+    n, batch_size, processes = size
+    alone = {tuple(rows) for rows in np.split(np.arange(n), range(batch_size, n, batch_size))}
+    batches = []
+    for rank in range(processes):
+        rows = rows_of_process(n, batch_size, rank, processes)
+        batches.append([tuple(part) for part in np.split(rows, range(batch_size, len(rows), batch_size))])
+    assert len({len(own) for own in batches}) == 1, "none waits for another"
+    assert {rows for own in batches for rows in own} == alone
+
+
+def command(*words: object, main: str = "medsoft") -> list[str]:
+    return [sys.executable, "-m", main, *map(str, words)]
+
+
+def environment(**further: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **further}
+
+
+def words_for(table: Path, out: Path, *further: str) -> list[str]:
+    labels = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient"]
+    tuned = ["--model.freeze_epochs=1", "--model.layer_decay=0.8", "--ema_decay=0.9"]
+    return ["fit", *labels, *TINY, *tuned, "--trainer.max_epochs=2", f"--out={out}", *further]
+
+
+def state(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, table) -> Path:
+    """A run of two processes with 4 samples a step each, and what it said."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    words = words_for(table, out, "--data.batch_size=4", "--trainer.devices=2")
+    done = subprocess.run(command(*words), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert without_progress(done.stderr) == ""
+    assert [done.stdout.count(word) for word in ("Run: ", "Results: ", "epoch 2/2")] == [1, 1, 1]
+    return out
+
+
+def test_two_processes_learn_what_one_learns(tmp_path, table, medsoft, two):
+    """28 training samples: global batches of 7, which two processes cannot share evenly."""
+    one = tmp_path / "one"
+    assert medsoft(*words_for(table, one, "--data.batch_size=8"))[0] == 0
+    theirs = state(two)
+    # What the sequence normalisation subtracts has no gradient but rounding, which AdamW blows up.
+    free = ("norm1.bias", "qkv_norm.bias")
+    mine = {name: value for name, value in state(one).items() if not name.endswith(free)}
+    assert all(torch.allclose(value, theirs[name], atol=1e-5) for name, value in mine.items())
+    tables = [pd.read_csv(run / "metrics.csv").drop(columns="seconds") for run in (one, two)]
+    assert tables[1]["step"].tolist() == [4, 8]
+    pd.testing.assert_frame_equal(*tables, atol=1e-5)
+    frames = [pd.read_csv(run / "predictions.csv") for run in (one, two)]
+    pd.testing.assert_frame_equal(*frames, atol=1e-4)
+    scores = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
+    assert [part["n"] for part in scores[1].values()] == [part["n"] for part in scores[0].values()]
+    assert sorted(path.name for path in two.rglob("*") if "tfevents" not in path.name) == sorted(
+        path.name for path in one.rglob("*") if "tfevents" not in path.name
+    )
+    assert len(list((two / "tensorboard").glob("*tfevents*"))) == 1
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch) -> Path:
+    """A stub; gives the file in which it notes its calls."""
+    notes, file = tmp_path / "requeued", tmp_path / "bin" / "scontrol"
+    file.parent.mkdir()
+    file.write_text(f'#!/bin/sh\n[ "$2" = 13 ] && echo "scontrol: refused" >&2 && exit 1\necho "$@" >>{notes}\n')
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+    return notes
+
+
+def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_path, table, two, scontrol, medsoft):
+    """The signal reaches the first process alone, in the middle of an epoch; both stop after the same step."""
+    out = tmp_path / "run"
+    words = words_for(table, out, "--data.batch_size=4", "--trainer.devices=2")
+    script = tmp_path / "waiting.py"  # a file: Lightning starts the second process with the same command line
+    script.write_text(WAITING)
+    process = subprocess.Popen(
+        [sys.executable, script, *words],
+        env=environment(SLURM_JOB_ID="77", SLURM_JOB_NAME="bash"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not Path(f"{out}.ready").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    Path(f"{out}.go").touch()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGUSR1, err
+    assert "Job 77 is requeued." in err
+    assert "Traceback" not in err
+    assert scontrol.read_text() == "requeue 77\n"
+    position = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["ImageDataModule"]
+    assert position == {"epoch": 1, "batch": 2, "processes": 2}
+
+    code, _, err = medsoft("fit", "--resume", out, "--trainer.devices=1")
+    assert code == 2
+    assert "has trained on 2 process(es), not 1" in err
+    subprocess.run(command("fit", "--resume", out), env=environment(), check=True, capture_output=True)
+    theirs = state(two)
+    assert all(torch.equal(value, theirs[name]) for name, value in state(out).items())
+    assert (out / "predictions.csv").read_bytes() == (two / "predictions.csv").read_bytes()
+
+
+# Each process waits at a step for the test to have sent its signal.
+WAITING = """
+import sys, time
+from pathlib import Path
+from medsoft.cli.main import main
+from medsoft.training.callbacks import SeedEachStep
+seed = SeedEachStep.on_train_batch_start
+out = next(word for word in sys.argv if word.startswith("--out=")).removeprefix("--out=")
+def wait(self, trainer, pl_module, batch, batch_idx):
+    if (trainer.current_epoch, batch_idx) == (1, 1):
+        if trainer.is_global_zero:
+            Path(out + ".ready").touch()
+        while not Path(out + ".go").exists():
+            time.sleep(0.05)
+    seed(self, trainer, pl_module, batch, batch_idx)
+SeedEachStep.on_train_batch_start = wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_predictions_of_two_processes_are_those_of_one(tmp_path, table, two, medsoft):
+    words = ["predict", "--checkpoint", two, f"--data.table={table}", "--data.batch_size=6", "--figures=false"]
+    assert medsoft(*words, "--trainer.devices=1", "--out", tmp_path / "one")[0] == 0
+    subprocess.run(command(*words, "--out", tmp_path / "both"), env=environment(), check=True, capture_output=True)
+    one, both = ((tmp_path / name / "predictions.csv").read_bytes() for name in ("one", "both"))
+    assert one == both
+    assert len(pd.read_csv(tmp_path / "both" / "predictions.csv")) == 40
+
+
+def test_processes_that_others_started_must_be_told_the_folder(table, medsoft, monkeypatch):
+    """As with srun and torchrun: no process starts the other."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    words = [word for word in words_for(table, "", "--trainer.devices=2") if not word.startswith("--out")]
+    code, _, err = medsoft(*words)
+    assert code == 2
+    assert "--out is missing: several processes were started" in err
+
+
+def test_which_process_this_is(monkeypatch, tmp_path):
+    options = {"accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "plugins": None}
+    assert Processes.of(options) == Processes(0, 1, False)
+    assert Processes.of({**options, "devices": 2}) == Processes(0, 2, False)
+    for number, value in {
+        "NTASKS": 6,
+        "NTASKS_PER_NODE": 2,
+        "NNODES": 3,
+        "PROCID": 5,
+        "LOCALID": 1,
+        "NODEID": 2,
+    }.items():
+        monkeypatch.setenv(f"SLURM_{number}", str(value))
+    monkeypatch.setenv("SLURM_JOB_NAME", "eyes")
+    mine = Processes.of({**options, "devices": 2, "num_nodes": 3})
+    assert mine == Processes(5, 6, True)
+    assert mine.choose_run(str(tmp_path), "x").path == tmp_path
+    with pytest.raises(InputError, match=r"trainer: You set .*devices=3"):
+        Processes.of({**options, "devices": 3, "num_nodes": 3})
+    assert RUN not in os.environ
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "fsdp"])
+def test_other_ways_to_share_are_refused(table, medsoft, strategy):
+    code, _, err = medsoft(*words_for(table, "", "--trainer.devices=2", f"--trainer.strategy={strategy}"))
+    assert code == 2
+    assert err.startswith("medsoft: error: trainer")
+    assert err.count("\n") == 1
+
+
+def test_crossval_keeps_a_fold_in_one_process(table, medsoft):
+    words = [word for word in words_for(table, "", "--trainer.devices=2") if not word.startswith("--out")]
+    code, _, err = medsoft("crossval", *words[1:], "--folds=2", "--out=cv")
+    assert code == 2
+    assert "crossval trains each fold in one process" in err
+    assert not Path("cv").exists()
+
+
+def test_only_sigusr1_in_a_job_of_slurm_asks_to_run_again(monkeypatch, scontrol):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert requeue(signal.SIGUSR1) == ""
+    with stopped_by_sigusr1():
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert requeue(signal.SIGTERM) == requeue(signal.SIGINT) == ""
+    assert requeue(signal.SIGUSR1) == "Job 13 could not be requeued: scontrol: refused"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
+    assert requeue(signal.SIGUSR1) == "Job 12_4 is requeued."
+    assert scontrol.read_text() == "requeue 12_4\n"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "exit code 138 asks the job's script to requeue job 12_4" in requeue(signal.SIGUSR1)
+    with pytest.raises(Stopped), stopped_by_sigusr1():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL

