@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.builders.images import SHARED_DATA, TINY, write_images
+
+# The same examples in every run, and none that fails because the machine is busy.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("tests")
+
+
+def _same_draws() -> None:
+    import torch  # even where the test would be the first to import it: torch begins with a seed of its own each time
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    _same_draws()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """A test draws the same from the global generators, whichever tests ran before it in this process."""
+    _same_draws()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+    """And so does what several tests share, whichever of them is the first."""
+    if fixturedef.scope != "function":
+        _same_draws()
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

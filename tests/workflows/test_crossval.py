@@ -28,6 +28,7 @@ from medsoft.training.callbacks import MetricsTable, StopGracefully
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY, write_images
 from tests.builders.volumes import TINY_VOLUME, write_volumes
+from tests.builders.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.xdist_group("crossval")  # what they share is made once
 
@@ -337,7 +338,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_results(tmp_path, images, c
     words = [f"--data.table={images}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY, *QUICK]
     words += ["--folds=3", "--trainer.max_epochs=2"]
     command = [sys.executable, "-c", KILLED, "crossval", *words, f"--out={tmp_path / 'killed'}"]
-    process = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=240, check=False)
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=LIMIT_SECONDS, check=False)
     assert process.returncode == -signal.SIGKILL
     folder = CrossvalFolder.existing(tmp_path / "killed")
     assert [folder.is_finished(number) for number in range(3)] == [True, False, False]
