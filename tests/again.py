@@ -7,13 +7,9 @@ line; ``MEDSOFT_ONLY_TESTS`` names the file with the tests that the second run i
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
-
-GROUP = re.compile(r"@[^@\]]*$")
-"""What ``--dist loadgroup`` adds to the name of a test."""
 
 
 class Failed:
@@ -24,14 +20,15 @@ class Failed:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.tests[GROUP.sub("", report.nodeid)] = None
+            self.tests[report.nodeid] = None
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self.uncollected |= report.failed
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A run that was interrupted, or that could not collect a file, leaves no file: it cannot be forgiven."""
-        if exitstatus == pytest.ExitCode.TESTS_FAILED and not self.uncollected:
+        complete = not (self.uncollected or session.shouldfail or session.shouldstop)
+        if exitstatus == pytest.ExitCode.TESTS_FAILED and complete:
             self.file.write_text("".join(f"{test}\n" for test in self.tests), encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ from medsoft.benchmark.options import cpu_threads
 from medsoft.errors import InputError
 from medsoft.layers.attention import ATTENTION
 
-pytestmark = pytest.mark.xdist_group("benchmark")  # what they share is made once
+pytestmark = pytest.mark.long
 
 CPU = torch.device("cpu")
 CONDITIONS = Conditions(CPU, torch.float32, rounds=7, max_seconds=60, sample_seconds=0, seed=0)

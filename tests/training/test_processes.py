@@ -23,7 +23,7 @@ from medsoft.training.slurm import requeue, stopped_by_sigusr1
 from tests.builders.images import TINY, without_progress
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
-pytestmark = pytest.mark.xdist_group("processes")  # what they share is made once
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))

@@ -61,8 +61,9 @@ def undisturbed(tmp_path_factory, table):
     return out
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2), (1, 3), (2, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "batch", "workers"), [(0, 1, 0), (1, 2, 0), (1, 2, 2), (1, 3, 0), (1, 3, 2), (2, 0, 0)]
+)
 def test_stopped_after_any_step_it_resumes_to_the_same_weights(
     tmp_path, fit, medsoft, monkeypatch, undisturbed, epoch, batch, workers
 ):
