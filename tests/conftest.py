@@ -90,12 +90,12 @@ def medsoft(capfd):
     from medsoft.cli.main import main
 
     def run(*words: object) -> tuple[int, str, str]:
-        verb, *options = map(str, words)
+        given = [str(word) for word in words]
         for made in ("--report", "--figures"):
-            if verb in RUNS and not any(word.startswith(made) for word in options):
-                options.insert(0, f"{made}=false")
+            if given and given[0] in RUNS and not any(word.startswith(made) for word in given):
+                given.insert(1, f"{made}=false")
         capfd.readouterr()
-        code = main([verb, *options])
+        code = main(given)
         out, err = capfd.readouterr()
         return code, out, err
 
