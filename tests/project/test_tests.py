@@ -63,7 +63,7 @@ def fault(node: ast.AST) -> str:
         limit = [one.value for one in node.args if isinstance(one, ast.Constant)]  # type: ignore[attr-defined]
         if limit and isinstance(limit[0], int | float) and limit[0] >= SHORT_SECONDS:
             return "a time limit that a busy machine may miss: take LIMIT_SECONDS of tests.builders.waiting"
-    if called(node) == "setattr" and ast.unparse(node.args[0]) == "time":  # type: ignore[attr-defined]
+    if called(node) == "setattr" and [ast.unparse(one) for one in node.args[:1]] == ["time"]:  # type: ignore[attr-defined]
         return "changes the clock of threads that other tests left too: replace the name in the module that is tested"
     if isinstance(node, ast.Constant) and str(node.value).startswith(("/tmp/", "/var/tmp/")):
         return "a file that all runs on this machine share: take tmp_path"
