@@ -94,7 +94,7 @@ def test_it_learns_from_one_tile_in_a_bag(tmp_path, medsoft, model):
 
 def test_the_shipped_configuration_runs_as_it_is(tmp_path, medsoft, slides):
     where = [f"--data.table={slides}", f"--data.features={slides.parent / 'features'}", f"--out={tmp_path / 'run'}"]
-    more = ["--config=histo", "--data.positive=ill", "--trainer.max_epochs=1"]
+    more = ["--config=histo", "--data.positive=ill", "--trainer.max_epochs=1", "--figures=true", "--report=true"]
     code, _, err = medsoft("fit", *more, *where)
     assert code == 0, err
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
