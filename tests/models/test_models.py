@@ -221,7 +221,7 @@ def test_options_of_a_mechanism_reach_it():
     assert small_vit("soft", attention_options={"local_kernel": 5}).blocks[1].attn.local.kernel_size == (5, 5)
     assert small_vit("softmax", attn_drop_rate=0.2).blocks[1].attn.attn_drop == 0.2
     assert small_vit("sima", qkv_bias=False).blocks[1].attn.qkv.bias is None
-    assert small_vit("relu_linear", floor=100.0).blocks[1].attn.floor == 100
+    assert small_vit("relu_linear", attention_options={"floor": 100.0}).blocks[1].attn.floor == 100
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,15 @@ def test_tiles_at_one_place_have_a_graph():
     assert not graph.diagonal().any()
 
 
+@pytest.mark.parametrize("short", ["ABMIL", "TransMIL", "PatchGCN"])
+def test_half_precision_stays_close(short):
+    model, (x, coords) = make(short).eval(), bag(40)
+    exact = model(x, None, coords)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(x, None, coords)
+    assert (half.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
 def test_where_the_tiles_lie_matters_to_a_graph_and_must_be_told():
     model = make("PatchGCN").eval()
     x, coords = bag(30)

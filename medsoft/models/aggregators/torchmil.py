@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Criterion, Explanation
 from medsoft.models.aggregators.graph import neighbour_graph
+from medsoft.ops.tensors import no_autocast
 
 PREFIX = "torchmil:"
 
@@ -79,6 +80,9 @@ NOT_USED = {
 OF_MEDSOFT = ("in_shape", "feat_ext", "criterion", "inst_loss_name")
 """Arguments of torchmil's models that are not options: medsoft gives them, or has a loss of its own."""
 
+NEIGHBOURS = 8
+"""Of a tile in the graph, as in PatchGCN."""
+
 CLAM_BAG_WEIGHT = 0.7
 """Of the bag's loss beside the instance loss, as in CLAM's own code."""
 
@@ -110,16 +114,9 @@ def options_of(name: str) -> list[str]:
     Raises:
         ValueError: as ``find_model``.
     """
-    own = inspect.signature(TorchmilAggregator).parameters
-    theirs = inspect.signature(find_model(name)).parameters
-    return [
-        *(option for option in ("dim", "drop", "neighbours") if option in own and _takes(name, option)),
-        *(option for option in theirs if option not in OF_MEDSOFT),
-    ]
-
-
-def _takes(name: str, option: str) -> bool:
-    return option != "neighbours" or KINDS[name.removeprefix(PREFIX)].graph
+    theirs = [option for option in inspect.signature(find_model(name)).parameters if option not in OF_MEDSOFT]
+    own = ["dim", "drop", "neighbours"] if KINDS[name.removeprefix(PREFIX)].graph else ["dim", "drop"]
+    return own + theirs
 
 
 class TorchmilAggregator(Aggregator):
@@ -133,7 +130,7 @@ class TorchmilAggregator(Aggregator):
         model: as ``torchmil:TransMIL``.
         dim: width of the layer that each tile passes first; None leaves it out.
         drop: dropout after that layer in training.
-        neighbours: of each tile in the graph; for models that take one.
+        neighbours: of each tile in the graph, 8 if None; only for models that take one.
         **options: of the model's class in torchmil, such as ``att_dim``.
 
     Raises:
@@ -151,16 +148,16 @@ class TorchmilAggregator(Aggregator):
         model: str,
         dim: int | None = 512,
         drop: float = 0.0,
-        neighbours: int = 8,
+        neighbours: int | None = None,
         **options: Any,
     ) -> None:
         made = find_model(model)
         known = options_of(model)
         unknown = [option for option in options if option not in known]
-        unknown += ["neighbours"] if neighbours != 8 and not _takes(model, "neighbours") else []
+        unknown += ["neighbours"] if neighbours is not None and "neighbours" not in known else []
         if unknown:
             raise TypeError(f"{model} has no option {', '.join(unknown)}: it takes {', '.join(known)}")
-        if neighbours < 1:
+        if neighbours is not None and neighbours < 1:
             raise ValueError(f"neighbours {neighbours}: a graph needs at least 1")
         short = model.removeprefix(PREFIX)
         kind = KINDS[short]
@@ -169,7 +166,7 @@ class TorchmilAggregator(Aggregator):
         super().__init__(num_features, num_classes, linear.in_features)
         setattr(network, kind.last, nn.Identity())
         self.model = network
-        self.name, self.kind, self.neighbours = model, kind, neighbours
+        self.name, self.kind, self.neighbours = model, kind, NEIGHBOURS if neighbours is None else neighbours
         self.needs_coordinates = kind.graph
         self.two_classes_only = kind.binary
         self.gives_attention = bool(kind.attention)
@@ -205,7 +202,6 @@ class TorchmilAggregator(Aggregator):
 
     def _embed_one(self, h_1ND: Tensor, coords_NA: Tensor | None) -> tuple[Tensor, Seen]:
         """The embedding of one bag, and what its own losses are computed from."""
-        given = self._graph(h_1ND, coords_NA)
         match self.name.removeprefix(PREFIX):
             case "CLAM_SB":
                 embedding, attention, tiles = self.model(h_1ND, return_att=True, return_emb=True)
@@ -219,12 +215,16 @@ class TorchmilAggregator(Aggregator):
                 with _numpy_seed(int(torch.randint(2**31, ())) if self.training else 0):
                     embedding, scores_1G = self.model(h_1ND, torch.ones_like(h_1ND[..., 0]), return_pseudo_pred=True)
                 return embedding, {"scores": scores_1G[0]}
-        return self.model(h_1ND, **given), {}
+        return self._run(h_1ND, coords_NA), {}
 
-    def _graph(self, h_1ND: Tensor, coords_NA: Tensor | None) -> dict[str, Tensor]:
+    def _run(self, h_1ND: Tensor, coords_NA: Tensor | None, **asked: bool) -> Any:
+        """What the model gives for one bag."""
         if not self.kind.graph or coords_NA is None:
-            return {}
-        return {"adj": neighbour_graph(coords_NA, self.neighbours, h_1ND.dtype)[None]}
+            return self.model(h_1ND, **asked)
+        dtype = self.head.weight.dtype  # products with sparse matrices are not there in half precision
+        with no_autocast(h_1ND):
+            graph_1NN = neighbour_graph(coords_NA, self.neighbours, dtype)[None]
+            return self.model(h_1ND.to(dtype), adj=graph_1NN, **asked)
 
     def with_own_losses(self, loss: Tensor, criterion: Criterion, target_B: Tensor) -> Tensor:
         """The loss of a training step, from the task's.
@@ -280,9 +280,8 @@ class TorchmilAggregator(Aggregator):
             raise ValueError(f"{self.name} gives no attention of its tiles")
         self.check_eval()
         self.check_one_bag(x_1NF, None, coords_1NA)
-        h_1ND = self.tile(x_1NF)
-        given = self._graph(h_1ND, None if coords_1NA is None else coords_1NA[0])
-        values_N: Tensor = self.model(h_1ND, return_att=True, **given)[1].reshape(-1).float()
+        coords_NA = None if coords_1NA is None else coords_1NA[0]
+        values_N: Tensor = self._run(self.tile(x_1NF), coords_NA, return_att=True)[1].reshape(-1).float()
         return values_N.softmax(dim=0) if self.kind.attention == "scores" else values_N
 
     def explain(
