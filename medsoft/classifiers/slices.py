@@ -12,7 +12,7 @@ from medsoft.classifiers.image import create_backbone
 from medsoft.classifiers.optimizer import aggregator_groups, parameter_groups
 from medsoft.encoders.start import find_start
 from medsoft.errors import InputError, check_range
-from medsoft.models.aggregators import build_aggregator
+from medsoft.models.aggregators import TORCHMIL, build_aggregator
 from medsoft.specs import DataSpec
 
 AXES = {"x": 0, "y": 1, "z": 2}
@@ -67,6 +67,9 @@ class SliceClassifier(FineTunedClassifier):
         if self.start is not None:
             self.start.load(self.encoder)
         features = self._width(seen)
+        if aggregator in TORCHMIL:
+            # Their losses and graphs are of bags, and maps of slices show contributions, which they do not give.
+            raise InputError(f"model.aggregator {aggregator} is for bags of encoded tiles (--config histo)")
         try:
             options = aggregator_args or {}
             self.aggregator = build_aggregator(aggregator, features, self.objective.outputs, **options)

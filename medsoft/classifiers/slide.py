@@ -30,7 +30,8 @@ class SlideClassifier(TableClassifier):
 
     Args:
         spec: what the model must know of the bags; comes from the data module.
-        aggregator: aggregator: mean, max, abmil or transformer.
+        aggregator: aggregator: mean, max, abmil or transformer; or a model of torchmil, such as torchmil:TransMIL
+            (needs medsoft[mil]).
         aggregator_args: its options, such as {attention: seqnorm, dim: 256, depth: 2, coordinates: true, drop: 0.1}.
         lr: peak learning rate of AdamW.
         **training: see ``TableClassifier``.
@@ -49,6 +50,21 @@ class SlideClassifier(TableClassifier):
         if self.aggregator_options.get("coordinates") is True and spec.frame != "um":
             self.aggregator_options["coordinates"] = spec.frame
         self.aggregator = _build(aggregator, spec.num_features, self.objective.outputs, self.aggregator_options)
+        of_two = self.objective.link == "softmax" and self.objective.outputs == 2
+        if (reason := self.aggregator.two_classes_only) and not of_two:
+            raise InputError(
+                f"model.aggregator {aggregator} can only tell two classes ({reason}), and the task is "
+                f"{spec.task.kind}: take another aggregator"
+            )
+        self._check_places(spec)
+
+    def _check_places(self, spec: BagSpec) -> None:
+        """Refuse an aggregator that needs the places of the tiles where bags have none."""
+        if self.aggregator.needs_coordinates and not spec.has_coordinates:
+            raise InputError(
+                f"model.aggregator {self.aggregator_name} makes a graph from the places of a bag's tiles, and these "
+                "feature files have none, or data.group patient pools several slides: take another aggregator"
+            )
         if self.aggregator_options.get("coordinates") and not spec.has_coordinates:
             if spec.images is not None:
                 raise InputError(
@@ -72,6 +88,11 @@ class SlideClassifier(TableClassifier):
             return read_logits(self.aggregator, batch["pieces"]).float()
         logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords"))
         return logits_BK
+
+    def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The mean loss over a batch of bags, with those that the aggregator brings of its own."""
+        loss = super().training_loss(batch)
+        return self.aggregator.with_own_losses(loss, self.objective.loss, batch["target"])
 
     @property
     def last_layer(self) -> nn.Module:

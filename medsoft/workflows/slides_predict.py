@@ -117,8 +117,16 @@ def _require_one_model_for_maps(models: Sequence[Path | Bundle], heatmaps: Heatm
 def _heatmap_request(
     model: SlideModel, models: Sequence[Path | Bundle], heatmaps: HeatmapSettings
 ) -> HeatmapRequest | None:
-    """The heatmaps to draw; None for none, as for an ensemble."""
+    """The heatmaps to draw; None for none, as for an ensemble, or an aggregator that says nothing of its tiles.
+
+    Raises:
+        InputError: such an aggregator, and heatmaps are asked for.
+    """
     if len(models) > 1 or heatmaps.heatmap is False:
+        return None
+    if not model.has_maps:
+        if heatmaps.heatmap or heatmaps.classes is not None:
+            raise InputError(f"no heatmaps: {model.facts['backbone']} gives no contributions or attention of its tiles")
         return None
     return HeatmapRequest.of(model.task, heatmaps.classes)
 

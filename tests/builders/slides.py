@@ -40,7 +40,7 @@ def write_checkpoint(
     scale: tuple[float, float] = (0.0, 1.0),
     weight: float = 0.5,
 ) -> Path:
-    """A classifier with random weights for features like those of a file."""
+    """A classifier with random weights for features like those of a file; its aggregator is one of those below."""
     with open_bag(features) as bag:
         facts = bag.facts
         slides = None
@@ -49,7 +49,7 @@ def write_checkpoint(
             slides |= {name: dict(getattr(facts, name)) for name in ("encoder_settings", "tile_settings")}
         kind = (bag.num_features, True, asdict(bag.identity), slides, scale if task.kind == "regression" else None)
         spec = BagSpec(task, np.ones(len(task.classes)), *kind)
-    name, options = AGGREGATORS[aggregator]
+    name, options = AGGREGATORS.get(aggregator, (aggregator, {"dim": 8}))
     torch.manual_seed(0)
     model = SlideClassifier(spec, name, options)
     torch.nn.init.normal_(model.aggregator.head.weight, std=weight)

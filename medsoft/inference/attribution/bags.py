@@ -9,7 +9,13 @@ import numpy as np
 
 from medsoft.data.datasets.bag_dataset import pieces_of
 from medsoft.data.features.open import Bag
-from medsoft.models.aggregators import Aggregator, TransformerAggregator, read_explanation
+from medsoft.models.aggregators import (
+    Aggregator,
+    TransformerAggregator,
+    read_attention,
+    read_explanation,
+    read_logits,
+)
 from medsoft.task_types import LogitTarget
 
 
@@ -26,6 +32,31 @@ class BagExplanation:
     logit: float
     parts: dict[str, float]
     contributions_N: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class BagAttention:
+    """A logit, and the attention of the model that gave it, which the logit is no sum of.
+
+    Attributes:
+        logit: of the question.
+        weights_N: float64, of the bag's good tiles in their order.
+    """
+
+    logit: float
+    weights_N: np.ndarray
+
+
+def attention_of_bag(aggregator: Aggregator, bag: Bag, logit_target: LogitTarget) -> BagAttention:
+    """The attention of each good tile of a bag, of an aggregator that ``gives_attention``.
+
+    Raises:
+        BagError: the file cannot be read.
+        ValueError: the features do not fit the model, or coordinates are missing that it needs.
+    """
+    logits_K = read_logits(aggregator, partial(pieces_of, bag))[0]
+    logit = sum(weight * logits_K[index].item() for index, weight in logit_target.weights.items())
+    return BagAttention(logit, read_attention(aggregator, partial(pieces_of, bag)).double().cpu().numpy())
 
 
 def explain_bag(aggregator: Aggregator, bag: Bag, logit_target: LogitTarget) -> BagExplanation:

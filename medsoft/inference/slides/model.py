@@ -25,7 +25,7 @@ from medsoft.encoders.encoder import choose_device
 from medsoft.errors import BagError, InputError, is_out_of_memory
 from medsoft.evaluation.abstention import ood_words
 from medsoft.evaluation.tables.predictions import score_columns
-from medsoft.inference.attribution.bags import explain_bag
+from medsoft.inference.attribution.bags import BagAttention, BagExplanation, attention_of_bag, explain_bag
 from medsoft.inference.attribution.target import MapQuantity, target_column
 from medsoft.models.aggregators import read_logits
 from medsoft.runs.bundle import Bundle
@@ -108,6 +108,12 @@ class SlideModel:
             "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         } | ({"members": len(sources)} if len(sources) > 1 else {})
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the model says of each tile what it contributes, or what attention it got."""
+        aggregator = self._members[0].loaded.aggregator
+        return aggregator.adds_up or aggregator.gives_attention
+
     def check(self, bag: Bag) -> None:
         """Refuse features of another kind than those of the training, and bags without a tile.
 
@@ -146,7 +152,7 @@ class SlideModel:
         return found
 
     def heatmap(self, bag: Bag, id: str, logit_target: LogitTarget, probabilities_C: np.ndarray) -> Heatmap:
-        """What each tile of a bag adds to the question's logit, of a single model.
+        """What each tile of a bag adds to the question's logit, of a single model; or its attention, if it gives that.
 
         Args:
             bag: written by medsoft, which says the slide's size.
@@ -162,11 +168,18 @@ class SlideModel:
         facts, coords_N2_px0 = bag.slide_facts, bag.coords_N2_px0
         if facts is None or coords_N2_px0 is None:
             raise BagError("no heatmap: the file does not say the slide's size and resolution")
-        with _enough_memory(bag):
-            answer = explain_bag(member.loaded.aggregator, bag, logit_target)
+        aggregator = member.loaded.aggregator
         quantity = MapQuantity.about(logit_target, member.loaded.model.objective.scale, member.column)
-        parts = {name: quantity.unit * part for name, part in answer.parts.items()}
-        parts["bias"] += quantity.offset
+        answer: BagExplanation | BagAttention
+        with _enough_memory(bag):
+            if aggregator.adds_up:
+                answer = explain_bag(aggregator, bag, logit_target)
+                values_N = answer.contributions_N * quantity.unit
+                parts = {name: quantity.unit * part for name, part in answer.parts.items()}
+                parts["bias"] += quantity.offset
+            else:
+                answer = attention_of_bag(aggregator, bag, logit_target)
+                values_N, parts = answer.weights_N, {}
         found = Heatmap(
             id=id,
             name=quantity.of,
@@ -174,12 +187,13 @@ class SlideModel:
             mpp=facts.mpp,
             coords_N2_px0=coords_N2_px0[bag.good_N],
             tile_px0=facts.tile_px0,
-            contributions_N=answer.contributions_N * quantity.unit,
+            contributions_N=values_N,
             logit=quantity.value(answer.logit),
             probability=float(1 / (1 + np.exp(-answer.logit))),
             parts=parts,
             unit=quantity.unit,
             bounds_px0=facts.bounds_px0,
+            attention_of="" if aggregator.adds_up else member.loaded.model.aggregator_name,
         )
         if not self.task.has_probabilities:
             return replace(found, probability=None)
@@ -264,5 +278,5 @@ def _enough_memory(bag: Bag) -> Iterator[None]:
             torch.cuda.empty_cache()
         raise BagError(
             f"not enough memory for its {bag.num_tiles} tiles: try --device cpu, or train with an aggregator that "
-            "reads tiles in pieces (mean, max, abmil, or a transformer with seqnorm or sima)"
+            "reads tiles in pieces (mean, max, abmil, or a transformer with seqnorm, sima or relu_linear)"
         ) from None

@@ -36,7 +36,13 @@ Bounds = tuple[int, int, int, int]
 
 
 def write_regions(
-    path: Path, regions: Sequence[Region], name: str, mpp: float, *, bounds_px0: Bounds | None = None
+    path: Path,
+    regions: Sequence[Region],
+    name: str,
+    mpp: float,
+    *,
+    bounds_px0: Bounds | None = None,
+    sums: str = "contributions (logit)",
 ) -> None:
     """Write regions as annotations of a class: file of a whole, possibly empty, collection.
 
@@ -46,10 +52,11 @@ def write_regions(
         name: of the class.
         mpp: µm per level-0 pixel, for areas.
         bounds_px0: of the slide (``Slide.bounds_px0``); None for a slide without a margin.
+        sums: what the regions' contributions are sums of.
     """
     x, y = _corner(bounds_px0)
     features = [
-        _feature(number, region, translate(region.polygon, -x, -y), name, mpp)
+        _feature(number, region, translate(region.polygon, -x, -y), name, mpp, sums)
         for number, region in enumerate(regions, start=1)
     ]
     with replacing(path) as temporary:
@@ -57,7 +64,7 @@ def write_regions(
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _feature(number: int, region: Region, outline: Polygon, name: str, mpp: float) -> dict[str, Any]:
+def _feature(number: int, region: Region, outline: Polygon, name: str, mpp: float, sums: str) -> dict[str, Any]:
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": _plain(mapping(outline)["coordinates"])},
@@ -66,7 +73,7 @@ def _feature(number: int, region: Region, outline: Polygon, name: str, mpp: floa
             "name": f"{name} {number}",
             "classification": {"name": name, "color": list(COLOUR)},
             "measurements": {
-                "sum of contributions (logit)": region.contribution,
+                f"sum of {sums}": region.contribution,
                 "part of positive mass": region.mass,
                 "tiles": len(region.tiles),
                 "area mm2": outline.area * (mpp / 1000) ** 2,
