@@ -82,6 +82,8 @@ class BagSpec(Spec):
         target_scale: as for ``Spec``.
         frame: what those places are counted in: "um", "mm", "cells" or "cells_3d" (``Bag.frame``).
         images: as ``slides``, where images or volumes became features.
+        covariates: joined at the head; None for none.
+        group: what one bag is of: "slide" (or any one file), or "patient".
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class BagSpec(Spec):
         target_scale: tuple[float, float] | None = None,
         frame: str = "um",
         images: dict[str, Any] | None = None,
+        covariates: Covariates | None = None,
+        group: str = "slide",
     ) -> None:
         super().__init__(task, class_counts, target_scale)
         self.num_features = num_features
@@ -103,3 +107,5 @@ class BagSpec(Spec):
         self.slides = slides
         self.frame = frame
         self.images = images
+        self.covariates = covariates
+        self.group = group

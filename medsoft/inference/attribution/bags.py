@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from medsoft.data.datasets.bag_dataset import pieces_of
+from medsoft.data.datasets.bag_dataset import pieces_of_all
 from medsoft.data.features.open import Bag
 from medsoft.models.aggregators import Aggregator, TransformerAggregator, read_explanation
 from medsoft.task_types import LogitTarget
@@ -20,7 +21,7 @@ class BagExplanation:
     Attributes:
         logit: of the question.
         parts: that belong to no tile, by name; residual and class token only where the model has them.
-        contributions_N: float64, of the bag's good tiles in their order.
+        contributions_N: float64, of the good tiles in their order, bag by bag.
     """
 
     logit: float
@@ -29,19 +30,24 @@ class BagExplanation:
 
 
 def explain_bag(aggregator: Aggregator, bag: Bag, logit_target: LogitTarget) -> BagExplanation:
-    """What each good tile of a bag adds to the question's logit.
+    """What each good tile of a bag adds to the question's logit; raises as ``explain_bags``."""
+    return explain_bags(aggregator, [bag], logit_target)
+
+
+def explain_bags(aggregator: Aggregator, bags: Sequence[Bag], logit_target: LogitTarget) -> BagExplanation:
+    """What each good tile of some files, which are one bag, adds to the question's logit.
 
     Raises:
-        BagError: the file cannot be read.
+        BagError: a file cannot be read.
         ValueError: the features do not fit the model, or coordinates are missing that it needs.
     """
     logit, parts, contributions_N = (
         0.0,
         {"bias": 0.0, "residual": 0.0, "class token": 0.0},
-        np.zeros(int(bag.good_N.sum())),
+        np.zeros(sum(int(bag.good_N.sum()) for bag in bags)),
     )
     for index, weight in logit_target.weights.items():
-        found = read_explanation(aggregator, partial(pieces_of, bag), index)
+        found = read_explanation(aggregator, partial(pieces_of_all, bags), index)
         logit += weight * found.logit.item()
         for name, value in zip(parts, (found.bias, found.residual, found.cls_contribution), strict=True):
             parts[name] += weight * value.item()
