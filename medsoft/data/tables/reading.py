@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -39,7 +39,7 @@ def load_source(table: str | Path) -> pd.DataFrame:
         InputError: there is no such file, it is empty, it is not such a table, or its header is refused.
     """
     table, sheet = split_sheet(table)
-    loaders = {
+    loaders: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": _load_csv,
         ".parquet": _load_parquet,
         SUFFIX: partial(read_xlsx_text, sheet=sheet),
