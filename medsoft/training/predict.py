@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.abstention import abstention_notes
 from medsoft.evaluation.metrics.score import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.metrics.table import METRICS
-from medsoft.evaluation.tables.exams import PooledBy, has_several, pool_rows
+from medsoft.evaluation.tables.exams import Pooled, has_several, pool_rows
 from medsoft.evaluation.tables.predictions import make_predictions, score_columns, write_predictions
 from medsoft.evaluation.wording import counted
 from medsoft.ops.distributed import of_all_processes
@@ -130,7 +129,7 @@ def write_run_results(
     data: Predicted,
     figures: bool,
     monitor: str | None = None,
-    pooling: Mapping[PooledBy, Literal["mean", "max", "none"]] | None = None,
+    pooling: Pooled | None = None,
 ) -> dict[str, Scores]:
     """Write predictions, metrics and pictures of a run, and print the summary.
 

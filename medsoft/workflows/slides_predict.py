@@ -19,6 +19,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.locked import decide, write_decisions
 from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.report.run import RunFacts, kind_of_reason
+from medsoft.evaluation.tables.exams import Pooled
 from medsoft.evaluation.tables.recorded import FILES, OF_SLIDES, record_of
 from medsoft.evaluation.wording import counted
 from medsoft.inference.slides.cases import Case, find_cases
@@ -213,7 +214,7 @@ def write_results(
         print(f"No {_unit(cases)} could be predicted.")
         return None
     note = "phantom slides, no patients" if any("phantom" in case.sources[0].row for case in cases) else ""
-    pooling = {"exam": settings.exams, "patient": settings.patients}
+    pooling: Pooled = {"exam": settings.exams, "patient": settings.patients}
     write_run_results(run, frame, _Slides(model.task, note), settings.figures, pooling=pooling)
     tables = [run.predictions, *(run.pooled_predictions(level) for level in pooling)]
     write_metrics({FILES: record_of(tables)}, folder.path / OF_SLIDES)

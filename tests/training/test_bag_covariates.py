@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from medsoft.classifiers.slide import load_slide_classifier
+from medsoft.data.datasets.bag_module import BagDataModule
 from medsoft.data.features.open import open_bag
+from medsoft.data.tables.problems import TableError
 from tests.builders.bags import TINY_BAGS, write_slides
 
 PLAIN = ["--report=false", "--ood_quantile=null"]
@@ -112,6 +114,12 @@ def test_a_table_without_a_covariate_is_one_message(run, medsoft, slides, tmp_pa
     assert (code, "trained with the covariates age, sex; data.covariates names (none)" in err) == (2, True), err
 
 
+def same_name(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first slides of two patients bear one name, and there is one feature file of it."""
+    name = Path(frame["path"][0]).name
+    return frame.assign(path=[f"x/{name}", frame["path"][1], f"y/{name}", *frame["path"][3:]])
+
+
 @pytest.mark.parametrize(
     ("change", "more", "said"),
     [
@@ -136,7 +144,7 @@ def test_a_table_without_a_covariate_is_one_message(run, medsoft, slides, tmp_pa
             [],
             "patient in two splits",
         ),
-        (lambda frame: frame.assign(path="s.svs"), [], "4"),
+        (same_name, [], "a file of its name is there, but the slide of row 3 has the same name"),
     ],
     ids=["test", "train", "constant", "differs", "two splits", "one name"],
 )
@@ -149,6 +157,25 @@ def test_what_cannot_be_learnt_from_is_said_before_training(medsoft, slides, tmp
     code, _, err = medsoft("fit", *words(tmp_path / "t.csv", tmp_path / "run", *more), where)
     assert (code, said in err) == (2, True), err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_patient_whom_the_clinical_table_lacks_has_no_label(slides, tmp_path):
+    frame = pd.read_csv(slides)
+    patients = frame.drop_duplicates("patient")[["patient", "age", "old"]]
+    patients[patients["patient"] != "P04"].to_excel(tmp_path / "clinical.xlsx", index=False)
+    frame[["path", "patient"]].to_csv(tmp_path / "slides.csv", index=False)
+
+    def data(**more: object) -> BagDataModule:
+        about = {"features": str(slides.parent / "features"), "patient": "patient", "label": "old", "positive": "old"}
+        clinical = str(tmp_path / "clinical.xlsx")
+        return BagDataModule(str(tmp_path / "slides.csv"), clinical=clinical, covariates="age", **about, **more)
+
+    with pytest.raises(TableError, match=r"(?s)missing label \(2\).*row 9.*row 10"):
+        data()
+    found = data(on_error="skip")
+    assert any("2 rows name a patient that the table of patients lacks: 9, 10" in note for note in found.notes)
+    assert len(found.errors) == 2
+    assert "P04" not in set(found.samples.frame["patient"])
 
 
 def test_a_fold_without_a_covariate_is_said_before_any_fold_is_trained(medsoft, slides, tmp_path):

@@ -11,6 +11,7 @@ Rows without an exam (or a patient) stand for themselves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ from medsoft.task_types import Pooling
 
 PooledBy = Literal["exam", "patient"]
 """What rows are pooled by."""
+Pooled = Mapping[PooledBy, Literal["mean", "max", "none"]]
+"""How the rows of each are pooled."""
 KEYS: dict[PooledBy, list[str]] = {
     "exam": ["split", "fold", "patient", "exam"],
     "patient": ["split", "fold", "patient"],

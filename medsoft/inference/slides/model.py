@@ -175,7 +175,9 @@ class SlideModel:
         if not covariates:
             return answer
         with torch.no_grad():
-            added_K = member.loaded.model.covariates(member.tensor(covariates))[0].double().cpu()
+            head = member.loaded.model.covariates
+            assert head is not None
+            added_K = head(member.tensor(covariates))[0].double().cpu()
         added = sum(weight * float(added_K[index]) for index, weight in logit_target.weights.items())
         return replace(answer, logit=answer.logit + added, parts=answer.parts | {"covariates": added})
 

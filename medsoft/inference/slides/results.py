@@ -70,11 +70,11 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
         raise InputError("\n".join([f"labels that the model does not know; {found.problems[0].advice}", *rows]))
     case_of = [number for number, case in enumerate(cases) for _ in case.sources]
     first = ~pd.Series(case_of).duplicated().to_numpy()
-    known = found.columns.fillna("").astype(str)
+    answers = found.columns.fillna("").astype(str)
     advice = "all slides of a patient are one bag here: correct the table, or predict each by itself with --group slide"
     mixed = [
         Problem("patient", cases[int(number)].rows, "a patient with slides of different labels", advice, False)
-        for number, rows in known.groupby(case_of)
+        for number, rows in answers.groupby(case_of)
         if len(rows.drop_duplicates()) > 1
     ]
     if mixed:
