@@ -18,10 +18,11 @@ from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.features.provenance import EncoderIdentity
 from medsoft.errors import InputError
 from medsoft.models.aggregators import SOLVED, Aggregator, Standardise, build_aggregator, read_logits
+from medsoft.models.covariates import restore_covariates
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.checkpoint_io import AtomicCheckpointIO
 from medsoft.runs.checkpoint_paths import checkpoint_file
-from medsoft.specs import BagSpec
+from medsoft.specs import BagSpec, Covariates
 from medsoft.task import Task
 
 
@@ -77,16 +78,40 @@ class SlideClassifier(TableClassifier):
                 "several slides: leave out coordinates"
             )
 
-    def forward(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
-        """Features (B, N, F), mask (B, N) and places (B, N, 2) to logits (B, K), float32."""
-        logits_BK: Tensor = self.aggregator(x_BNF, mask_BN, coords_BNA)
-        return logits_BK.float()
+    def forward(
+        self,
+        x_BNF: Tensor,
+        mask_BN: Tensor | None = None,
+        coords_BNA: Tensor | None = None,
+        covariates_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Bags to logits (B, K), float32.
+
+        Args:
+            x_BNF: features.
+            mask_BN: True where a tile is real; None where all are.
+            coords_BNA: places, for a model that needs them.
+            covariates_BN: clinical covariates, NaN where missing; of a model that was trained with some.
+
+        Raises:
+            ValueError: covariates are missing, or there are none to be given.
+        """
+        return self.with_covariates(self.aggregator(x_BNF, mask_BN, coords_BNA), covariates_BN)
+
+    def with_covariates(self, logits_BK: Tensor, covariates_BN: Tensor | None) -> Tensor:
+        """An aggregator's logits, and what covariates add to them; float32; raises as ``forward``."""
+        if (covariates_BN is None) != (self.covariates is None):
+            raise ValueError("give covariates only to a model that was trained with them")
+        if self.covariates is None:
+            return logits_BK.float()
+        added_BK: Tensor = self.covariates(covariates_BN)
+        return logits_BK.float() + added_BK
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can."""
         if "pieces" in batch:
-            return read_logits(self.aggregator, batch["pieces"]).float()
-        logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords"))
+            return self.with_covariates(read_logits(self.aggregator, batch["pieces"]), batch.get("covariates"))
+        logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords"), batch.get("covariates"))
         return logits_BK
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -114,7 +139,10 @@ class SlideClassifier(TableClassifier):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One learning rate for all of it."""
-        return aggregator_groups(self.aggregator, self.lr, self.weight_decay)
+        groups = aggregator_groups(self.aggregator, self.lr, self.weight_decay)
+        if self.covariates is not None:
+            groups += aggregator_groups(self.covariates, self.lr, self.weight_decay)
+        return groups
 
     def facts(self) -> dict[str, Any]:
         """All that the aggregator is built from, and how the slides became features."""
@@ -125,7 +153,7 @@ class SlideClassifier(TableClassifier):
             "options": self.aggregator_options,
         }
         made = {"slides": self.spec.slides, "images": self.spec.images, "features": self.spec.identity}
-        return {"aggregator": aggregator, **made}
+        return {"aggregator": aggregator, "group": self.spec.group, **made}
 
     def check_training(self, config: Any, data: Any) -> None:
         """Refuse an aggregator of a probe, which learns nothing in steps.
@@ -183,12 +211,17 @@ class LoadedSlideClassifier:
             ``encoder_settings``, ``tile_settings``, ``tile_px``, ``tile_um``, ``overlap_px``, ``mpp``); None where the
             features came from another tool.
         features: ``dataclasses.asdict`` of the ``EncoderIdentity`` of the bags it was trained on.
+        covariates: columns of the clinical covariates that it takes beside a bag; often none.
+        group: what one bag of the training was of, "slide" or "patient"; None where the checkpoint (of version 0.1)
+            does not say it.
     """
 
     model: SlideClassifier
     task: Task
     slides: dict[str, Any] | None
     features: dict[str, str]
+    covariates: tuple[str, ...]
+    group: str | None
 
     @property
     def aggregator(self) -> Aggregator:
@@ -224,6 +257,9 @@ def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
     nothing = np.zeros(len(task.classes), np.int64)
     scale = known.get("target_scale")
     made = {"slides": known["slides"], "images": known.get("images")}
+    beside, group = known.get("covariates"), known.get("group")
+    names = tuple(beside["names"]) if beside else ()
+    made |= {"covariates": Covariates(names, None) if names else None, "group": group or "slide"}
     spec = BagSpec(task, nothing, about["num_features"], True, known["features"], target_scale=scale, **made)
     how: dict[str, Any] = {}
     if "survival" in known:
@@ -237,7 +273,8 @@ def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
         raise InputError(
             f"{path}: its weights do not fit its description: {str(error).splitlines()[1].strip()}"
         ) from None
-    return LoadedSlideClassifier(model.eval(), task, known["slides"], known["features"])
+    restore_covariates(model.covariates, beside)
+    return LoadedSlideClassifier(model.eval(), task, known["slides"], known["features"], names, group)
 
 
 def _build(name: str, num_features: int, outputs: int, options: dict[str, Any]) -> Aggregator:

@@ -241,6 +241,11 @@ class CommandLine(LightningCLI):
             "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of the logits, or none."
         )
         add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
+        by_patient = (
+            "How the rows of one data.patient are pooled into predictions_patients.csv: mean or max of the logits, or "
+            "none."
+        )
+        add("patients", Literal["mean", "max", "none"], "none", SUPPRESS if self.verb == "show" else by_patient)
         add("figures", bool, True, "Draw curves, the confusion matrix, mistakes and examples.")
         ends = self.verb != "show"  # which takes the configuration of a fit as well
         report = "Write report.html, an evaluation of the predictions with confidence intervals."

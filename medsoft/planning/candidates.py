@@ -102,7 +102,7 @@ def configuration_of(
     """
     if not candidate.config:
         return merged(merged(given, recipe_of_training(shipped)), candidate.options)
-    run = ("seed_everything", "exams", "patience", "monitor", "ood_quantile")
+    run = ("seed_everything", "exams", "patients", "patience", "monitor", "ood_quantile")
     table = {name: value for name, value in given["data"].items() if name in takes}
     config = merged(shipped, {name: given[name] for name in run if name in given})
     where = {name: given["trainer"][name] for name in ("accelerator", "devices") if name in given.get("trainer", {})}

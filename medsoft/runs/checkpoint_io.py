@@ -97,6 +97,16 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: is damaged: it does not say which features it was trained on")
         for name in features:
             value_of(features, name, str, path)
+        if known.get("group") not in (None, "slide", "patient"):
+            raise InputError(f"{path}: is damaged: its group is neither slide nor patient")
+    if known.get("covariates") is not None:
+        beside = value_of(known, "covariates", dict, path)
+        names, scale = (value_of(beside, name, (list, tuple), path) for name in ("names", "scale"))
+        if len(names) != len(scale) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: is damaged: its covariates have no names, or no scale each")
+        pairs = [[one for one in pair if isinstance(one, int | float) and math.isfinite(one)] for pair in scale]
+        if any(len(pair) != 2 or not pair[1] > 0 for pair in pairs):
+            raise InputError(f"{path}: is damaged: the scale of its covariates is not a mean and standard deviation")
     if known.get("target_scale") is not None:
         scale = value_of(known, "target_scale", (list, tuple), path)
         numbers = [value for value in scale if isinstance(value, int | float) and math.isfinite(value)]

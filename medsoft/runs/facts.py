@@ -70,7 +70,8 @@ def write_facts(
     if isinstance(features := network.get("features"), dict):
         network["encoder_of_features"] = str(features.get("encoder", ""))
     facts = {"format": 1, "data": about_data, "model": {k: v for k, v in network.items() if _plain(v)}}
-    facts |= {"training": training, FILES: record_of([run.predictions, run.exam_predictions])}
+    tables = [run.predictions, *(run.pooled_predictions(level) for level in ("exam", "patient"))]
+    facts |= {"training": training, FILES: record_of(tables)}
     if out_of_distribution is not None:
         facts["out_of_distribution"] = out_of_distribution
     write_metrics(facts, run.facts)

@@ -40,8 +40,8 @@ class SlideInput(Settings):
     """Which slides to process, and what the command line or a table states about them.
 
     Attributes:
-        slides: Files, folders or globs, or one table (.csv, .parquet) with one row per slide; predict and heatmap also
-            take feature files.
+        slides: Files, folders or globs, or one table (.csv, .parquet, .xlsx) with one row per slide; predict and
+            heatmap also take feature files.
         slide_mpp: Resolution of the slides' finest level in µm per pixel; overrides what the files state.
         root: Folder that relative paths in a table start from; the table's own folder if not given.
         path: Column of the table with the files.

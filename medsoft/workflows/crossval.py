@@ -252,6 +252,7 @@ def divide(line: CommandLine, folder: CrossvalFolder, train_fraction: float = 1)
         part = data.samples.select(fold.split == "val")
         try:
             check_monitored(monitor, part, data.eval_batch_size, config.trainer.limit_val_batches)
+            data.covariates_in(fold.split)
         except InputError as error:
             raise InputError(f"fold {fold.number} ({fold.name}): {error}") from None
     data.notes += [note for note in notes_on_folds(data.samples, folds) if note not in data.notes]

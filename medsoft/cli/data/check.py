@@ -75,7 +75,7 @@ def check(
     """Summarise a sample table, and report all its problems.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files or volumes; several volume columns, separated by commas, become channels.
         label: Label column, or several, separated by commas, for a multilabel task.
@@ -224,7 +224,7 @@ def split(
     """Write a sample table with an added column split (train, val, test) or fold.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         out: Table to write, .csv or .parquet.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files or volumes.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medsoft.cluster.options import Workers
 from medsoft.encoders.requirements import weights_file
-from medsoft.inference.slides.options import ModelSource, ReportSettings, TruthColumns
+from medsoft.inference.slides.options import ModelSource, PatientColumns, ReportSettings, TruthColumns
 from medsoft.runs.checkpoint_paths import check_holds_no_run
 from medsoft.slides.find import find_slides
 from medsoft.slides.folder import SlidesFolder
@@ -18,6 +18,7 @@ def predict_table(
     which: SlideInput,
     out: str,
     source: ModelSource,
+    who: PatientColumns,
     columns: TruthColumns,
     heatmaps: HeatmapSettings,
     reported: ReportSettings,
@@ -35,6 +36,7 @@ def predict_table(
         which: the slides.
         out: Folder for predictions.csv, slides.csv, tiles/, features/, heatmaps/, report.html and errors.csv.
         source: of the model.
+        who: whose the slides are.
         columns: of the table.
         heatmaps: to draw.
         reported: what is made of the predictions.
@@ -57,6 +59,10 @@ def predict_table(
     source.check()
     file = weights_file(weights) if weights else None
     sources = find_slides(which)
+    if who.clinical is not None:
+        from medsoft.inference.slides.cases import with_clinical
+
+        sources = with_clinical(sources, who)
 
     # torch and timm wait until what needs neither is found to be right.
     from medsoft.encoders.from_checkpoint import NamedEncoder
@@ -66,5 +72,5 @@ def predict_table(
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
     named = NamedEncoder(encoder, file)
     return predict_slides(
-        SlidesJob(sources, folder, source, columns, heatmaps, reported, encoding, where, tiles, named)
+        SlidesJob(sources, folder, source, who, columns, heatmaps, reported, encoding, where, tiles, named)
     )

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from medsoft.data.datasets.sampling import EpochBatchSampler, rows_of_process
 from medsoft.data.facts.pictures import Facts
 from medsoft.data.facts.table import facts_table
-from medsoft.data.tables.covariates import read_covariates, scaled_by
+from medsoft.data.tables.covariates import read_covariates, require_known, scaled_by
 from medsoft.data.tables.duplicates import Content, duplicate_problems, nearly_same, notes_on_near
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table, targets_of_rows
@@ -40,7 +40,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     A subclass reads its table, hands it to ``_take``, and fills ``_parts`` in ``load``.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         root: Folder that paths in the table are relative to; the table's own folder if not given.
         label: column with the label, or several, separated by commas, for a multilabel task.
         time: column with the time until the event, or until a patient was last seen, of a survival task.
@@ -292,14 +292,28 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         """Clinical covariates with the training part's scale; without it outside of fit, where a checkpoint brings it.
 
         Raises:
-            InputError: a column does not exist, holds other things than numbers, or is constant.
+            InputError: a column does not exist, holds other things than numbers, is constant, or is missing in a whole
+                part.
+        """
+        if not self.covariate_columns or self.stage == "fit":
+            return self.covariates_in(self.samples.frame["split"].to_numpy())
+        read_covariates(self.samples, self.covariate_columns)
+        return Covariates(self.covariate_columns, None)
+
+    def covariates_in(self, split_N: np.ndarray) -> Covariates | None:
+        """Clinical covariates with the scale of the training part of a split; None without any.
+
+        Args:
+            split_N: the part of each row.
+
+        Raises:
+            InputError: as ``covariates``.
         """
         if not self.covariate_columns:
             return None
-        values = read_covariates(self.samples, self.covariate_columns)
-        if self.stage != "fit":
-            return Covariates(self.covariate_columns, None)
-        return scaled_by(values[(self.samples.frame["split"] == "train").to_numpy()], self.covariate_columns)
+        values_NK = read_covariates(self.samples, self.covariate_columns)
+        require_known(values_NK, self.covariate_columns, split_N)
+        return scaled_by(values_NK[split_N == "train"], self.covariate_columns)
 
     def covariates_of(self, part: SampleTable) -> np.ndarray | None:
         """Values of a part's rows, (N, K) float32, NaN where missing; None without covariates."""

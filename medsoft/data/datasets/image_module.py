@@ -31,7 +31,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
     Args:
         transforms: how images become what the model sees; set under transforms.
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the image paths.
         covariates: numeric columns, such as age, that are combined with the image features at the head; missing values
             count as the mean.

@@ -183,7 +183,7 @@ def read_table(
     """Read a sample table and check all of it, without opening pictures.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style ``.npz``; see ``load_source``.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style ``.npz``; see ``load_source``.
         source: what the table holds, where that was loaded already.
         files: finds and checks files that are no pictures.
         root: folder that relative paths start from; by default the table's folder.

@@ -71,14 +71,16 @@ class Network(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Prepared images (B, C, …) and covariates (B, K); or features (B, N, F) of bags of one length and places."""
-        if more is None:
-            logits_BK = self.classifier(x)
-        elif isinstance(self.classifier.spec, BagSpec):
+    def forward(self, x: Tensor, more: Tensor | None = None, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Prepared images (B, C, …), or features (B, N, F) of bags of one length and places; covariates (B, K) last."""
+        if not isinstance(self.classifier.spec, BagSpec):
+            logits_BK = self.classifier(x) if more is None else self.classifier(x, more)
+        elif self.classifier.covariates is None:
             logits_BK = self.classifier(x, None, more)
+        elif last is None:
+            logits_BK = self.classifier(x, None, None, more)
         else:
-            logits_BK = self.classifier(x, more)
+            logits_BK = self.classifier(x, None, more, last)
         return logits_BK, self.classifier.objective.probabilities(logits_BK)
 
 
@@ -114,6 +116,8 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
         any_size: whether images may have another size too.
     """
     spec = classifier.spec
+    names = spec.covariates.names if spec.covariates is not None else ()
+    covariates = [Input("covariates", (2, len(names)), {0: "batch"})] if names else []
     if isinstance(spec, BagSpec):
         sizes = {0: "batch", 1: "tiles"}
         found = [Input("features", (2, 96, spec.num_features), sizes)]
@@ -127,10 +131,8 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
         if isinstance(aggregator, TransformerAggregator) and aggregator.coordinates is not None:
             frame = aggregator.coordinates.frame
             found.append(Input("coords_um" if frame.unit == "µm" else "coords", (2, 96, frame.axes), sizes))
-        return found
+        return [*found, *covariates]
     assert isinstance(spec, DataSpec)
-    names = spec.covariates.names if spec.covariates is not None else ()
-    covariates = [Input("covariates", (2, len(names)), {0: "batch"})] if names else []
     if not any_size:
         return [Input("image", (2, spec.channels, *spec.image_size), {0: "batch"}), *covariates]
     axes = dict(enumerate(PIXELS[-len(spec.image_size) :], start=2))

@@ -247,7 +247,9 @@ def test_attention_is_called_so_in_every_file_and_adds_up_to_nothing(tmp_path):
     assert "contribution" not in description
     regions = json.loads((tmp_path / "s.geojson").read_text(encoding="utf-8"))["features"]
     assert "sum of attention" in regions[0]["properties"]["measurements"]
-    words = " ".join(text.get_text() for text in figure_heatmap(found, np.zeros((20, 30, 3), np.uint8), None, [], "").findobj(Text))
+    words = " ".join(
+        text.get_text() for text in figure_heatmap(found, np.zeros((20, 30, 3), np.uint8), None, [], "").findobj(Text)
+    )
     assert "attention of torchmil:TransMIL, which is no contribution to the answer" in words
     assert "what each tile adds" not in words
     assert logit_in_words(found) == "logit 1.00"
