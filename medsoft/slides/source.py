@@ -10,6 +10,7 @@ from typing import Literal
 
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
+from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.reading.resolution import STATED_LIMITS
 
 LONGEST_ID = 150
@@ -26,6 +27,7 @@ class SlideSource:
         mpp: the resolution that the user states, µm per level-0 pixel; None: the file says it.
         mpp_origin: "table" or "option" where ``mpp`` is stated, else "".
         row: the slide's row of the table, as text ("" where empty); {} without a table.
+        annotations: the regions that were drawn on it; None where none are known.
     """
 
     id: str
@@ -33,6 +35,7 @@ class SlideSource:
     mpp: float | None = None
     mpp_origin: str = ""
     row: dict[str, str] = field(default_factory=dict)
+    annotations: AnnotationSource | None = None
 
 
 @dataclass(frozen=True)

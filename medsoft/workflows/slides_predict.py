@@ -14,7 +14,7 @@ import pandas as pd
 
 from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import Workers
-from medsoft.encoders.from_checkpoint import NamedEncoder, check_tiles
+from medsoft.encoders.from_checkpoint import NamedEncoder, check_regions, check_tiles
 from medsoft.errors import InputError
 from medsoft.evaluation.locked import decide, write_decisions
 from medsoft.evaluation.metrics.score import write_metrics
@@ -35,6 +35,8 @@ from medsoft.parsing.configurations import read_configuration
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.facts import training_of
 from medsoft.runs.run_folder import RunFolder
+from medsoft.slides.annotations.match import with_annotations
+from medsoft.slides.annotations.settings import NO_REGIONS, RegionOptions
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.progress import conclude, slides_progress
 from medsoft.slides.source import SlideSource
@@ -61,6 +63,7 @@ class SlidesJob:
         where: the work runs.
         tiles: of the training, to check.
         encoder: as the user names it.
+        drawn: regions of the slides that decide which tiles are kept.
     """
 
     sources: Sequence[SlideSource]
@@ -74,6 +77,7 @@ class SlidesJob:
     where: Workers
     tiles: TrainedTiles
     encoder: NamedEncoder
+    drawn: RegionOptions = NO_REGIONS
 
 
 def predict_slides(job: SlidesJob) -> int:
@@ -85,18 +89,23 @@ def predict_slides(job: SlidesJob) -> int:
     Raises:
         InputError: the job does not fit the checkpoint.
     """
-    sources, folder = job.sources, job.folder
+    folder = job.folder
     models = job.source.find()
     _require_one_model_for_maps(models, job.heatmaps)
     model = SlideModel(models, job.where.device_here)
     check_tiles(model.slides, job.tiles)
+    # Features that are given were made of the tiles that they were made of.
+    is_restrictable = job.drawn.regions is not None or not all(map(holds_features, job.sources))
+    regions = check_regions(model.slides, job.drawn) if is_restrictable else None
+    sources = with_annotations(job.sources, job.drawn, () if regions is None else (*regions.classes, *regions.exclude))
+    model.restrict(regions)
     request = _heatmap_request(model, models, job.heatmaps)
     cases, other = find_cases(sources, model, job.who)
     truth = read_truth(cases, model.task, job.who, job.columns)
     bundle = models[0] if isinstance(models[0], Bundle) else None
     encoder = _encoder_of(bundle, job.encoder)
 
-    build = partial(SlideModel, models)
+    build = partial(SlideModel, models, regions=regions)
     prediction = PredictJob(out=folder.path.absolute(), where=job.where, build=build, heatmaps=request)
     print(_said(cases, sources, model, other), end="")
     folder.tidy()

@@ -8,6 +8,7 @@ from medsoft.cluster.options import Workers
 from medsoft.encoders.requirements import weights_file
 from medsoft.inference.slides.options import ModelSource, PatientColumns, ReportSettings, TruthColumns
 from medsoft.runs.checkpoint_paths import check_holds_no_run
+from medsoft.slides.annotations.settings import NO_REGIONS, RegionOptions
 from medsoft.slides.find import find_slides
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.source import SlideInput
@@ -27,6 +28,7 @@ def predict_table(
     tiles: TrainedTiles,
     encoder: str | None = None,
     weights: str | None = None,
+    drawn: RegionOptions = NO_REGIONS,
 ) -> int:
     """Predict slides with a trained slide classifier: tissue, tiles, features, probabilities, heatmaps and a report.
 
@@ -47,6 +49,7 @@ def predict_table(
             it.
         weights: Local file with the encoder's weights, or its name in MEDSOFT_WEIGHTS; its SHA-256 must match that of
             the training.
+        drawn: regions that decide which tiles are kept, as they did in the training.
 
     Returns:
         0, or 3 if slides failed.
@@ -72,5 +75,5 @@ def predict_table(
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
     named = NamedEncoder(encoder, file)
     return predict_slides(
-        SlidesJob(sources, folder, source, who, columns, heatmaps, reported, encoding, where, tiles, named)
+        SlidesJob(sources, folder, source, who, columns, heatmaps, reported, encoding, where, tiles, named, drawn)
     )

@@ -21,7 +21,7 @@ from medsoft.classifiers.slide import LoadedSlideClassifier, load_slide_classifi
 from medsoft.data.datasets.bag_dataset import pieces_of_all
 from medsoft.data.datasets.bag_index import differences
 from medsoft.data.features.open import Bag
-from medsoft.data.features.provenance import EncoderIdentity
+from medsoft.data.features.provenance import EncoderIdentity, canonical
 from medsoft.encoders.encoder import choose_device
 from medsoft.errors import BagError, InputError, is_out_of_memory
 from medsoft.evaluation.abstention import ood_words
@@ -33,6 +33,7 @@ from medsoft.parsing.configurations import read_configuration
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.checkpoint_paths import checkpoint_file
 from medsoft.runs.run_folder import RunFolder
+from medsoft.slides.annotations.settings import RegionSettings
 from medsoft.slides.heatmaps.heatmap import Heatmap
 from medsoft.storage.hashing import quick_hash, sha256
 from medsoft.task import Task
@@ -84,13 +85,14 @@ class SlideModel:
     Args:
         sources: a checkpoint, the folder of a run, or a bundle; several for an ensemble.
         device: ``auto``, ``cpu``, ``cuda`` …
+        regions: as for ``restrict``.
 
     Raises:
         InputError: no slide classifier, or no such device; members that answer different questions, or were trained on
             features of different kinds; or the file of a run's detector is damaged.
     """
 
-    def __init__(self, sources: Sequence[Path | Bundle], device: str) -> None:
+    def __init__(self, sources: Sequence[Path | Bundle], device: str, regions: RegionSettings | None = None) -> None:
         where = choose_device(device)
         self._members = [_Member.load(source) for source in sources]
         for source, member in zip(sources[1:], self._members[1:], strict=True):
@@ -113,6 +115,19 @@ class SlideModel:
             "parameters": size,
             "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         } | ({"members": len(sources)} if len(sources) > 1 else {})
+        self.restrict(regions)
+
+    def restrict(self, regions: RegionSettings | None) -> None:
+        """Expect features of the tiles that regions leave, where the training had those of whole slides.
+
+        Args:
+            regions: which tiles; None: those of the training.
+        """
+        if regions is None or self.slides is None:
+            return
+        tiles = {**self.slides["tile_settings"], "regions": regions.as_dict()}
+        self.slides = {**self.slides, "tile_settings": tiles}
+        self.identity = replace(self.identity, tiles=canonical(tiles))
 
     @property
     def has_maps(self) -> bool:
