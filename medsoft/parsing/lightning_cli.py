@@ -181,7 +181,7 @@ class CommandLine(LightningCLI):
             raise InputError(f"name {self.config.name}: must be a name within runs/, not a path to somewhere else")
         complete = getattr(self.classes["model"], "complete", None)
         if self.verb not in TRAIN or self.config.get("resume"):
-            for option in ("pretrained", "encoder") if complete else ("pretrained",):
+            for option in getattr(self.classes["model"], "begins_with", ("pretrained",)):
                 if option in self.config.model:
                     self.config.model[option] = None  # the checkpoint holds all weights
         elif complete is not None and "transforms" in self.config:
