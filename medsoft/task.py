@@ -215,10 +215,6 @@ class Task(TaskDefaults, ABC):
         """(N,) whether a row's target is known; for multilabel, that of any label."""
 
     @abstractmethod
-    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        """By class, (N,) which rows have it; empty where there are no classes."""
-
-    @abstractmethod
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         """Check that there is something to learn: every class in train and in val, numbers that differ in train.
 
