@@ -169,7 +169,7 @@ class Task(TaskDefaults, ABC):
 
     def asks_the_same(self, other: Task) -> bool:
         """Whether weights that answer the other question answer this one."""
-        return _plain(self.to_json()) == _plain(other.to_json())
+        return bool(_plain(self.to_json()) == _plain(other.to_json()))
 
     def __str__(self) -> str:
         """Name and classes, for messages: ``binary (benign, malignant)``."""
@@ -213,10 +213,6 @@ class Task(TaskDefaults, ABC):
     @abstractmethod
     def known(self, frame: pd.DataFrame) -> BoolArray:
         """(N,) whether a row's target is known; for multilabel, that of any label."""
-
-    @abstractmethod
-    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        """By class, (N,) which rows have it; empty where there are no classes."""
 
     @abstractmethod
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:

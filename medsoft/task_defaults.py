@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy.typing as npt
 
 from medsoft.errors import InputError
-from medsoft.task_types import FloatArray, ObjectiveOptions
+from medsoft.task_types import BoolArray, FloatArray, ObjectiveOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ class TaskDefaults:
     """Methods that few tasks have something of their own for."""
 
     kind: ClassVar[str]
+    monitor: ClassVar[str]
 
     @classmethod
     def label_columns(
@@ -38,6 +40,14 @@ class TaskDefaults:
         if time is not None or event is not None:
             raise InputError("data.time and data.event belong to --data.task survival: say so, or leave them out")
         return label
+
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Which rows (N,) are of each kind that a small part of a table must have some of; by default each class."""
+        return list(self.members(frame).values())
+
+    @abstractmethod
+    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
+        """By class, (N,) which rows have it; empty where there are no classes."""
 
     def label_table(self, frame: pd.DataFrame, splits: Sequence[str]) -> Table | None:
         """What there is to say of the labels beyond how many samples each class has; None for nothing.
@@ -89,6 +99,10 @@ class TaskDefaults:
     def answered_by(self, outputs: int) -> Self:
         """The question as a network with so many outputs answers it."""
         return self
+
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        """The metric that chooses the checkpoint where nobody says another, by what the validation part can answer."""
+        return self.monitor
 
     def linear_baseline(
         self, train_NK: FloatArray, targets: npt.NDArray[Any], x_MK: FloatArray, penalty: float
