@@ -223,7 +223,11 @@ def test_what_nobody_stated_is_decided_by_the_rows_and_said() -> None:
     basis = Basis.of(rows)
     assert (rows.time >= basis.tau).sum() >= 10
     assert basis.times == (25.0, 49.0, 75.0)
-    assert "these rows" in basis.said("") and f"tau = {basis.tau:g}" in basis.said("")
-    assert "(stated)" in Basis.of(rows, tau=3.0).said("days") and "tau = 3 days" in Basis.of(rows, tau=3.0).said("days")
+    assert "these rows" in basis.said("")
+    assert f"tau = {basis.tau:g}" in basis.said("")
+    assert "(stated)" in Basis.of(rows, tau=3.0).said("days")
+    assert "tau = 3 days" in Basis.of(rows, tau=3.0).said("days")
     times = curve_times(rows)
-    assert times[0] >= 1 and times[-1] < 100 and (np.diff(times) > 0).all()
+    assert times[0] >= 1
+    assert times[-1] < 100
+    assert (np.diff(times) > 0).all()

@@ -37,7 +37,8 @@ def test_the_log_rank_test_is_that_of_the_textbooks() -> None:
     rows, group = remission()
     found = log_rank(rows, group)
     assert found.chi2 == pytest.approx(16.79, abs=0.005), "as published of these data"
-    assert found.freedom == 1 and found.p == pytest.approx(4.17e-5, rel=0.01)
+    assert found.freedom == 1
+    assert found.p == pytest.approx(4.17e-5, rel=0.01)
     assert found.said == "log-rank p < 0.0001 (χ² 16.79, 1 df)"
 
 
@@ -77,7 +78,8 @@ def test_the_curve_and_its_interval_are_greenwoods() -> None:
 )
 def test_there_is_no_test_where_nothing_can_be_compared(rows: Outcomes, group: np.ndarray, said: str) -> None:
     found = log_rank(rows, group)
-    assert found.p is None and said in found.said
+    assert found.p is None
+    assert said in found.said
 
 
 def test_rows_of_one_patient_are_not_tested_as_if_they_were_independent() -> None:
@@ -93,7 +95,8 @@ def test_the_cut_is_the_median_of_other_rows_or_stated_and_can_be_read_back() ->
     assert cut.group(np.array([0.2, 0.3, 0.4])).tolist() == [0, 0, 1], "who has a larger risk is of the next group"
     assert choose_cut(risk[:0], "val") is None
     stated = choose_cut(risk[:0], "", "-0.5,0.5")
-    assert stated is not None and stated.names == ("low risk", "medium risk", "high risk")
+    assert stated is not None
+    assert stated.names == ("low risk", "medium risk", "high risk")
     assert stated.said == "cut at -0.5 and 0.5, stated beforehand"
     for one in (cut, stated):
         one.require_sound()
@@ -115,11 +118,13 @@ def test_a_locked_cut_that_cannot_be_is_refused(values) -> None:
 def test_numbers_at_risk_are_those_still_followed() -> None:
     rows, x = outcomes(60, 2)
     found = risk_groups(rows, x, RiskCut((0.0,), "stated"), False, 0.95)
-    assert found.times[0] == 0 and [group.at_risk[0] for group in found.groups] == [group.n for group in found.groups]
+    assert found.times[0] == 0
+    assert [group.at_risk[0] for group in found.groups] == [group.n for group in found.groups]
     for index, group in enumerate(found.groups):
         mine = rows.time[(x > 0) == index]
         assert group.at_risk == tuple(int((mine >= time).sum()) for time in found.times)
-    assert found.groups[1].median is not None and found.groups[1].median < 10
+    assert found.groups[1].median is not None
+    assert found.groups[1].median < 10
     lines = found.rows()
     assert {line["group"] for line in lines} == {"low risk", "high risk"}
     assert all(line["low"] is None or line["low"] <= line["survival"] <= line["high"] for line in lines)
@@ -129,21 +134,26 @@ def test_numbers_at_risk_are_those_still_followed() -> None:
 def test_a_group_without_rows_has_no_curve() -> None:
     rows, x = outcomes(30, 2)
     found = risk_groups(rows, x, RiskCut((99.0,), "stated"), False, 0.95)
-    assert found.groups[1].curve is None and found.groups[1].n == 0 and found.groups[1].median is None
+    assert found.groups[1].curve is None
+    assert found.groups[1].n == 0
+    assert found.groups[1].median is None
     assert found.test.p is None
 
 
 @pytest.mark.parametrize("last", [0.03, 0.9, 7.0, 84.0, 355.2, 1000.0, 18340.0])
 def test_times_of_the_axis_are_round_and_reach_the_end(last: float) -> None:
     times = round_times(last)
-    assert times[0] == 0 and len(times) <= 7 and times[-1] <= last < times[-1] + (times[1] - times[0]) * 1.000001
+    assert times[0] == 0
+    assert len(times) <= 7
+    assert times[-1] <= last < times[-1] + (times[1] - times[0]) * 1.000001
     assert all(len(f"{time:g}".replace(".", "").strip("0")) <= 3 for time in times)
 
 
 def test_calibration_sets_predictions_against_what_happened() -> None:
     rows, x = outcomes(600, 4)
     right = calibration_at(5.0, survival_of(x)[5.0], rows)
-    assert sum(group.n for group in right.groups) == 600 and len(right.groups) == 10
+    assert sum(group.n for group in right.groups) == 600
+    assert len(right.groups) == 10
     assert [group.predicted for group in right.groups] == sorted(group.predicted for group in right.groups)
     covered = [g.low <= g.predicted <= g.high for g in right.groups if g.low is not None and g.high is not None]
     assert sum(covered) >= 8
