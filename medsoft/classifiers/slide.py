@@ -197,14 +197,19 @@ def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
     known = state.get("medsoft", {})
     if not known.keys() >= {"task", "aggregator", "slides", "features"}:
         raise InputError(f"{path}: holds no slide classifier (medsoft fit --config histo)")
-    task = Task.of(known["task"]["kind"], tuple(known["task"]["classes"]))
+    task = Task.from_json(known["task"])
     about = known["aggregator"]
     # What only a training asks for is left at nothing: counts of classes, and places, which predictions bring along.
     nothing = np.zeros(len(task.classes), np.int64)
     scale = known.get("target_scale")
     made = {"slides": known["slides"], "images": known.get("images")}
     spec = BagSpec(task, nothing, about["num_features"], True, known["features"], target_scale=scale, **made)
-    model = SlideClassifier(spec, about["name"], about["options"])
+    how: dict[str, Any] = {}
+    if "survival" in known:
+        how = {"survival": known["survival"]["head"]}
+        how |= {"intervals": len(known["survival"]["cuts"])} if "cuts" in known["survival"] else {}
+    model = SlideClassifier(spec, about["name"], about["options"], **how)
+    model.objective.restore(known)
     try:
         model.load_state_dict(state["state_dict"])
     except RuntimeError as error:
