@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy.typing as npt
 
 from medsoft.errors import InputError
-from medsoft.task_types import FloatArray, ObjectiveOptions
+from medsoft.task_types import BoolArray, FloatArray, ObjectiveOptions
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
     from torch import Tensor
 
+    from medsoft.evaluation.metrics.weighted import Key, Values
+    from medsoft.evaluation.settings import Settings
+    from medsoft.evaluation.survival.findings import SurvivalFindings
+    from medsoft.evaluation.survival.risk_groups import RiskCut
+    from medsoft.task import Task
+
 
 class TaskDefaults:
     """Methods that few tasks have something of their own for."""
 
     kind: ClassVar[str]
+    has_risk_groups: ClassVar[bool] = False
+    """Whether rows are told apart by a cut of their risk, which validation rows choose."""
+    metrics_title: ClassVar[str] = "Agreement"
+    """What a report calls the table of metrics of answers that are no classes."""
 
     @classmethod
     def label_columns(
@@ -128,3 +138,50 @@ class TaskDefaults:
     def exact(self, predictions_NC: FloatArray) -> FloatArray:
         """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
         return predictions_NC
+
+    # Evaluation.
+
+    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many rows of a predictions table there are of each class; of survival, of each outcome.
+
+        Args:
+            frame: rows with a target.
+        """
+        return {name: int(rows.sum()) for name, rows in self.members(frame).items()}
+
+    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
+        """By class, (N,) which rows have it; empty where there are no classes."""
+        return {}
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Self:
+        """The question with what its metrics must know beside the rows that they are of.
+
+        Args:
+            rows: of a predictions table, in all folds together.
+            training: rows of the fold's training part, where the table has them; else none.
+            settings: of the evaluation.
+        """
+        return self
+
+    def why_undefined(self, key: Key, frame: pd.DataFrame) -> str:
+        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add."""
+        return ""
+
+    def shared_with(self, other: Task) -> Task | None:
+        """The question that two tables of predictions have in common; None where they cannot be compared."""
+        return self if self == other else None  # type: ignore[return-value]
+
+    def survival_findings(
+        self, frame: pd.DataFrame, cut: RiskCut | None, point: Values, drawn: Values, clustered: bool, confidence: float
+    ) -> SurvivalFindings | None:
+        """Risk groups, calibration and curves over time; None where the answers have no time.
+
+        Args:
+            frame: rows with a target, at least one.
+            cut: between the risk groups; None where nobody chose it.
+            point: metrics of the rows (1, ...).
+            drawn: of the draws of the bootstrap (B, ...).
+            clustered: whether a patient has several rows.
+            confidence: of all intervals.
+        """
+        return None

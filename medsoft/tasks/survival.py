@@ -13,6 +13,10 @@ import pandas as pd
 from medsoft.errors import InputError, Problem
 from medsoft.evaluation.metrics.table import headline_of
 from medsoft.evaluation.metrics.weighted import Key, Values
+from medsoft.evaluation.survival.basis import Basis, Outcomes
+from medsoft.evaluation.survival.findings import SurvivalFindings, survival_findings
+from medsoft.evaluation.survival.measures import Survived, why_undefined
+from medsoft.evaluation.survival.risk_groups import RiskCut
 from medsoft.task import Targets, Task
 from medsoft.task_types import (
     BoolArray,
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from medsoft.evaluation.metrics.thresholds import OperatingPoint
+    from medsoft.evaluation.settings import Settings
 
 LONGEST = {"days": 43_830.0, "months": 1_440.0, "years": 120.0}
 """What nobody has been observed for, by the units that times may have."""
@@ -48,22 +53,26 @@ class Survival(Task):
         times: at which survival is stated, rising; none until the training part has decided.
         unit: of all times; "" where nobody said it.
         logits: outputs of the network that answers, all of which are larger for a larger risk.
+        basis: what the metrics of some rows must know beside them; None where it follows from the rows.
     """
 
     times: tuple[float, ...] = ()
     unit: str = field(default="", compare=False)
     logits: int = field(default=1, compare=False)
+    basis: Basis | None = field(default=None, compare=False, repr=False)
 
     kind = "survival"
     number_metrics = "survival"
-    metrics = ("c_index",)
+    has_risk_groups = True
+    metrics_title = "Survival"
+    metrics = ("c_index", "uno_c", "integrated_brier", "auc_at", "brier_at")
     monitor = "c_index"
-    key_metrics = ("c_index",)
-    group_metrics = ("c_index",)
-    figures = ()
+    key_metrics = ("c_index", "uno_c", "integrated_brier", "auc_at")
+    group_metrics = ("c_index", "uno_c")
+    figures = ("risk_groups", "survival_calibration", "over_time")
     table_figures = ()
-    report_sections = ("metrics", "subgroups")
-    glossary = ()
+    report_sections = ("figures", "survival", "metrics", "subgroups")
+    glossary = ("c_index", "auc_at", "survival_brier", "survival_calibration", "risk_groups")
 
     def __post_init__(self) -> None:
         if self.classes:
@@ -330,7 +339,51 @@ class Survival(Task):
         prevalences: Sequence[float] = (),
         curves: bool = False,
     ) -> list[Measure]:
-        return [_Concordance(self.targets(frame), frame["risk"].to_numpy(np.float64), unit_N)]
+        outcomes = self.outcomes(frame)
+        basis = self.basis or Basis.of(outcomes, times=self.times)
+        risk_N = frame["risk"].to_numpy(np.float64)
+        return [Survived(outcomes, risk_N, self._survival(frame), unit_N, basis, curves)]
+
+    def outcomes(self, frame: pd.DataFrame) -> Outcomes:
+        """Times and events of rows with a target."""
+        time_N, event_N = self.targets(frame).T
+        return Outcomes(time_N, event_N == 1)
+
+    def _survival(self, frame: pd.DataFrame) -> dict[float, FloatArray]:
+        """By time, predicted survival (N,) of the columns that there are."""
+        names = {time: f"s_{_plain(time)}" for time in self.times}
+        return {time: frame[name].to_numpy(np.float64) for time, name in names.items() if name in frame}
+
+    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
+        happened = int(self.outcomes(frame).event.sum())
+        return {"events": happened, "censored": len(frame) - happened}
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Survival:
+        known, learnt = (self.outcomes(part[self.known(part)]) for part in (rows, training))
+        return replace(self, basis=Basis.of(known, learnt, settings.times or self.times, settings.tau))
+
+    def why_undefined(self, key: Key, frame: pd.DataFrame) -> str:
+        if not len(frame):
+            return "no row has a target"
+        outcomes = self.outcomes(frame)
+        if key.time is not None and key.metric != "auc_at" and key.time not in self._survival(frame):
+            return f"the table has no survival at {key.time:g} (a column s_{_plain(key.time)})"
+        return why_undefined(key, outcomes, self.basis or Basis.of(outcomes, times=self.times))
+
+    def shared_with(self, other: Task) -> Task | None:
+        """With the times that both have: a table of risks alone can be compared by its order."""
+        if not isinstance(other, Survival) or (self.unit and other.unit and self.unit != other.unit):
+            return None
+        return replace(self, times=tuple(time for time in self.times if time in other.times))
+
+    def survival_findings(
+        self, frame: pd.DataFrame, cut: RiskCut | None, point: Values, drawn: Values, clustered: bool, confidence: float
+    ) -> SurvivalFindings:
+        outcomes = self.outcomes(frame)
+        basis = self.basis or Basis.of(outcomes, times=self.times)
+        risk_N, survival = frame["risk"].to_numpy(np.float64), self._survival(frame)
+        how = {"clustered": clustered, "confidence": confidence}
+        return survival_findings(outcomes, risk_N, survival, basis, cut, self.unit, point, drawn, **how)
 
     def hardly_vary(self, frame: pd.DataFrame, least_spread: float) -> str:
         risk = frame["risk"].to_numpy(dtype=np.float64)
@@ -393,28 +446,6 @@ def has_pair(targets: FloatArray) -> bool:
         return False
     first = time[happened].min()
     return bool((time > first).any() or ((time == first) & ~happened).any())
-
-
-class _Concordance:
-    """Harrell's C as a function of how often each unit was drawn; of tied risks one half.
-
-    (F. E. Harrell et al., JAMA 247, 1982.) A pair counts where one had the event while the other was still without.
-    """
-
-    def __init__(self, targets: FloatArray, risk: FloatArray, unit_N: IntArray) -> None:
-        time, event = targets.T
-        earlier_NN = (time[:, None] < time) | ((time[:, None] == time) & (event == 0))
-        self._pairs_NN = ((event == 1)[:, None] & earlier_NN).astype(np.float64)
-        order_NN = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-        self._right_NN = self._pairs_NN * order_NN
-        self._unit_N = unit_N
-
-    def __call__(self, weights_BU: FloatArray) -> Values:
-        """Values (B,) under the weights of the units; NaN where no two samples can be compared."""
-        w_BN = weights_BU[:, self._unit_N]
-        pairs, right = (((w_BN @ of_NN) * w_BN).sum(axis=1) for of_NN in (self._pairs_NN, self._right_NN))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {Key("c_index"): np.where(pairs > 0, right / pairs, np.nan)}
 
 
 def _plain(time: float) -> str:

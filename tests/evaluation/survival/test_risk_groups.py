@@ -162,4 +162,4 @@ def test_calibration_sets_predictions_against_what_happened() -> None:
     few = calibration_at(5.0, np.full(20, 0.5), outcomes(20)[0])
     assert [group.n for group in few.groups] == [20], "equal predictions are one group"
     beyond = calibration_at(99.0, survival_of(x)[5.0], rows)
-    assert beyond.groups[0].observed is None and beyond.error is None, "nobody was followed that long"
+    assert (beyond.groups[0].observed, beyond.error) == (None, None), "nobody was followed that long"
