@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -26,6 +27,7 @@ class TaskDefaults:
     """Methods that few tasks have something of their own for."""
 
     kind: ClassVar[str]
+    monitor: ClassVar[str]
     has_risk_groups: ClassVar[bool] = False
     """Whether rows are told apart by a cut of their risk, which validation rows choose."""
     metrics_title: ClassVar[str] = "Agreement"
@@ -48,6 +50,14 @@ class TaskDefaults:
         if time is not None or event is not None:
             raise InputError("data.time and data.event belong to --data.task survival: say so, or leave them out")
         return label
+
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Which rows (N,) are of each kind that a small part of a table must have some of; by default each class."""
+        return list(self.members(frame).values())
+
+    @abstractmethod
+    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
+        """By class, (N,) which rows have it; empty where there are no classes."""
 
     def label_table(self, frame: pd.DataFrame, splits: Sequence[str]) -> Table | None:
         """What there is to say of the labels beyond how many samples each class has; None for nothing.
@@ -100,6 +110,10 @@ class TaskDefaults:
         """The question as a network with so many outputs answers it."""
         return self
 
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        """The metric that chooses the checkpoint where nobody says another, by what the validation part can answer."""
+        return self.monitor
+
     def linear_baseline(
         self, train_NK: FloatArray, targets: npt.NDArray[Any], x_MK: FloatArray, penalty: float
     ) -> FloatArray | None:
@@ -140,18 +154,6 @@ class TaskDefaults:
         return predictions_NC
 
     # Evaluation.
-
-    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
-        """How many rows of a predictions table there are of each class; of survival, of each outcome.
-
-        Args:
-            frame: rows with a target.
-        """
-        return {name: int(rows.sum()) for name, rows in self.members(frame).items()}
-
-    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        """By class, (N,) which rows have it; empty where there are no classes."""
-        return {}
 
     def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Self:
         """The question with what its metrics must know beside the rows that they are of.

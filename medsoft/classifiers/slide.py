@@ -204,11 +204,9 @@ def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
     scale = known.get("target_scale")
     made = {"slides": known["slides"], "images": known.get("images")}
     spec = BagSpec(task, nothing, about["num_features"], True, known["features"], target_scale=scale, **made)
-    how: dict[str, Any] = {}
-    if "survival" in known:
-        how = {"survival": known["survival"]["head"]}
-        how |= {"intervals": len(known["survival"]["cuts"])} if "cuts" in known["survival"] else {}
-    model = SlideClassifier(spec, about["name"], about["options"], **how)
+    hazards = known.get("hazards", {})
+    intervals = len(hazards["cuts"]) if "cuts" in hazards else None
+    model = SlideClassifier(spec, about["name"], about["options"], survival=hazards.get("head"), intervals=intervals)
     model.objective.restore(known)
     try:
         model.load_state_dict(state["state_dict"])

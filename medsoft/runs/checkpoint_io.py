@@ -102,8 +102,8 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
         numbers = [value for value in scale if isinstance(value, int | float) and math.isfinite(value)]
         if len(scale) != 2 or len(numbers) != 2 or not numbers[1] > 0:
             raise InputError(f"{path}: is damaged: its target_scale is not a mean and standard deviation")
-    if "survival" in known:
-        _check_survival(value_of(known, "survival", dict, path), path)
+    if "hazards" in known:
+        _check_hazards(value_of(known, "hazards", dict, path), path)
     if "image_size" in known:
         sides = value_of(known, "image_size", (list, tuple), path)
         if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -113,7 +113,7 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
     return known
 
 
-def _check_survival(known: dict[str, Any], path: Path) -> None:
+def _check_hazards(known: dict[str, Any], path: Path) -> None:
     """Check what a model of survival keeps of its training part: numbers, of which times and hazards rise.
 
     Raises:

@@ -159,6 +159,11 @@ class Survival(Task):
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
         return {}
 
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Events, and the censored."""
+        event = self.targets(frame)[:, 1]
+        return [event == 1, event == 0]
+
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         """Check that there are events in train, at several times, and one in val."""
         there = [part for part in ("train", "val") if (splits == part).any()]
@@ -200,6 +205,9 @@ class Survival(Task):
             what = what or f"{events} events"
             return [f"{part} has {what} and no two samples that can be compared: its concordance is undefined"]
         return [f"{part} has {what}: what is measured there says little"] if what else []
+
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        return self.monitor if has_pair(self.targets(val[self.known(val)])) else "loss"
 
     def strata(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The quarter of the times, 1 to 4, of the censored, and 5 to 8 where the event happened; 0 where unknown."""

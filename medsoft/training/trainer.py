@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -170,13 +171,19 @@ def check_batches(model: Any, data: Any, processes: int = 1, synchronised: bool 
     return [f"WARNING: {said}, so that what it learns in training does not hold in prediction: {advice}"]
 
 
-def monitored(name: str, task: Task) -> tuple[str, str]:
+def monitored(name: str, task: Task, val: pd.DataFrame | None = None) -> tuple[str, str]:
     """The logged name and the direction (max or min) of the metric that chooses the checkpoint.
+
+    Args:
+        name: of the metric; auto for the task's own.
+        task: the question.
+        val: rows of the validation part, where auto depends on what they can answer.
 
     Raises:
         InputError: no validation metric of this name.
     """
-    name = task.monitor if name == "auto" else name.removeprefix("val_")
+    own = task.monitor if val is None else task.monitor_of(val)
+    name = own if name == "auto" else name.removeprefix("val_")
     known = [*task.headline, "loss"]
     if name not in known:
         raise InputError(f"--monitor {name}: no metric of a {task.kind} task; one of {', '.join(known)}")

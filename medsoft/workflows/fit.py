@@ -109,7 +109,11 @@ class _Fitting:
     changed: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
-        self.monitor, _ = monitored(self.line.config.monitor, self.line.datamodule.task)
+        config, data = self.line.config, self.line.datamodule
+        self.monitor, _ = monitored(config.monitor, data.task, data.samples.subset("val").frame)
+        if self.monitor != monitored(config.monitor, data.task)[0]:
+            config.monitor = self.monitor.removeprefix("val_")
+            self.line.notes.append(f"monitor auto: {config.monitor}, as val cannot answer {data.task.monitor}")
 
 
 def _stopped_run(words: Words) -> RunFolder | None:

@@ -43,13 +43,17 @@ class OfSurvival:
     head: str
     outputs: int = 1
     link: Link = "hazard"
-    scale: tuple[float, float] | None = None
     joint = False
     learns = True
 
     def __init__(self, times: Sequence[float]) -> None:
         self.times = tuple(times)
         self.centre = 0.0
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """What is added to a sum of logits to make it the risk, and its factor; None where the risk is no such sum."""
+        return None
 
     def raw_risk(self, logits: Tensor) -> Tensor:
         """(N,) the logarithm of the mean cumulative hazard, up to a constant."""
@@ -62,10 +66,10 @@ class OfSurvival:
         self.centre = float(self.raw_risk(logits.double().cpu()).mean())
 
     def state(self) -> dict[str, Any]:
-        return {"survival": {"head": self.head, "centre": self.centre}}
+        return {"hazards": {"head": self.head, "centre": self.centre}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        known = state["survival"]
+        known = state["hazards"]
         if known["head"] != self.head:
             raise ValueError(f"the weights are those of model.survival {known['head']}, not {self.head}")
         self.centre = float(known["centre"])
@@ -85,6 +89,10 @@ class Cox(OfSurvival):
     def __init__(self, times: Sequence[float]) -> None:
         super().__init__(times)
         self.baseline: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return -self.centre, 1.0
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return cox_loss(logits[:, 0], target[:, 0], target[:, 1])
@@ -112,12 +120,12 @@ class Cox(OfSurvival):
     def state(self) -> dict[str, Any]:
         known = super().state()
         if self.baseline is not None:
-            known["survival"]["baseline"] = [one.tolist() for one in self.baseline]
+            known["hazards"]["baseline"] = [one.tolist() for one in self.baseline]
         return known
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        known = state["survival"].get("baseline")
+        known = state["hazards"].get("baseline")
         if known is None:
             self.baseline = None
             return
@@ -178,12 +186,12 @@ class _Intervals(OfSurvival):
 
     def state(self) -> dict[str, Any]:
         known = super().state()
-        known["survival"]["cuts"] = self._known_cuts().tolist()
+        known["hazards"]["cuts"] = self._known_cuts().tolist()
         return known
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        cuts_K = torch.tensor(state["survival"]["cuts"], dtype=torch.float64)
+        cuts_K = torch.tensor(state["hazards"]["cuts"], dtype=torch.float64)
         if len(cuts_K) != self.outputs:
             raise ValueError(f"the weights are those of model.intervals {len(cuts_K)}, not {self.outputs}")
         self.cuts = cuts_K

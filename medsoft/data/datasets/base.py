@@ -19,6 +19,7 @@ from medsoft.data.facts.pictures import Facts
 from medsoft.data.facts.table import facts_table
 from medsoft.data.tables.covariates import read_covariates, scaled_by
 from medsoft.data.tables.duplicates import Content, duplicate_problems, nearly_same, notes_on_near
+from medsoft.data.tables.labels import label_columns
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table, targets_of_rows
 from medsoft.data.tables.split import UNUSED, apply_split_file, complete_splits
@@ -26,7 +27,7 @@ from medsoft.data.tables.values import Placeholder
 from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.specs import Covariates
-from medsoft.task import Task, TaskKind, task_class
+from medsoft.task import Task, TaskKind
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
@@ -128,10 +129,9 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self.on_error, self.check_files = on_error, check_files
         self.stage, self.seed = stage, seed
         self._table = table
-        asked = task_class(task) if task is not None else Task
         self._options: dict[str, Any] = {
             "root": root,
-            "label": asked.label_columns(label, time, event),
+            "label": label_columns(task, label, time, event),
             "time_unit": time_unit,
             "times": _numbers("data.times", times),
             "task": task,
@@ -284,8 +284,14 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
 
     @property
     def event_times(self) -> np.ndarray | None:
-        """Times of the training part's events, rising, of a survival task; None of others, and outside of fit."""
-        return self.task.event_times(self.samples.subset("train").targets) if self.stage == "fit" else None
+        """Times of events that are learnt from, rising, of a survival task; None of others, and for prediction.
+
+        Before a table is divided into folds they are those of all of it.
+        """
+        if self.stage not in ("fit", "crossval"):
+            return None
+        part = self.samples.subset("train") if self.stage == "fit" else self.samples
+        return self.task.event_times(part.targets)
 
     @property
     def covariates(self) -> Covariates | None:
