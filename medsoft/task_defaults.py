@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy.typing as npt
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
     from torch import Tensor
-
-    from medsoft.evaluation.metrics.weighted import Key, Values
-    from medsoft.evaluation.settings import Settings
-    from medsoft.evaluation.survival.findings import SurvivalFindings
-    from medsoft.evaluation.survival.risk_groups import RiskCut
-    from medsoft.task import Task
 
 
 class TaskDefaults:
@@ -155,28 +149,39 @@ class TaskDefaults:
 
     # Evaluation.
 
-    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Self:
+    def as_configured(self, data: Mapping[str, Any]) -> Self:
+        """The question of a predictions table with what its run's options of the data say, such as a unit."""
+        return self
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any) -> Self:
         """The question with what its metrics must know beside the rows that they are of.
 
         Args:
             rows: of a predictions table, in all folds together.
             training: rows of the fold's training part, where the table has them; else none.
-            settings: of the evaluation.
+            settings: of the evaluation (``medsoft.evaluation.settings``).
         """
         return self
 
-    def why_undefined(self, key: Key, frame: pd.DataFrame) -> str:
-        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add."""
+    def why_undefined(self, key: Any, frame: pd.DataFrame) -> str:
+        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add.
+
+        Args:
+            key: of the metric (``medsoft.evaluation.metrics.weighted``).
+            frame: the rows.
+        """
         return ""
 
-    def shared_with(self, other: Task) -> Task | None:
+    def shared_with(self, other: Self) -> Self | None:
         """The question that two tables of predictions have in common; None where they cannot be compared."""
-        return self if self == other else None  # type: ignore[return-value]
+        return self if self == other else None
 
     def survival_findings(
-        self, frame: pd.DataFrame, cut: RiskCut | None, point: Values, drawn: Values, clustered: bool, confidence: float
-    ) -> SurvivalFindings | None:
+        self, frame: pd.DataFrame, cut: Any, point: Any, drawn: Any, clustered: bool, confidence: float
+    ) -> Any:
         """Risk groups, calibration and curves over time; None where the answers have no time.
+
+        Its types are those of ``medsoft.evaluation.survival.findings``.
 
         Args:
             frame: rows with a target, at least one.

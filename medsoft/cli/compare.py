@@ -48,8 +48,9 @@ def compare(
     Args:
         predictions: Two or more tables; the last is the reference with which the others are compared.
         metric: metric to compare: auroc, average_precision, brier, log_loss, sensitivity, specificity, ppv, npv,
-            accuracy, balanced_accuracy, f1, mcc, kappa; for regression: mae, rmse, r2, concordance. If not given, the
-            one that chooses checkpoints: auroc; of grades kappa, of a regression mae.
+            accuracy, balanced_accuracy, f1, mcc, kappa; for regression: mae, rmse, r2, concordance; for survival:
+            c_index, uno_c, integrated_brier, auc_at, brier_at. If not given, the one that chooses checkpoints: auroc;
+            of grades kappa, of a regression mae, of survival c_index.
         margin: Margin of non-inferiority in units of the metric: how much worse a model may be and still be acceptable.
         of: Class or label to compare by itself; the positive class or the macro average if not given. Of auc_at and
             brier_at the time.

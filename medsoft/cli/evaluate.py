@@ -164,7 +164,9 @@ def evaluate(
     )
     check_range("examples", examples, 0)
     shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
-    result = evaluate_table(given.frame, given.task, settings, groups, chosen_before)
+    data = about.run.config.get("data") if about.run else None
+    task = given.task.as_configured(data if isinstance(data, dict) else {})
+    result = evaluate_table(given.frame, task, settings, groups, chosen_before)
     result.notes.extend(notes)
     if about.run is not None:
         kept = kept_shortcuts(RunFolder(about.run.path), given.frame, given.task, settings)

@@ -11,12 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError, Problem
-from medsoft.evaluation.metrics.table import headline_of
-from medsoft.evaluation.metrics.weighted import Key, Values
-from medsoft.evaluation.survival.basis import Basis, Outcomes
-from medsoft.evaluation.survival.findings import SurvivalFindings, survival_findings
-from medsoft.evaluation.survival.measures import Survived, why_undefined
-from medsoft.evaluation.survival.risk_groups import RiskCut
 from medsoft.task import Targets, Task
 from medsoft.task_types import (
     BoolArray,
@@ -24,19 +18,17 @@ from medsoft.task_types import (
     IntArray,
     LabelOptions,
     LogitTarget,
-    Measure,
     Objective,
     ObjectiveOptions,
     Pooling,
     Wrong,
 )
 from medsoft.tasks.classes import in_order
+from medsoft.tasks.survival_evaluation import SurvivalEvaluation, plain_time
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medsoft.evaluation.metrics.thresholds import OperatingPoint
-    from medsoft.evaluation.settings import Settings
 
 LONGEST = {"days": 43_830.0, "months": 1_440.0, "years": 120.0}
 """What nobody has been observed for, by the units that times may have."""
@@ -46,33 +38,16 @@ MIXED = {"days and weeks": 7.0, "months and years": 12.0, "days and months": 30.
 
 
 @dataclass(frozen=True)
-class Survival(Task):
+class Survival(SurvivalEvaluation):
     """A question whose answer is a risk, and the chance of surviving beyond stated times.
 
     Attributes:
-        times: at which survival is stated, rising; none until the training part has decided.
-        unit: of all times; "" where nobody said it.
         logits: outputs of the network that answers, all of which are larger for a larger risk.
-        basis: what the metrics of some rows must know beside them; None where it follows from the rows.
     """
 
-    times: tuple[float, ...] = ()
-    unit: str = field(default="", compare=False)
     logits: int = field(default=1, compare=False)
-    basis: Basis | None = field(default=None, compare=False, repr=False)
 
     kind = "survival"
-    number_metrics = "survival"
-    has_risk_groups = True
-    metrics_title = "Survival"
-    metrics = ("c_index", "uno_c", "integrated_brier", "auc_at", "brier_at")
-    monitor = "c_index"
-    key_metrics = ("c_index", "uno_c", "integrated_brier", "auc_at")
-    group_metrics = ("c_index", "uno_c")
-    figures = ("risk_groups", "survival_calibration", "over_time")
-    table_figures = ()
-    report_sections = ("figures", "survival", "metrics", "subgroups")
-    glossary = ("c_index", "auc_at", "survival_brier", "survival_calibration", "risk_groups")
 
     def __post_init__(self) -> None:
         if self.classes:
@@ -100,12 +75,12 @@ class Survival(Task):
 
     def __str__(self) -> str:
         """With its times: ``survival (at 365, 730 days)``."""
-        at = ", ".join(map(_plain, self.times))
+        at = ", ".join(map(plain_time, self.times))
         return f"survival (at {at} {self.unit})".replace(" )", ")") if at else "survival"
 
     @property
     def p_columns(self) -> list[str]:
-        return ["risk", *(f"s_{_plain(time)}" for time in self.times)]
+        return ["risk", *(f"s_{plain_time(time)}" for time in self.times)]
 
     @property
     def target_columns(self) -> list[str]:
@@ -335,64 +310,6 @@ class Survival(Task):
     def sentence(self, unit: str) -> str:
         return f"Survival: the risk of an event for each {unit}"
 
-    @property
-    def headline(self) -> tuple[str, ...]:
-        return headline_of(self.metrics)
-
-    def measures(
-        self,
-        frame: pd.DataFrame,
-        unit_N: IntArray,
-        points: Sequence[OperatingPoint] = (),
-        prevalences: Sequence[float] = (),
-        curves: bool = False,
-    ) -> list[Measure]:
-        outcomes = self.outcomes(frame)
-        basis = self.basis or Basis.of(outcomes, times=self.times)
-        risk_N = frame["risk"].to_numpy(np.float64)
-        return [Survived(outcomes, risk_N, self._survival(frame), unit_N, basis, curves)]
-
-    def outcomes(self, frame: pd.DataFrame) -> Outcomes:
-        """Times and events of rows with a target."""
-        time_N, event_N = self.targets(frame).T
-        return Outcomes(time_N, event_N == 1)
-
-    def _survival(self, frame: pd.DataFrame) -> dict[float, FloatArray]:
-        """By time, predicted survival (N,) of the columns that there are."""
-        names = {time: f"s_{_plain(time)}" for time in self.times}
-        return {time: frame[name].to_numpy(np.float64) for time, name in names.items() if name in frame}
-
-    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
-        happened = int(self.outcomes(frame).event.sum())
-        return {"events": happened, "censored": len(frame) - happened}
-
-    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Survival:
-        known, learnt = (self.outcomes(part[self.known(part)]) for part in (rows, training))
-        return replace(self, basis=Basis.of(known, learnt, settings.times or self.times, settings.tau))
-
-    def why_undefined(self, key: Key, frame: pd.DataFrame) -> str:
-        if not len(frame):
-            return "no row has a target"
-        outcomes = self.outcomes(frame)
-        if key.time is not None and key.metric != "auc_at" and key.time not in self._survival(frame):
-            return f"the table has no survival at {key.time:g} (a column s_{_plain(key.time)})"
-        return why_undefined(key, outcomes, self.basis or Basis.of(outcomes, times=self.times))
-
-    def shared_with(self, other: Task) -> Task | None:
-        """With the times that both have: a table of risks alone can be compared by its order."""
-        if not isinstance(other, Survival) or (self.unit and other.unit and self.unit != other.unit):
-            return None
-        return replace(self, times=tuple(time for time in self.times if time in other.times))
-
-    def survival_findings(
-        self, frame: pd.DataFrame, cut: RiskCut | None, point: Values, drawn: Values, clustered: bool, confidence: float
-    ) -> SurvivalFindings:
-        outcomes = self.outcomes(frame)
-        basis = self.basis or Basis.of(outcomes, times=self.times)
-        risk_N, survival = frame["risk"].to_numpy(np.float64), self._survival(frame)
-        how = {"clustered": clustered, "confidence": confidence}
-        return survival_findings(outcomes, risk_N, survival, basis, cut, self.unit, point, drawn, **how)
-
     def hardly_vary(self, frame: pd.DataFrame, least_spread: float) -> str:
         risk = frame["risk"].to_numpy(dtype=np.float64)
         return "" if risk.std() >= least_spread else f"the risks hardly vary ({risk.min():.4g} to {risk.max():.4g})"
@@ -456,10 +373,6 @@ def has_pair(targets: FloatArray) -> bool:
     return bool((time > first).any() or ((time == first) & ~happened).any())
 
 
-def _plain(time: float) -> str:
-    return f"{time:.10g}"
-
-
 def _time_of(column: str) -> float | None:
     """The time of a column ``s_<t>``; None of another column."""
     if not column.startswith("s_"):
@@ -468,4 +381,4 @@ def _time_of(column: str) -> float | None:
         time = float(column.removeprefix("s_"))
     except ValueError:
         return None
-    return time if np.isfinite(time) and time > 0 and f"s_{_plain(time)}" == column else None
+    return time if np.isfinite(time) and time > 0 and f"s_{plain_time(time)}" == column else None

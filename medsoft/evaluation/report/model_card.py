@@ -327,7 +327,7 @@ def _point(point: OperatingPoint, chosen: Chosen) -> str:
 
 def _few(locked: Locked | None) -> list[str]:
     chosen = _chosen(locked)
-    if chosen is None or chosen.n >= FEW or not chosen.n:
+    if locked is None or chosen is None or chosen.n >= FEW or not chosen.n or locked.task.has_risk_groups:
         return []
     return [f"{chosen.n} rows are few to choose thresholds on: on other data, expect other sensitivities than these."]
 
