@@ -169,7 +169,7 @@ class Task(TaskDefaults, ABC):
 
     def asks_the_same(self, other: Task) -> bool:
         """Whether weights that answer the other question answer this one."""
-        return _plain(self.to_json()) == _plain(other.to_json())
+        return bool(_plain(self.to_json()) == _plain(other.to_json()))
 
     def __str__(self) -> str:
         """Name and classes, for messages: ``binary (benign, malignant)``."""

@@ -269,9 +269,7 @@ class Survival(SurvivalEvaluation):
         if "time" in text:
             time = pd.to_numeric(text["time"], errors="coerce").astype(np.float64)
             written = (text["time"] != "").to_numpy()
-            wrong.append(
-                ("time is no finite number above 0 in", written & ~(np.isfinite(time) & (time > 0)).to_numpy())
-            )
+            wrong.append(("time is no finite number above 0 in", written & ~np.asarray(np.isfinite(time) & (time > 0))))
             found["time"] = time
         if "event" in text:
             event = pd.to_numeric(text["event"], errors="coerce").astype(np.float64)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsoft.data.tables.labels import read_labels
@@ -23,8 +23,8 @@ from tests.builders.survival import plain_concordance, simulate
 TASK = Survival((), (12.0, 36.5), "months")
 
 
-def read(times: Sequence[str], events: Sequence[str], unit: str | None = "days", **more) -> Targets:
-    labels = pd.DataFrame({"os": list(times), "dead": list(events)}, dtype=object)
+def read(os: Sequence[str], events: Sequence[str], unit: str | None = "days", **more) -> Targets:
+    labels = pd.DataFrame({"os": list(os), "dead": list(events)}, dtype=object)
     return read_labels(labels, task="survival", classes=None, time_unit=unit, **{"positive": None, **more})
 
 
@@ -109,6 +109,7 @@ def test_times_in_two_units_are_warned_of(factor, units):
     assert f"such as {units}? All must be in days" in note
 
 
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), shape=st.sampled_from([0.7, 1.0, 2.0]))
 def test_times_of_one_unit_are_not(seed, shape):
     time = np.random.default_rng(seed).weibull(shape, 80) * 500 + 0.1
@@ -229,6 +230,7 @@ def test_values_that_cannot_be_are_told(tmp_path):
         assert said in str(caught.value)
 
 
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_the_concordance_is_that_of_all_pairs_and_points_the_right_way(seed):
     _, hazard, targets = simulate(40, seed)

@@ -142,7 +142,7 @@ def test_folds_share_their_times_and_make_an_ensemble(medsoft, cohort):
 
 
 def test_a_bundle_answers_as_its_run_and_so_does_its_network(medsoft, run, cohort):
-    assert medsoft("export", f"--run={run}", "--out=bundle", "--format=torch-export")[0] == 0
+    assert medsoft("export", run, "--out=bundle", "--format=torch-export")[0] == 0
     about = json.loads(Path("bundle/bundle.json").read_text())
     assert about["model"]["hazards"]["head"] == "cox"
     options = [f"--data.table={cohort[0]}", f"--data.features={cohort[1]}", "--out=again", *QUIET]
@@ -188,4 +188,7 @@ def test_what_a_survival_task_cannot_have_is_said_before_training(medsoft, cohor
     code, _, error = medsoft("fit", *words(*cohort, *BAGS, "--data.balanced_sampling=true", "--out=bad"))
     assert code == 2
     assert "a survival task has no classes to balance" in error
+    code, _, error = medsoft("fit", *words(*cohort, *BAGS, "--trainer.accumulate_grad_batches=1", "--out=bad"))
+    assert code == 2
+    assert "compares the samples of a step with each other, and a step is a single one" in error
     assert not Path("bad").exists()
