@@ -214,6 +214,14 @@ class Task(TaskDefaults, ABC):
     def known(self, frame: pd.DataFrame) -> BoolArray:
         """(N,) whether a row's target is known; for multilabel, that of any label."""
 
+    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many rows of a table there are of each class; of survival, with the event and censored.
+
+        Args:
+            frame: rows with a target.
+        """
+        return {name: int(rows.sum()) for name, rows in self.members(frame).items()}
+
     @abstractmethod
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         """Check that there is something to learn: every class in train and in val, numbers that differ in train.

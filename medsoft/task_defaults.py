@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy.typing as npt
@@ -22,6 +22,10 @@ class TaskDefaults:
 
     kind: ClassVar[str]
     monitor: ClassVar[str]
+    has_risk_groups: ClassVar[bool] = False
+    """Whether rows are told apart by a cut of their risk, which validation rows choose."""
+    metrics_title: ClassVar[str] = "Agreement"
+    """What a report calls the table of metrics of answers that are no classes."""
 
     @classmethod
     def label_columns(
@@ -142,3 +146,49 @@ class TaskDefaults:
     def exact(self, predictions_NC: FloatArray) -> FloatArray:
         """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
         return predictions_NC
+
+    # Evaluation.
+
+    def as_configured(self, data: Mapping[str, Any]) -> Self:
+        """The question of a predictions table with what its run's options of the data say, such as a unit."""
+        return self
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any) -> Self:
+        """The question with what its metrics must know beside the rows that they are of.
+
+        Args:
+            rows: of a predictions table, in all folds together.
+            training: rows of the fold's training part, where the table has them; else none.
+            settings: of the evaluation (``medsoft.evaluation.settings``).
+        """
+        return self
+
+    def why_undefined(self, key: Any, frame: pd.DataFrame) -> str:
+        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add.
+
+        Args:
+            key: of the metric (``medsoft.evaluation.metrics.weighted``).
+            frame: the rows.
+        """
+        return ""
+
+    def shared_with(self, other: Self) -> Self | None:
+        """The question that two tables of predictions have in common; None where they cannot be compared."""
+        return self if self == other else None
+
+    def survival_findings(
+        self, frame: pd.DataFrame, cut: Any, point: Any, drawn: Any, clustered: bool, confidence: float
+    ) -> Any:
+        """Risk groups, calibration and curves over time; None where the answers have no time.
+
+        Its types are those of ``medsoft.evaluation.survival.findings``.
+
+        Args:
+            frame: rows with a target, at least one.
+            cut: between the risk groups; None where nobody chose it.
+            point: metrics of the rows (1, ...).
+            drawn: of the draws of the bootstrap (B, ...).
+            clustered: whether a patient has several rows.
+            confidence: of all intervals.
+        """
+        return None

@@ -87,8 +87,7 @@ def training_of(run: RunFolder | None) -> dict[str, Any]:
 
 def part_facts(part: SampleTable) -> dict[str, Any]:
     """Rows, patients and classes of a part of a table."""
-    members = {} if part.task is None else part.task.members(part.frame)
-    classes = {name: int(there.sum()) for name, there in members.items()}
+    classes = {} if part.task is None else part.task.tally(part.frame[part.task.known(part.frame)])
     return {"rows": len(part), "patients": _patients(part), "classes": classes}
 
 

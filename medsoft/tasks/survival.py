@@ -11,8 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError, Problem
-from medsoft.evaluation.metrics.table import headline_of
-from medsoft.evaluation.metrics.weighted import Key, Values
 from medsoft.task import Targets, Task
 from medsoft.task_types import (
     BoolArray,
@@ -20,18 +18,17 @@ from medsoft.task_types import (
     IntArray,
     LabelOptions,
     LogitTarget,
-    Measure,
     Objective,
     ObjectiveOptions,
     Pooling,
     Wrong,
 )
 from medsoft.tasks.classes import in_order
+from medsoft.tasks.survival_evaluation import SurvivalEvaluation, plain_time
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medsoft.evaluation.metrics.thresholds import OperatingPoint
 
 LONGEST = {"days": 43_830.0, "months": 1_440.0, "years": 120.0}
 """What nobody has been observed for, by the units that times may have."""
@@ -41,29 +38,16 @@ MIXED = {"days and weeks": 7.0, "months and years": 12.0, "days and months": 30.
 
 
 @dataclass(frozen=True)
-class Survival(Task):
+class Survival(SurvivalEvaluation):
     """A question whose answer is a risk, and the chance of surviving beyond stated times.
 
     Attributes:
-        times: at which survival is stated, rising; none until the training part has decided.
-        unit: of all times; "" where nobody said it.
         logits: outputs of the network that answers, all of which are larger for a larger risk.
     """
 
-    times: tuple[float, ...] = ()
-    unit: str = field(default="", compare=False)
     logits: int = field(default=1, compare=False)
 
     kind = "survival"
-    number_metrics = "survival"
-    metrics = ("c_index",)
-    monitor = "c_index"
-    key_metrics = ("c_index",)
-    group_metrics = ("c_index",)
-    figures = ()
-    table_figures = ()
-    report_sections = ("metrics", "subgroups")
-    glossary = ()
 
     def __post_init__(self) -> None:
         if self.classes:
@@ -91,12 +75,12 @@ class Survival(Task):
 
     def __str__(self) -> str:
         """With its times: ``survival (at 365, 730 days)``."""
-        at = ", ".join(map(_plain, self.times))
+        at = ", ".join(map(plain_time, self.times))
         return f"survival (at {at} {self.unit})".replace(" )", ")") if at else "survival"
 
     @property
     def p_columns(self) -> list[str]:
-        return ["risk", *(f"s_{_plain(time)}" for time in self.times)]
+        return ["risk", *(f"s_{plain_time(time)}" for time in self.times)]
 
     @property
     def target_columns(self) -> list[str]:
@@ -324,20 +308,6 @@ class Survival(Task):
     def sentence(self, unit: str) -> str:
         return f"Survival: the risk of an event for each {unit}"
 
-    @property
-    def headline(self) -> tuple[str, ...]:
-        return headline_of(self.metrics)
-
-    def measures(
-        self,
-        frame: pd.DataFrame,
-        unit_N: IntArray,
-        points: Sequence[OperatingPoint] = (),
-        prevalences: Sequence[float] = (),
-        curves: bool = False,
-    ) -> list[Measure]:
-        return [_Concordance(self.targets(frame), frame["risk"].to_numpy(np.float64), unit_N)]
-
     def hardly_vary(self, frame: pd.DataFrame, least_spread: float) -> str:
         risk = frame["risk"].to_numpy(dtype=np.float64)
         return "" if risk.std() >= least_spread else f"the risks hardly vary ({risk.min():.4g} to {risk.max():.4g})"
@@ -401,32 +371,6 @@ def has_pair(targets: FloatArray) -> bool:
     return bool((time > first).any() or ((time == first) & ~happened).any())
 
 
-class _Concordance:
-    """Harrell's C as a function of how often each unit was drawn; of tied risks one half.
-
-    (F. E. Harrell et al., JAMA 247, 1982.) A pair counts where one had the event while the other was still without.
-    """
-
-    def __init__(self, targets: FloatArray, risk: FloatArray, unit_N: IntArray) -> None:
-        time, event = targets.T
-        earlier_NN = (time[:, None] < time) | ((time[:, None] == time) & (event == 0))
-        self._pairs_NN = ((event == 1)[:, None] & earlier_NN).astype(np.float64)
-        order_NN = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-        self._right_NN = self._pairs_NN * order_NN
-        self._unit_N = unit_N
-
-    def __call__(self, weights_BU: FloatArray) -> Values:
-        """Values (B,) under the weights of the units; NaN where no two samples can be compared."""
-        w_BN = weights_BU[:, self._unit_N]
-        pairs, right = (((w_BN @ of_NN) * w_BN).sum(axis=1) for of_NN in (self._pairs_NN, self._right_NN))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {Key("c_index"): np.where(pairs > 0, right / pairs, np.nan)}
-
-
-def _plain(time: float) -> str:
-    return f"{time:.10g}"
-
-
 def _time_of(column: str) -> float | None:
     """The time of a column ``s_<t>``; None of another column."""
     if not column.startswith("s_"):
@@ -435,4 +379,4 @@ def _time_of(column: str) -> float | None:
         time = float(column.removeprefix("s_"))
     except ValueError:
         return None
-    return time if np.isfinite(time) and time > 0 and f"s_{_plain(time)}" == column else None
+    return time if np.isfinite(time) and time > 0 and f"s_{plain_time(time)}" == column else None
