@@ -92,7 +92,7 @@ def medsoft(capfd):
     def run(*words: object) -> tuple[int, str, str]:
         given = [str(word) for word in words]
         for made in ("--report", "--figures"):
-            if given and given[0] in RUNS and not any(word.startswith(made) for word in given):
+            if given and given[0] in RUNS and not any(word.startswith((made, "--resume")) for word in given):
                 given.insert(1, f"{made}=false")
         capfd.readouterr()
         code = main(given)
@@ -100,6 +100,16 @@ def medsoft(capfd):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def no_charts() -> Iterator[None]:
+    """For modules that read what stands around the charts of a report; to draw them takes longer than all else."""
+    from medsoft.evaluation.report.figures import Figures, PageFigure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
+        yield
 
 
 @pytest.fixture

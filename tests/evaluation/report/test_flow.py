@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsoft.evaluation.report.figures import Figures, PageFigure
 from medsoft.inference.slides.model import SlidePrediction
 from medsoft.inference.slides.options import ReportSettings, TruthColumns
 from medsoft.inference.slides.results import Truth
@@ -20,6 +19,8 @@ from medsoft.slides.source import SlideSource
 from medsoft.task import Task
 from medsoft.workflows.slides_predict import write_results
 from tests.builders.images import TINY, write_images
+
+pytestmark = pytest.mark.usefixtures("no_charts")
 
 N, EACH = 40, 2
 WORDS = [
@@ -30,14 +31,6 @@ WORDS = [
     "--examples=0",
     "--data.on_error=skip",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _other_figures_are_empty():
-    """The charts of the page take ten times as long as all else, and say nothing of the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
-        yield
 
 
 def counts_add_up(out: Path) -> dict[str, dict]:
