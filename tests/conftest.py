@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,12 +104,19 @@ def medsoft(capfd):
 
 
 @pytest.fixture(scope="module")
-def no_charts() -> Iterator[None]:
-    """For modules that read what stands around the charts of a report; to draw them takes longer than all else."""
+def brief_reports() -> Iterator[None]:
+    """For modules that read what stands around the charts and the intervals of a report, which take longest.
+
+    The charts are empty, and a cross-validation takes 100 draws of the bootstrap in place of 2,000.
+    """
+    from medsoft.evaluation.evaluate import evaluate_table
     from medsoft.evaluation.report.figures import Figures, PageFigure
+    from medsoft.evaluation.settings import Settings
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
+        evaluate = partial(evaluate_table, settings=Settings(draws=100))
+        patch.setattr("medsoft.workflows.crossval_results.evaluate_table", evaluate)
         yield
 
 
