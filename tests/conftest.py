@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ def _same_draws() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported stays: to search it for garbage again and again took a twelfth of all time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -107,7 +120,7 @@ def medsoft(capfd):
 def brief_reports() -> Iterator[None]:
     """For modules that read what stands around the charts and the intervals of a report, which take longest.
 
-    The charts are empty, and a cross-validation takes 100 draws of the bootstrap in place of 2,000.
+    The charts are empty, and ``crossval`` and ``auto`` take 100 draws of the bootstrap in place of 2,000.
     """
     from medsoft.evaluation.evaluate import evaluate_table
     from medsoft.evaluation.report.figures import Figures, PageFigure
@@ -117,6 +130,7 @@ def brief_reports() -> Iterator[None]:
         patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
         evaluate = partial(evaluate_table, settings=Settings(draws=100))
         patch.setattr("medsoft.workflows.crossval_results.evaluate_table", evaluate)
+        patch.setattr("medsoft.workflows.plans.report.DRAWS", 100)
         yield
 
 
