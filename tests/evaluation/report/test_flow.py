@@ -20,7 +20,7 @@ from medsoft.task import Task
 from medsoft.workflows.slides_predict import write_results
 from tests.builders.images import TINY, write_images
 
-pytestmark = pytest.mark.usefixtures("brief_reports")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
 
 N, EACH = 40, 2
 WORDS = [
