@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,18 @@ def _same_draws() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported stays: to search it for garbage again and again took a twelfth of all time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +106,7 @@ def medsoft(capfd):
     def run(*words: object) -> tuple[int, str, str]:
         given = [str(word) for word in words]
         for made in ("--report", "--figures"):
-            if given and given[0] in RUNS and not any(word.startswith(made) for word in given):
+            if given and given[0] in RUNS and not any(word.startswith((made, "--resume")) for word in given):
                 given.insert(1, f"{made}=false")
         capfd.readouterr()
         code = main(given)
@@ -100,6 +114,24 @@ def medsoft(capfd):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def brief_reports() -> Iterator[None]:
+    """For modules that read what stands around the charts and the intervals of a report, which take longest.
+
+    The charts are empty, and ``crossval`` and ``auto`` take 100 draws of the bootstrap in place of 2,000.
+    """
+    from medsoft.evaluation.evaluate import evaluate_table
+    from medsoft.evaluation.report.figures import Figures, PageFigure
+    from medsoft.evaluation.settings import Settings
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
+        evaluate = partial(evaluate_table, settings=Settings(draws=100))
+        patch.setattr("medsoft.workflows.crossval_results.evaluate_table", evaluate)
+        patch.setattr("medsoft.workflows.plans.report.DRAWS", 100)
+        yield
 
 
 @pytest.fixture

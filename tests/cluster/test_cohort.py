@@ -44,6 +44,8 @@ from tests.builders.slides import ENCODER, TILES, write_checkpoint
 from tests.builders.slides import write_slide as write_pyramid
 from tests.builders.waiting import wait_until
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -22,6 +22,8 @@ from medsoft.storage.weights_folder import VARIABLE, Weights, WeightsFolder
 from tests.builders.images import TINY, write_images
 from tests.builders.volumes import TINY_VOLUME, write_volumes
 
+pytestmark = pytest.mark.long
+
 HALF = (0.5, 0.5, 0.5)
 SIZES = {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
 PICTURES: dict[str, Any] = {"channels": 3, "mean": None, "std": None, "size": 32}

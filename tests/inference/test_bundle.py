@@ -22,6 +22,8 @@ from tests.builders.bags import TINY_BAGS, write_slides, write_table
 from tests.builders.images import TINY, write_images
 from tests.builders.slides import write_slide
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, run) -> Path:

@@ -18,6 +18,8 @@ from medsoft.task import Task
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.slides import write_checkpoint
 
+pytestmark = pytest.mark.long
+
 P = ["p_healthy", "p_ill"]
 
 

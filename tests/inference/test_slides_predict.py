@@ -24,6 +24,8 @@ from medsoft.slides.heatmaps.write import SUFFIXES
 from medsoft.task import Task
 from tests.builders.slides import AGGREGATORS, BINARY, ENCODER, TILES, write_checkpoint, write_slide
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

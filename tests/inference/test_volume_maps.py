@@ -19,6 +19,8 @@ from tests.builders.dicom import write_series
 from tests.builders.images import without_knowledge
 from tests.builders.volumes import TINY_VOLUME, oblique, write_volumes
 
+pytestmark = pytest.mark.long
+
 BINARY = Task.of("binary", ("small", "large"))
 RECIPES = {
     "spacing and padding": {"spacing_mm": 1.3, "size": (40, 40, 48)},

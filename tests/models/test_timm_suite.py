@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 TINY = {
     "vit_softmax_tiny_patch16_224", "vit_seqnorm_tiny_patch16_224", "vit_sima_tiny_patch16_224",

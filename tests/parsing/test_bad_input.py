@@ -18,6 +18,8 @@ from PIL import Image
 
 from tests.builders.images import SHARED_DATA, TINY, write_images
 
+pytestmark = pytest.mark.long
+
 CLASSES = "--data.classes=[dark, light]"
 
 

@@ -20,6 +20,8 @@ from medsoft.registry import DEFAULTS, REGISTER, find_class, short_name
 from medsoft.runs.bundle import SUMS, sums_of
 from tests.builders.images import TINY, write_images
 
+pytestmark = pytest.mark.long
+
 SPY = """
 from pathlib import Path
 from lightning.pytorch import Callback

@@ -20,6 +20,8 @@ from medsoft.pretraining.options import ImageOptions
 from medsoft.pretraining.views import AugmentedImages
 from medsoft.training.callbacks import StopGracefully
 
+pytestmark = pytest.mark.long
+
 TINY = [
     "--size=32",
     "--backbone-args={patch_size: 8, depth: 1, embed_dim: 32, num_heads: 2, drop_path_rate: 0.2}",

@@ -23,6 +23,8 @@ from medsoft.errors import InputError
 from medsoft.parsing import parser as parsing
 from medsoft.parsing.configurations import shipped_configurations
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE_BLOCK = re.compile(r"^ *```([^\n`]*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)

@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY
 from tests.builders.slides import write_slide
 from tests.builders.waiting import LIMIT_SECONDS
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 

@@ -32,7 +32,7 @@ def called(node: ast.AST) -> str:
 def makes_generator(node: ast.AST | None) -> bool:
     """Whether the value is a generator, seeded in the same expression or not; what it draws is none."""
     if called(node) == "manual_seed":
-        node = node.func.value  # type: ignore[union-attr]
+        node = node.func.value
     return called(node) in GENERATORS
 
 
@@ -49,7 +49,7 @@ def kept(tree: ast.AST) -> Iterator[ast.AST | None]:
 
 def fault(node: ast.AST) -> str:
     """Why this part of a test makes it depend on the time, on chance or on what else the machine does; or ""."""
-    if called(node) == "default_rng" and not node.args and not node.keywords:  # type: ignore[attr-defined]
+    if called(node) == "default_rng" and not node.args and not node.keywords:
         return "a generator without a seed"
     if called(node) == "active_count":
         return "counts threads, among which are those that other tests left"
@@ -60,10 +60,10 @@ def fault(node: ast.AST) -> str:
     if isinstance(node, ast.keyword) and node.arg == "timeout" and isinstance(node.value, ast.Constant):
         return "a time limit that a busy machine may miss: take LIMIT_SECONDS of tests.builders.waiting"
     if called(node) in ("wait", "join"):
-        limit = [one.value for one in node.args if isinstance(one, ast.Constant)]  # type: ignore[attr-defined]
+        limit = [one.value for one in node.args if isinstance(one, ast.Constant)]
         if limit and isinstance(limit[0], int | float) and limit[0] >= SHORT_SECONDS:
             return "a time limit that a busy machine may miss: take LIMIT_SECONDS of tests.builders.waiting"
-    if called(node) == "setattr" and [ast.unparse(one) for one in node.args[:1]] == ["time"]:  # type: ignore[attr-defined]
+    if called(node) == "setattr" and [ast.unparse(one) for one in node.args[:1]] == ["time"]:
         return "changes the clock of threads that other tests left too: replace the name in the module that is tested"
     if isinstance(node, ast.Constant) and str(node.value).startswith(("/tmp/", "/var/tmp/")):
         return "a file that all runs on this machine share: take tmp_path"
@@ -75,9 +75,9 @@ def fault(node: ast.AST) -> str:
 def faults(source: str) -> list[str]:
     """Lines by which tests depend on other tests, on the time, or on what else the machine does."""
     tree = ast.parse(source)
-    found = [(node.lineno, why) for node in ast.walk(tree) if (why := fault(node))]  # type: ignore[attr-defined]
+    found = [(node.lineno, why) for node in ast.walk(tree) if (why := fault(node))]
     found += [
-        (value.lineno, "a generator that tests share: each draws what those before it left")  # type: ignore[attr-defined]
+        (value.lineno, "a generator that tests share: each draws what those before it left")
         for value in kept(tree)
         if makes_generator(value)
     ]

@@ -28,6 +28,8 @@ from medsoft.task import Task
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY, write_images
 
+pytestmark = pytest.mark.long
+
 CHOICES: list[Any] = [None, True, -1, 0, 1.5, "", "word", [], [1], {}, {"a": 1}]
 
 

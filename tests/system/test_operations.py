@@ -29,6 +29,8 @@ from tests.builders.images import TINY
 from tests.builders.slides import write_checkpoint, write_slide
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
+pytestmark = pytest.mark.long
+
 ENCODER = ["--encoder", "test_efficientnet", "--encoder-init", "random", "--input-px", 32, "--device", "cpu"]
 TILES = ["--mpp", 1, "--tile", 32]
 NAME = "Jane Doe 1957-03-02"

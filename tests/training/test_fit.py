@@ -18,6 +18,8 @@ from medsoft.evaluation.metrics.score import score_splits
 from medsoft.evaluation.tables.predictions import read_predictions
 from tests.builders.images import TINY, write_images
 
+pytestmark = pytest.mark.long
+
 CLASSES = "--data.classes=[dark, light]"
 
 

@@ -23,6 +23,8 @@ from medsoft.task import Task
 from medsoft.training.callbacks import StopGracefully
 from tests.builders.bags import FACTS, SETTINGS, TINY_BAGS, write_bag, write_slides
 
+pytestmark = pytest.mark.long
+
 # Everything random that there is: subsampling, dropped features, dropout, moving averages.
 RANDOM = ["--data.tile_fraction=0.7", "--data.feature_dropout=0.2", "--ema_decay=0.9", "--seed_everything=3"]
 

@@ -19,6 +19,8 @@ from medsoft.training.callbacks import StopGracefully
 from tests.builders.images import TINY
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
+pytestmark = pytest.mark.long
+
 # Everything random that there is: augmentation, dropout, stochastic depth, mixing; moving averages, and a first epoch
 # in which the backbone is frozen.
 RANDOM = [

@@ -14,6 +14,8 @@ from medsoft.training.averaging import MovingAverage
 from medsoft.training.tuning import RangeTest
 from tests.builders.images import TINY
 
+pytestmark = pytest.mark.long
+
 
 def config(run):
     return yaml.safe_load((run / "config.yaml").read_text())

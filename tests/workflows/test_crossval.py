@@ -30,7 +30,7 @@ from tests.builders.images import TINY, write_images
 from tests.builders.volumes import TINY_VOLUME, write_volumes
 from tests.builders.waiting import LIMIT_SECONDS
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
 
 BINARY = Task.of("binary", ("no", "yes"))
 QUICK = ["--trainer.max_epochs=1", "--data.val_fraction=0.25"]

@@ -12,6 +12,8 @@ from PIL import Image
 from tests.builders.image_features import write_encoded_images, write_encoded_volumes
 from tests.builders.images import write_images
 
+pytestmark = pytest.mark.long
+
 QUIET = ["--figures=false", "--report=false", "--trainer.accelerator=cpu"]
 PROBE = ["--config=probe", "--data.patient=patient", *QUIET]
 TINY = "{attention: seqnorm, dim: 24, num_heads: 2, depth: 2, coordinates: true, standardise: true}"

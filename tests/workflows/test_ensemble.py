@@ -19,6 +19,8 @@ from medsoft.task import Task
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY, write_images
 
+pytestmark = pytest.mark.long
+
 BINARY = Task.of("binary", ("no", "yes"))
 P = ["p_dark", "p_light"]
 

@@ -10,6 +10,8 @@ from medsoft.data.tables.sample_table import read_table
 from medsoft.errors import InputError
 from tests.builders.images import TINY
 
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
+
 QUICK = ["--trainer.max_epochs=1", "--ood_quantile=null", "--examples=0", "--report=false"]
 
 

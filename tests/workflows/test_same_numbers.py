@@ -25,6 +25,8 @@ from tests.builders.images import TINY, write_images
 from tests.builders.slides import ENCODER, TILES, write_slide
 from tests.builders.volumes import TINY_VOLUME, write_volumes
 
+pytestmark = pytest.mark.long
+
 GOLDEN = Path(__file__).with_name("same_numbers.json")
 
 

@@ -11,6 +11,8 @@ from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY
 from tests.builders.volumes import TINY_VOLUME, write_volumes
 
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
+
 ON = ["--shortcuts=true", "--trainer.max_epochs=1", "--ood_quantile=null", "--examples=0"]
 
 

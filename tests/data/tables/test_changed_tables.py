@@ -17,6 +17,8 @@ from medsoft.runs.table_rows import COLUMNS, Changes, changes, read_rows, seen_b
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY, write_images
 
+pytestmark = pytest.mark.usefixtures("brief_reports")
+
 LABELS = ["--data.classes=[dark, light]", "--data.patient=patient"]
 
 

@@ -21,6 +21,8 @@ from medsoft.data.volumes.transforms.recipe import VolumeTransforms
 from medsoft.errors import InputError, RunError
 from tests.builders.volumes import TINY_VOLUME, oblique, save, varied, write_volumes
 
+pytestmark = pytest.mark.long
+
 AXES = ["RAS", "LPS", "SAR", "PIL", "IRA"]
 
 

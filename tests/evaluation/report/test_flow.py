@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsoft.evaluation.report.figures import Figures, PageFigure
 from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.model import SlidePrediction
 from medsoft.inference.slides.options import ReportSettings, TruthColumns
@@ -22,6 +21,8 @@ from medsoft.task import Task
 from medsoft.workflows.slides_predict import write_results
 from tests.builders.images import TINY, write_images
 
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
+
 N, EACH = 40, 2
 WORDS = [
     "--data.classes=[dark, light]",
@@ -31,14 +32,6 @@ WORDS = [
     "--examples=0",
     "--data.on_error=skip",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _other_figures_are_empty():
-    """The charts of the page take ten times as long as all else, and say nothing of the flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
-        yield
 
 
 def counts_add_up(out: Path) -> dict[str, dict]:

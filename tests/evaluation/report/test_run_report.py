@@ -22,6 +22,8 @@ from medsoft.task import Task
 from medsoft.workflows.example_figures import overlay
 from tests.builders.images import TINY, without_knowledge
 
+pytestmark = pytest.mark.long
+
 TWO = Task.of("binary", ("dark", "light"))
 TINY_VIT = "vit_seqnorm_tiny_patch16_224"
 BACKBONE = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}

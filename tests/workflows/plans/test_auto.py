@@ -23,7 +23,7 @@ from medsoft.workflows.plans import plan as planning
 from medsoft.workflows.plans.bench import Workbench
 from tests.builders.images import TINY, write_images
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
 
 TWO = [
     Candidate("slow", "a network", "to be compared", options={"model": {"lr": 1e-5}}),
