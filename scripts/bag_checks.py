@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains every slide aggregator on two sets of real bags.
 
-It prints the tables of docs/experiments/results.md and docs/experiments/aggregators.md.
+It prints the tables of docs/experiments/results.md.
 
     python scripts/bag_checks.py musk1 ../shared/data runs/bags       MUSK1, 10 folds, 5 repeats: accuracy
     python scripts/bag_checks.py encoders ../shared/data runs/bags    a tile encoder a fold, for the next line

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from medsoft.benchmark.measure import Contender, Forecast, measure
@@ -15,12 +13,14 @@ from medsoft.benchmark.options import choices, conditions_from, cpu_threads, num
 from medsoft.benchmark.report import Report
 from medsoft.errors import InputError, check_range
 from medsoft.layers.attention import ATTENTION
-from medsoft.models.aggregators import TORCHMIL, build_aggregator
-from medsoft.models.aggregators.torchmil import find_model
+from medsoft.models.aggregators import build_aggregator
+from medsoft.models.aggregators.torchmil import PREFIX, find_model
 
 POOLING = ("mean", "max", "abmil")
-NAMES = (*ATTENTION, *POOLING, *TORCHMIL)
-"""What can be measured: the transformer with each attention, what pools without it, and the models of torchmil."""
+OF_TORCHMIL = tuple(PREFIX + name for name in ("ABMIL", "TransformerABMIL", "CLAM_SB", "DSMIL", "TransMIL"))
+"""Without those that make a graph, or draw groups of tiles: what they do does not depend on shapes alone."""
+NAMES = (*ATTENTION, *POOLING, *OF_TORCHMIL)
+"""What can be measured: the transformer with each attention, what pools without it, and models of torchmil."""
 
 
 class OverData(nn.Module):
@@ -34,14 +34,8 @@ class OverData(nn.Module):
         self.aggregator = build_aggregator("transformer" if name in ATTENTION else name, features, 2, **options)
 
     def forward(self, x_BNF: Tensor) -> Tensor:
-        """Logits (B, 2); tiles lie on a square grid, for aggregators that make a graph of them."""
-        coords_BN2 = None
-        if self.aggregator.needs_coordinates:
-            numbers_N = torch.arange(x_BNF.shape[1], device=x_BNF.device)
-            side = math.ceil(math.sqrt(x_BNF.shape[1]))
-            coords_N2 = torch.stack([numbers_N % side, numbers_N // side], dim=1).float()
-            coords_BN2 = coords_N2.expand(len(x_BNF), -1, -1)
-        logits_BC: Tensor = self.aggregator(x_BNF.detach(), None, coords_BN2)
+        """Logits (B, 2)."""
+        logits_BC: Tensor = self.aggregator(x_BNF.detach())
         return logits_BC
 
 
@@ -98,7 +92,7 @@ def aggregators(
     if dim % num_heads:
         raise InputError(f"--dim {dim} is not divisible by --num_heads {num_heads}")
     chosen = choices("--names", names, NAMES)
-    for name in set(chosen) & set(TORCHMIL):
+    for name in set(chosen) & set(OF_TORCHMIL):
         try:
             find_model(name)
         except ValueError as error:
