@@ -28,6 +28,7 @@ from medsoft.inference.slides.predict import HeatmapRequest
 from medsoft.inference.slides.predict_cohort import PredictJob
 from medsoft.inference.slides.predict_cohort import predict_slides as predict_each
 from medsoft.inference.slides.results import Truth, predictions_table, read_truth
+from medsoft.inference.slides.tile_sheets import EXAMPLES, write_cohort_sheets, write_slide_examples
 from medsoft.parsing.configurations import read_configuration
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.facts import training_of
@@ -108,8 +109,13 @@ def predict_slides(job: SlidesJob) -> int:
         with slides_progress(len(sources), "predicting", told) as progress:
             predictions = predict_each(sources, outcomes, folder, prediction, model, cluster, progress)
 
+    names = () if request is None else tuple(request.logit_targets) or ("",)
+    for name in names:
+        for sheet in write_cohort_sheets(folder, [one for one in sources if one.id in predictions], name):
+            print(f"Tiles that add most and least, of all slides: {sheet}")
     said = say("predict", model.shifts(list(predictions.values())), "slide") if predictions else None
-    frame = write_results(folder, model, sources, truth, predictions, job.columns, job.reported, said)
+    maps = names[0] if names else None
+    frame = write_results(folder, model, sources, truth, predictions, job.columns, job.reported, said, maps)
     _write_decisions(folder, model, bundle, frame)
     return conclude(progress, folder)
 
@@ -171,6 +177,7 @@ def write_results(
     columns: TruthColumns,
     settings: ReportSettings,
     said: ShiftNotes | None = None,
+    maps: str | None = None,
 ) -> pd.DataFrame | None:
     """Write ``predictions.csv``, and where true classes are known metrics, figures and the report, as of a run.
 
@@ -185,6 +192,7 @@ def write_results(
         columns: that the truth was read from, for the report.
         settings: what to write.
         said: whether the slides as a whole are unlike the data of the training.
+        maps: folder of the heatmaps that the report's examples show, below heatmaps/; None: there are none.
 
     Returns:
         The predictions table, with the further columns of ``medsoft predict``; None where no slide could be predicted.
@@ -207,7 +215,8 @@ def write_results(
         print(f"WARNING: {nothing}")
     if settings.report and result is not None:
         about = _about(folder, model, sources, set(predictions), columns, note, said)
-        write_run_report(run, frame, result, examples=0, about=about)
+        has_examples = maps is not None and write_slide_examples(run.examples, frame, model.task, folder, sources, maps)
+        write_run_report(run, frame, result, examples=EXAMPLES if has_examples else 0, about=about)
         print(f"Report: {run.report}")
     return frame
 
@@ -217,6 +226,7 @@ def remove_results(run: RunFolder) -> None:
     files = [run.path / OF_SLIDES, run.predictions, run.exam_predictions, run.metrics, run.exam_metrics]
     files += [run.report, run.report.with_suffix(".json"), *run.figures.glob("*.png")]
     files += [*run.evaluation.glob("*.csv"), *run.evaluation.glob("*.json")]
+    files += [*run.examples.glob("*.jpg"), *run.examples.glob("*.json")]
     for file in files:
         file.unlink(missing_ok=True)
 

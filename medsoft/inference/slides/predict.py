@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,15 @@ from medsoft.inference.slides.existing_features import features_of, holds_featur
 from medsoft.inference.slides.model import SlideModel, SlidePrediction
 from medsoft.slides.folder import SlidesFolder, SlideStatus
 from medsoft.slides.heatmaps.heatmap import Pixels, thumbnail_of
-from medsoft.slides.heatmaps.write import is_made, why_no_map, write_heatmap
+from medsoft.slides.heatmaps.tile_sheet import (
+    SHEET,
+    SHOWN,
+    most_and_least,
+    read_contributions,
+    read_pictures,
+    write_tile_sheet,
+)
+from medsoft.slides.heatmaps.write import about_heatmap, is_made, why_no_map, write_heatmap
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.run import open_source
 from medsoft.slides.tiling.settings import settings_columns
@@ -122,6 +130,7 @@ def _draw(
         made_from = model.made_from(bag.path, logit_target, "nothing" if holds_features(source) else "slide")
         made_from["unfamiliar"] = prediction.unfamiliar
         if not is_made(place, made_from):
+            place(SHEET).unlink(missing_ok=True)  # of other contributions
             heatmap = replace(model.heatmap(bag, source.id, logit_target, p_C), unfamiliar=prediction.unfamiliar)
             if thumbnail is None and not holds_features(source):
                 with open_source(source) as slide:
@@ -131,7 +140,21 @@ def _draw(
             write_heatmap(heatmap, thumbnail, place, made_from, NOTE_PHANTOM if source.row.get("phantom") else "")
         if why := why_no_map(place):
             without.append(f"{logit_target.name}: {why}")
+        elif not holds_features(source) and not place(SHEET).is_file():
+            _draw_sheet(source, bag, place)
     return without
+
+
+def _draw_sheet(source: SlideSource, bag: Bag, place: Callable[[str], Path]) -> None:
+    """Draw the tiles that add most and least to the logit of a heatmap."""
+    assert bag.slide_facts is not None  # there is a heatmap
+    most, least = most_and_least(read_contributions(place(".csv"), source.id), SHOWN)
+    settings = bag.slide_facts.tile_settings
+    with open_source(source) as slide:
+        pictures = read_pictures(slide, [*most, *least], settings)
+    quantity = about_heatmap(place(".json"))["quantity"]
+    title = f"{source.id}: tiles that add most (above) and least (below) to the {quantity}"
+    write_tile_sheet(place(SHEET), most, least, pictures, settings, title)
 
 
 def _place(folder: SlidesFolder, name: str, suffix: str) -> Path:
