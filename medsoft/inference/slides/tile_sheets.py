@@ -38,8 +38,8 @@ EXAMPLES = 4
 """Right answers in a report, and wrong ones."""
 EXAMPLE_PX = 384
 OF_SLIDES = (
-    "On the left of each slide: six tiles that raise the logit of its heatmap most (red frames) and three that raise it "
-    "least, or lower it (blue). On the right, its heatmap: what each tile adds, red for, blue against. Positions and "
+    "On the left of each slide: six tiles that raise the logit of its heatmap most (red frames), and three that raise "
+    "it least or lower it (blue). On the right, its heatmap: what each tile adds, red for, blue against. Positions and "
     "contributions are beside the heatmaps, in files that end in .tiles.png."
 )
 
