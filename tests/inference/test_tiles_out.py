@@ -91,7 +91,7 @@ def test_a_label_is_the_class_of_more_than_half_of_the_tile(scans, tile, tmp_pat
     said = tile("--save-tiles", "table", *drawn, "--region-other", "rest")
     labels = {(row["slide"], int(row["x_px0"])): row for row in table(tmp_path / "out")}
     columns = sorted({x for _, x in labels})
-    assert columns == [64, 128, 192, 256, 320, 384, 448, 512]
+    assert columns == list(range(0, 640, 64))
     for x in columns:
         assert labels["a", x]["label"] == ("tumour" if x < 320 else "rest")
         assert labels["a", x]["label_part"] == "1"
@@ -168,9 +168,9 @@ def test_histo_tiles_trains_on_tiles_of_slides(medsoft, scans, tile, tmp_path):
     [
         ("1,2,32", "is no tile: write tile=x,y,size,mpp"),
         ("a,2,32,1", "is no tile"),
-        ("1.5,2,32,1", "x, y and size .* are whole numbers"),
-        ("1,2,32,0", "mpp is above 0"),
-        ("1,2,99999,1", "at most 16384"),
+        ("1.5,2,32,1", "whole numbers for x, y and size"),
+        ("1,2,32,0", "mpp above 0"),
+        ("1,2,99999,1", "up to 16384 px"),
         ("1,2,nan,1", "is no tile"),
         ("6000,2,32,1", "has 640 x 512 pixels: the tile at 6000, 2 lies outside"),
         ("1,2,32,0.1", "coarse"),

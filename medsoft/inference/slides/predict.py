@@ -154,6 +154,7 @@ def _draw_sheet(source: SlideSource, bag: Bag, place: Callable[[str], Path]) -> 
         pictures = read_pictures(slide, [*most, *least], settings)
     quantity = about_heatmap(place(".json"))["quantity"]
     title = f"{source.id}: tiles that add most (above) and least (below) to the {quantity}"
+    title = f"{NOTE_PHANTOM} {title}" if source.row.get("phantom") else title
     write_tile_sheet(place(SHEET), most, least, pictures, settings, title)
 
 

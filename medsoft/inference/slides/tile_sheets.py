@@ -14,7 +14,7 @@ from medsoft.data.features.open import open_bag
 from medsoft.errors import BagError, SlideError
 from medsoft.evaluation.examples import Example, pick_examples, write_examples
 from medsoft.inference.slides.existing_features import features_of, holds_features
-from medsoft.inference.slides.predict import folder_name
+from medsoft.inference.slides.predict import NOTE_PHANTOM, folder_name
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.heatmaps.heatmap import Pixels
 from medsoft.slides.heatmaps.tile_sheet import (
@@ -82,6 +82,7 @@ def write_cohort_sheets(folder: SlidesFolder, sources: Sequence[SlideSource], na
         if pictures:
             path = folder.heatmap(f"cohort_{folder_name(class_)}" if not name else f"{name}/cohort", ".tiles.png")
             title = f"{len(slides)} slides: tiles that add most (above) and least (below) to the {quantities[class_]}"
+            title = f"{NOTE_PHANTOM} {title}" if any(source.row.get("phantom") for source, _ in slides) else title
             write_tile_sheet(path, most, least, pictures, settings, title, with_slides=True)
             sheets.append(path)
     return sheets
