@@ -31,6 +31,7 @@ from medsoft.inference.slides.predict import HeatmapRequest
 from medsoft.inference.slides.predict_cohort import PredictJob
 from medsoft.inference.slides.predict_cohort import predict_slides as predict_each
 from medsoft.inference.slides.results import Truth, predictions_table, read_truth
+from medsoft.inference.slides.tile_sheets import EXAMPLES, write_cohort_sheets, write_slide_examples
 from medsoft.parsing.configurations import read_configuration
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.facts import training_of
@@ -115,8 +116,14 @@ def predict_slides(job: SlidesJob) -> int:
         with slides_progress(len(sources), "predicting", told) as progress:
             predictions = predict_each(cases, outcomes, folder, prediction, model, cluster, progress)
 
+    names = () if request is None else tuple(request.logit_targets) or ("",)
+    predicted = [source for case in cases if case.id in predictions for source in case.sources]
+    for name in names:
+        for sheet in write_cohort_sheets(folder, predicted, name):
+            print(f"Tiles that add most and least, of all slides: {sheet}")
     said = say("predict", model.shifts(list(predictions.values())), _unit(cases)) if predictions else None
-    frame = write_results(folder, model, cases, truth, predictions, job.columns, job.reported, said)
+    maps = names[0] if names else None
+    frame = write_results(folder, model, cases, truth, predictions, job.columns, job.reported, said, maps)
     _write_decisions(folder, model, bundle, frame)
     return conclude(progress, folder)
 
@@ -203,6 +210,7 @@ def write_results(
     columns: TruthColumns,
     settings: ReportSettings,
     said: ShiftNotes | None = None,
+    maps: str | None = None,
 ) -> pd.DataFrame | None:
     """Write ``predictions.csv``, and where true classes are known metrics, figures and the report, as of a run.
 
@@ -217,6 +225,7 @@ def write_results(
         columns: that the truth was read from, for the report.
         settings: what to write.
         said: whether the slides as a whole are unlike the data of the training.
+        maps: folder of the heatmaps that the report's examples show, below heatmaps/; None: there are none.
 
     Returns:
         The predictions table, with the further columns of ``medsoft predict``; None where no slide could be predicted.
@@ -241,7 +250,9 @@ def write_results(
         print(f"WARNING: {nothing}")
     if settings.report and result is not None:
         about = _about(folder, model, cases, set(predictions), truth, columns, note, said)
-        write_run_report(run, frame, result, examples=0, about=about)
+        alone = [case.sources[0] for case in cases if case.id == case.sources[0].id]
+        has_examples = maps is not None and write_slide_examples(run.examples, frame, model.task, folder, alone, maps)
+        write_run_report(run, frame, result, examples=EXAMPLES if has_examples else 0, about=about)
         print(f"Report: {run.report}")
     return frame
 
@@ -253,6 +264,7 @@ def remove_results(run: RunFolder) -> None:
         files += [run.pooled_predictions(level), run.pooled_metrics(level)]
     files += [run.report, run.report.with_suffix(".json"), *run.figures.glob("*.png")]
     files += [*run.evaluation.glob("*.csv"), *run.evaluation.glob("*.json")]
+    files += [*run.examples.glob("*.jpg"), *run.examples.glob("*.json")]
     for file in files:
         file.unlink(missing_ok=True)
 

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsoft.data.features.open import open_bag
 from medsoft.slides.folder import SlidesFolder
@@ -172,7 +174,43 @@ def test_features_know_their_regions_and_predictions_need_them(whole, medsoft, t
     assert (code, "1 of 1 slides are encoded already" in said) == (0, True), err
     about = json.loads((out / "heatmaps" / "a.json").read_text())
     assert len((out / "heatmaps" / "a.csv").read_text().splitlines()) == 1 + len(places)
+    with Image.open(out / "heatmaps" / "a.tiles.png") as sheet:
+        assert sheet.width > 2 * sheet.height  # two rows of eight
+    assert not list(out.glob("heatmaps/cohort*"))  # of one slide
     assert about["class"] == "tumour"
+
+
+def test_heatmaps_are_compared_with_regions_and_examples_shown(whole, medsoft, tmp_path):
+    out, table = tmp_path / "out", tmp_path / "slides.csv"
+    table.write_text(f"path,label\n{whole}/slides/a.tif,tumour\n{whole}/slides/b.tif,normal\n")
+    shutil.copytree(whole / "whole", out)
+    model = ["--checkpoint", whole / "whole.ckpt", "--out", out]
+    code, said, err = medsoft("slides", "predict", table, "--label", "label", *model, "--figures", "false")
+    assert code == 0, err
+    assert f"of all slides: {out / 'heatmaps' / 'cohort_tumour.tiles.png'}" in said
+    assert (out / "heatmaps" / "cohort_tumour.tiles.png").is_file()
+    examples = json.loads((out / "examples" / "examples.json").read_text())["examples"]
+    assert {example["id"] for example in examples} == {"a", "b"}
+    assert all((out / "examples" / example[kind]).is_file() for example in examples for kind in ("image", "map"))
+    assert 'id="examples"' in (out / "report.html").read_text()
+
+    kept = (out / "heatmaps" / "a.tiles.png").stat().st_mtime_ns
+    words = ["slides", "heatmap", table, *model, "--regions", whole / "drawn", "--region-class", "Tumour"]
+    code, said, err = medsoft(*words)
+    assert code == 0, err
+    assert (out / "heatmaps" / "a.tiles.png").stat().st_mtime_ns == kept
+    with (out / "heatmaps_in_regions.csv").open(newline="") as file:
+        a, b = csv.DictReader(file)
+    everything = coords(whole / "whole")
+    inside = np.clip(320 - everything[:, 0], 0, 64) / 64
+    assert (a["id"], a["regions"], b["regions"]) == ("a", "1", "0")
+    assert float(a["area_inside"]) == pytest.approx(inside.mean(), abs=1e-5)
+    with (out / "heatmaps" / "a.csv").open(newline="") as file:
+        values = np.array([float(row["contribution"]) for row in csv.DictReader(file)]).clip(0)
+    assert float(a["mass_inside"]) == pytest.approx((values * inside).sum() / values.sum(), abs=1e-5)
+    assert "of what raises the logit lies within the regions" in said
+    code, _, err = medsoft(*words, "--region-keep", "outside")
+    assert (code, "here regions are only compared with heatmaps" in err) == (2, True)
 
 
 def test_a_model_of_whole_slides_predicts_regions_with_a_warning(whole, medsoft, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,16 @@ from medsoft.inference.slides.existing_features import features_of, holds_featur
 from medsoft.inference.slides.model import SlideModel, SlidePrediction
 from medsoft.slides.folder import SlidesFolder, SlideStatus
 from medsoft.slides.heatmaps.heatmap import Pixels, thumbnail_of
-from medsoft.slides.heatmaps.write import is_made, why_no_map, write_heatmap
+from medsoft.slides.heatmaps.tile_sheet import (
+    SHEET,
+    SHOWN,
+    most_and_least,
+    read_contributions,
+    read_pictures,
+    shown_in,
+    write_tile_sheet,
+)
+from medsoft.slides.heatmaps.write import about_heatmap, is_made, why_no_map, write_heatmap
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.run import open_source
 from medsoft.slides.tiling.settings import settings_columns
@@ -205,6 +214,7 @@ def _draw(
         made_from = model.made_from(bags, logit_target, "nothing" if holds_features(source) else "slide", beside)
         made_from["unfamiliar"] = prediction.unfamiliar
         if not is_made(place, made_from):
+            place(SHEET).unlink(missing_ok=True)  # of other contributions
             answer = explained.of(number, logit_target)
             heatmap = model.heatmap(bag, source.id, logit_target, p_C, answer)
             heatmap = replace(heatmap, unfamiliar=prediction.unfamiliar)
@@ -216,7 +226,21 @@ def _draw(
             write_heatmap(heatmap, thumbnail, place, made_from, NOTE_PHANTOM if source.row.get("phantom") else "")
         if why := why_no_map(place):
             without.append(f"{logit_target.name}: {why}")
+        elif not holds_features(source) and not place(SHEET).is_file():
+            _draw_sheet(source, bag, place)
     return without
+
+
+def _draw_sheet(source: SlideSource, bag: Bag, place: Callable[[str], Path]) -> None:
+    """Draw the tiles that add most and least to the logit of a heatmap."""
+    assert bag.slide_facts is not None  # there is a heatmap
+    most, least = most_and_least(read_contributions(place(".csv"), source.id), SHOWN)
+    settings = bag.slide_facts.tile_settings
+    with open_source(source) as slide:
+        pictures = read_pictures(slide, [*most, *least], settings)
+    title = f"{source.id}: {shown_in(about_heatmap(place('.json')))}"
+    title = f"{NOTE_PHANTOM} {title}" if source.row.get("phantom") else title
+    write_tile_sheet(place(SHEET), most, least, pictures, settings, title)
 
 
 def _place(folder: SlidesFolder, name: str, suffix: str) -> Path:

@@ -6,6 +6,9 @@
 <id>.csv       place and contribution of every tile, from the corner of the slide
 <id>.json      the logit and its parts, and what the files were made from; written when the others are there
 
+Where the slide itself is there, ``<id>.tiles.png`` shows the tiles that add most and least
+(``medsoft.slides.heatmaps.tile_sheet``).
+
 Where the contributions are rounding noise only the last two are written, and the last says so.
 """
 
@@ -118,8 +121,13 @@ def why_no_map(place: Callable[[str], Path]) -> str:
 
 
 def _about(place: Callable[[str], Path]) -> dict[str, Any]:
+    return about_heatmap(place(".json"))
+
+
+def about_heatmap(path: Path) -> dict[str, Any]:
+    """What the JSON of a heatmap says; {} where there is none, or it is damaged."""
     try:
-        about = json.loads(place(".json").read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

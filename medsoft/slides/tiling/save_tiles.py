@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from PIL import Image
 
 from medsoft.data.features.hdf5 import dataset, open_hdf5, plain_errors
+from medsoft.data.features.new_hdf5 import new_hdf5
 from medsoft.errors import BagError, TileError
 from medsoft.slides.reading.slide import Slide
 from medsoft.slides.tiling.tiling import Tiling
-from medsoft.storage.files import MARK, replacing
+from medsoft.storage.files import MARK
 
 Format = Literal["png", "jpeg", "hdf5"]
 SUFFIXES = {"png": "png", "jpeg": "jpg"}
@@ -138,13 +138,14 @@ def _write_pictures(slide: Slide, tiling: Tiling, place: Path, format: Format) -
 def _write_hdf5(slide: Slide, tiling: Tiling, place: Path, format: Format) -> np.ndarray:
     side = tiling.settings.tile_px
     rows = []
-    with replacing(place) as partial, h5py.File(partial, "w") as file:
+    with new_hdf5(place) as (file, check_disk):
         shape = (max(1, len(tiling)), side, side, 3)
         packed = {"chunks": (1, side, side, 3), "compression": "gzip", "compression_opts": FASTEST}
         images = file.create_dataset("images", shape, np.uint8, **packed)
         for row, tile in _tiles(slide, tiling):
             images[len(rows)] = tile
             rows.append(row)
+            check_disk()
         images.resize(len(rows), axis=0)
         file.create_dataset("coords", data=tiling.coords_N2_px0[rows].astype(np.int64).reshape(-1, 2))
         file.create_dataset("rows", data=np.array(rows, np.int64))
