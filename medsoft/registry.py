@@ -39,6 +39,9 @@ REGISTER: dict[str, dict[str, str]] = {
 }
 """By role, short names and where their classes live; modules are imported when a class is asked for."""
 
+DEFAULT_NAME = "run"
+"""Of an experiment that nobody has named."""
+
 DEFAULTS = {"data": "image", "model": "classifier", "transforms": "plain"}
 """What a configuration uses where it does not say."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from medsoft.data.transforms.base import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
-from medsoft.data.volumes.transforms.intensity import WINDOW
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, SHOWS_PICTURES, WINDOW
 from medsoft.encoders.backbone import backbone_arguments
 from medsoft.encoders.choice import NONE
 from medsoft.encoders.pretrained import find_pretrained
@@ -27,10 +27,6 @@ from medsoft.errors import InputError
 from medsoft.models.weights import load_pretrained, quiet_unpickler, read_weights
 from medsoft.parsing.configurations import read_configuration
 from medsoft.storage.weights_folder import VARIABLE, WeightsFolder, find_weights
-
-OF_SLICES = "picture"
-"""``transforms.intensity`` for slices that an encoder of pictures sees: between black and white."""
-SHOWS_PICTURES = (OF_SLICES, "window", "percentiles")
 
 HYBRID = "hybrid"
 """The backbone that has an encoder inside (``medsoft.models.hybrid``)."""

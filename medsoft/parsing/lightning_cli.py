@@ -37,7 +37,7 @@ from medsoft.parsing.options_of_plans import OF_AUTO, add_options_of_plans
 from medsoft.parsing.parser import OneLineErrors, class_paths
 from medsoft.parsing.shipped_arguments import with_arguments_of_others
 from medsoft.parsing.words import Words
-from medsoft.registry import DEFAULTS, find_class
+from medsoft.registry import DEFAULT_NAME, DEFAULTS, find_class
 from medsoft.system.progress import progress
 
 BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule}
@@ -235,7 +235,7 @@ class CommandLine(LightningCLI):
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
         add("use", dict[str, str], DEFAULTS, "Short names of the classes of data, model and transforms.")
-        add("name", str, "run", "Name of the experiment: runs go to runs/NAME/TIME.")
+        add("name", str, DEFAULT_NAME, "Name of the experiment: runs go to runs/NAME/TIME.")
         add("out", str | None, None, "Folder of this run, instead of runs/NAME/TIME.")
         pooling = (
             "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of the logits, or none."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ VALIDATION_IS_CHEAPER = 1 / 3
 """A pass without gradients takes about a third of one with them."""
 
 
+NOISE = 1.25
+"""Predicted times that differ by less than this factor may be in the other order at the next measurement."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a candidate takes.
@@ -46,6 +50,21 @@ class Cost:
     def all(self) -> float:
         """Seconds with features."""
         return self.seconds + self.features
+
+
+def cheapest_first(seconds: Sequence[float]) -> list[int]:
+    """Positions of predicted times, the shortest first; those that the measurement cannot tell apart keep their order.
+
+    Times within ``NOISE`` of the shortest of them count as the same. So two calls on one table agree on the order, as
+    long as no candidate lies just at that border.
+    """
+    left = sorted(range(len(seconds)), key=lambda place: seconds[place])
+    order: list[int] = []
+    while left:
+        tied = [place for place in left if seconds[place] <= NOISE * seconds[left[0]]]
+        order += sorted(tied)
+        left = left[len(tied) :]
+    return order
 
 
 @dataclass(frozen=True)

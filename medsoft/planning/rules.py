@@ -52,12 +52,14 @@ class Situation:
         encoders: whose weights are here and that fit this kind of picture, best first.
         has_gpu: whether there is one.
         configured: name of the configuration that was given, such as fundus; "" for none.
+        without_features: why no head can read features of this table, in words; "" where heads can.
     """
 
     facts: TableFacts
     encoders: Sequence[KnownEncoder]
     has_gpu: bool
     configured: str = ""
+    without_features: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def _finetuned(situation: Situation) -> list[Candidate]:
 
 
 def _scratch(situation: Situation) -> list[Candidate]:
-    if situation.encoders and situation.facts.groups < ENOUGH_FROM_SCRATCH:
+    has_heads = situation.encoders and not situation.without_features
+    if has_heads and situation.facts.groups < ENOUGH_FROM_SCRATCH:
         return []
     return [
         Candidate(
@@ -222,7 +225,7 @@ _RULES = (
     ),
     Rule(
         "scratch",
-        f"no encoder is here, or {ENOUGH_FROM_SCRATCH} patients or more",
+        f"no encoder is here, heads cannot read this table, or {ENOUGH_FROM_SCRATCH} patients or more",
         "with a pretrained encoder at hand a network from scratch is behind until there are many patients",
         _scratch,
     ),

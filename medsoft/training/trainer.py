@@ -11,7 +11,6 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medsoft.data.tables.sample_table import SampleTable
@@ -33,6 +32,7 @@ from medsoft.training.callbacks import (
     StopGracefully,
 )
 from medsoft.training.distributed import as_list, with_slurm
+from medsoft.training.until_stopped import TrainingLog
 
 AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
 FEWEST_EVENTS = 4.0
@@ -101,7 +101,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
             **options,
             callbacks=[*own["callbacks"], *callbacks, progress],
             plugins=[*own["plugins"], AtomicCheckpointIO()],
-            logger=TensorBoardLogger(logs.tensorboard, name="", version="") if logs else False,
+            logger=TrainingLog(logs.tensorboard, name="", version="") if logs else False,
             enable_checkpointing=logs is not None,
             enable_progress_bar=terminal,
             enable_model_summary=False,

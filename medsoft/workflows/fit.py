@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
@@ -38,6 +37,7 @@ from medsoft.training.trainer import (
 )
 from medsoft.training.training_part import learn_from_training_part
 from medsoft.training.tuning import RangeTest, check_tuning, find_batch, find_rate
+from medsoft.training.until_stopped import train_until_stopped
 from medsoft.workflows.finish import predict_and_end
 from medsoft.workflows.seen import notes_on_seen
 
@@ -207,29 +207,11 @@ def _begin_run(fitting: _Fitting) -> None:
 
 
 def _train(fitting: _Fitting, trainer: Trainer) -> Stopped | KeyboardInterrupt | None:
-    """Train to the end.
-
-    Returns:
-        What stopped it before; None where nothing did.
-    """
-    run, resumed = fitting.run, fitting.resumed
-    try:
-        with finish_together(trainer), enough_memory(fitting.line.config, training=True):
-            state = run.last if resumed else None
-            trainer.fit(fitting.line.model, fitting.line.datamodule, ckpt_path=state, weights_only=True)
-    except (Stopped, KeyboardInterrupt) as stop:
-        return stop
-    except MisconfigurationException as error:
-        raise RunError(f"trainer: {error}") from None
-    except OSError as error:
-        error.filename = error.filename or str(run.path)  # a full disk leaves it open, in Lightning's own files
-        raise
-    except RuntimeError as error:
-        if resumed and "loading state_dict" in str(error):
-            what = str(error).splitlines()[-1].strip()
-            raise InputError(f"{show_path(run.last)}: an added option changes the model's shape: {what}") from None
-        raise
-    return None
+    """Train to the end, see ``train_until_stopped``."""
+    line, run = fitting.line, fitting.run
+    state = run.last if fitting.resumed else None
+    within = finish_together(trainer), enough_memory(line.config, training=True)
+    return train_until_stopped(trainer, line.model, line.datamodule, run.path, state, *within)
 
 
 def _say_stopped(fitting: _Fitting, stop: Stopped | KeyboardInterrupt) -> int:

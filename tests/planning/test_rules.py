@@ -51,6 +51,11 @@ def test_without_an_encoder_there_is_training_from_scratch():
     assert names(40, ()) == ["scratch"]
 
 
+def test_where_heads_cannot_read_a_table_there_is_training_from_scratch_beside_what_cannot_run():
+    situation = Situation(facts(40), (ENCODER,), has_gpu=False, without_features="two volumes a row")
+    assert [one.name for one in propose(situation)] == ["probe", "probe_large", "scratch"]
+
+
 def test_small_pictures_get_no_larger_size():
     assert "probe_large" not in names(side=240)
     assert larger_size(ENCODER, facts(side=240)) is None

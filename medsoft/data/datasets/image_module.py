@@ -101,7 +101,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             cache, sizes, reasons = (
                 self._read_all(paths, found, facts) if in_memory else (None, None, self._check_all(paths, found, facts))
             )
-            problems += _unreadable(part, reasons)
+            problems += unreadable_pictures(part, reasons)
             read[split], contents[split] = (cache, sizes, reasons), found
         for split, again in self._twice(parts, contents, problems).items():
             cache, sizes, reasons = read[split]
@@ -238,7 +238,13 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
+def unreadable_pictures(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
+    """The problems of rows whose pictures cannot be had.
+
+    Args:
+        part: of a table.
+        reasons: by place in it, from 0.
+    """
     rows = part.frame["row"].tolist()
     advice = "export these pictures again or delete the rows"
     return [Problem("unreadable picture", (rows[index],), reason, advice) for index, reason in sorted(reasons.items())]

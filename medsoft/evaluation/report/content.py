@@ -116,7 +116,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     top = across or (first.levels[0] if first else None)
     of_top = f"{SPLIT_NAMES.get(across.split, across.split)}, mean of {len(across.n_per_fold)} folds" if across else ""
     figures = key_figures(top, evaluation.task) if top else []
-    name = str(run.config.get("name") or run.path.name) if run else ""
+    name = run.name if run else ""
     values = {
         "format": FORMAT,
         "medsoft": __version__,

@@ -18,9 +18,9 @@ from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Placement
 from medsoft.data.transforms.plain import Plain
 from medsoft.data.volumes import planes
-from medsoft.data.volumes.transforms.intensity import WINDOW
 from medsoft.data.volumes.transforms.recipe import Prepared, VolumeTransforms
-from medsoft.encoders.start import OF_SLICES, check_shows_pictures
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, WINDOW
+from medsoft.encoders.start import check_shows_pictures
 from medsoft.errors import InputError
 from medsoft.inference.images.options import NATIVE, PreparationSettings
 from medsoft.inference.images.preparation import AS_IT_IS, VOLUME, Place, Ready, built, named_transforms
@@ -171,7 +171,10 @@ class SlicePreparation(VolumePreparation):
     @property
     def settings(self) -> dict[str, Any]:
         """See :meth:`Preparation.settings`."""
-        return super().settings | {"axis": self._given.axis, "step": self._given.step, "size": self._size}
+        found = super().settings | {"axis": self._given.axis, "step": self._given.step, "size": self._size}
+        if found["recipe"]["intensity"] == OF_SLICES:  # as feature files have always called it
+            found["recipe"] = found["recipe"] | {"intensity": "auto"}
+        return found
 
     @property
     def in_words(self) -> str:

@@ -83,7 +83,8 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         KnownEncoder(one.name, 0 if one.dims == 3 else one.input_px, one.stride, one.any_size, one.dims == 3)
         for one in recipes
     ]
-    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name))
+    why = without_features(line.datamodule)
+    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name, why))
     if encoder == NONE:
         return found, ["No encoder, as asked: networks are trained from scratch"]
     if not known:
@@ -93,6 +94,23 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         ]
     others = f" (also here: {', '.join(one.name for one in known[1:])})" if len(known) > 1 else ""
     return found, [f"Encoder: {known[0].name}, the first for such images whose weights are here{others}"]
+
+
+def without_features(data: Any) -> str:
+    """Why heads cannot read features of a table: they are one file a row, found by the row's own; "" where they can.
+
+    Args:
+        data: the data module.
+    """
+    files = getattr(data, "files", None)
+    if files is None:
+        return ""
+    if len(files.columns) > 1:
+        columns = ", ".join(files.columns)
+        return f"heads read the features of one volume a row, and here are several ({columns}): name one with data.path"
+    if data.samples.frame["path"].duplicated().any():
+        return "heads find features by their file, and this table has several rows of one file"
+    return ""
 
 
 def _encoders(transforms: str, asked: str | None) -> list[Recipe]:

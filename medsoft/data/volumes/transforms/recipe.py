@@ -18,7 +18,6 @@ from medsoft.data.volumes.transforms import geometry
 from medsoft.data.volumes.transforms.augment import Augmentation
 from medsoft.data.volumes.transforms.intensity import (
     OF_MODALITY,
-    WINDOW,
     Dynamic,
     Scaling,
     background,
@@ -26,6 +25,7 @@ from medsoft.data.volumes.transforms.intensity import (
     scaled,
     with_subtractions,
 )
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, WINDOW
 from medsoft.data.volumes.volume import Box, Side
 from medsoft.errors import InputError, check_range
 
@@ -179,7 +179,7 @@ class VolumeTransforms:
         Raises:
             ValueError: ``intensity`` is auto, and the modality has no customary scale.
         """
-        if self.intensity == "picture":
+        if self.intensity == OF_SLICES:
             return "window" if modality == "CT" else "percentiles"
         if self.intensity != "auto":
             return self.intensity
