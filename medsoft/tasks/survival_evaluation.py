@@ -107,8 +107,18 @@ class SurvivalEvaluation(Task):
         outcomes = self.outcomes(frame)
         basis = self.basis or Basis.of(outcomes, times=self.times)
         risk_N, survival = frame["risk"].to_numpy(np.float64), self._survival(frame)
-        how = {"clustered": clustered, "confidence": confidence}
-        return survival_findings(outcomes, risk_N, survival, basis, cut, self.unit, point, drawn, **how)
+        return survival_findings(
+            outcomes,
+            risk_N,
+            survival,
+            basis,
+            cut,
+            self.unit,
+            point,
+            drawn,
+            clustered=clustered,
+            confidence=confidence,
+        )
 
 
 def plain_time(time: float) -> str:

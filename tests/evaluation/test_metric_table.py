@@ -37,7 +37,7 @@ def table_of(task: Task, error: float, n: int = 60) -> pd.DataFrame:
         target = rng.normal(size=n)
         return make_predictions(task, ids, target[:, None] + noise, target).assign(doubt=np.abs(noise[:, 0]))
     if task.kind == "survival":
-        rows, x = outcomes(n)
+        rows, x = outcomes(n, 1)
         risk = x + noise[:, 0]
         answers = np.column_stack([risk, *survival_of(risk).values()])
         return make_predictions(task, ids, answers, np.column_stack([rows.time, rows.event]))

@@ -188,8 +188,9 @@ class RiskGroup:
     @property
     def median(self) -> float | None:
         """The first time at which at most half are without the event; None where that is not reached."""
-        reached = np.flatnonzero(self.curve.survival <= 0.5) if self.curve is not None else []
-        return float(self.curve.time[reached[0]]) if self.curve is not None and len(reached) else None
+        if self.curve is None or self.curve.survival[-1] > 0.5:
+            return None
+        return float(self.curve.time[np.argmax(self.curve.survival <= 0.5)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,10 +17,11 @@ from medsoft.evaluation.figures.part_figures import charts_of, draw_part
 from medsoft.evaluation.learnt import nothing_learnt
 from medsoft.evaluation.locked import decide, read_locked
 from medsoft.evaluation.settings import Settings
+from medsoft.evaluation.shortcuts.judge import alarm, baseline_tables, judge
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.evaluation.writing import write_evaluation
 from medsoft.task import Task
-from tests.builders.survival_tables import predictions
+from tests.builders.survival_tables import TIMES, outcomes, predictions
 
 FEW = Settings(draws=40)
 
@@ -213,6 +214,24 @@ def test_the_command_writes_tables_figures_and_a_report(tmp_path: Path, capsys) 
     assert evaluate([str(table)], str(tmp_path / "again"), draws=20, locked=locked, figures=False, report=False) == 0
     curves = pd.read_csv(out / "survival_curves.csv")
     assert set(curves["group"]) == {"low risk", "high risk"}
+
+
+def test_baselines_on_trivial_facts_and_on_covariates_are_judged_beside_a_model() -> None:
+    task = Task.from_json({"kind": "survival", "classes": (), "times": TIMES, "unit": "days", "logits": 1})
+    train, test = predictions(150, 1, "train"), table_as_read(predictions(80, 3, known=0.2))
+    facts = {}
+    for name, table in (("train", train), ("test", test)):
+        age = outcomes(len(table), 1 if name == "train" else 3)[1]
+        noise = np.random.default_rng(0).normal(size=len(table))
+        facts[name] = table[["id", "time", "event"]].assign(**{"number bytes": noise, "covariate age": age})
+    tables = baseline_tables(facts["train"], facts["test"].drop(columns=["time", "event"]), test, task)
+    assert set(tables) == {"facts", "covariates"}
+    found = judge(test, tables, task, Settings(draws=100))
+    by_name = {one.reference: one for one in found.differences}
+    assert {one.metric for one in found.differences} == {"c_index"}
+    assert by_name["covariates"].reference_value > 0.65, "age is the log hazard itself"
+    assert by_name["covariates"] in found.not_ahead
+    assert "covariates alone" in alarm(found, 0.95)
 
 
 @pytest.mark.parametrize(
