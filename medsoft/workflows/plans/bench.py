@@ -83,7 +83,8 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         KnownEncoder(one.name, 0 if one.dims == 3 else one.input_px, one.stride, one.any_size, one.dims == 3)
         for one in recipes
     ]
-    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name))
+    has_size = line.words.last("transforms.size") is not None
+    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name, has_size))
     if encoder == NONE:
         return found, ["No encoder, as asked: networks are trained from scratch"]
     if not known:
