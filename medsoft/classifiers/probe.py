@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.classifiers.probe_solver import Chosen, Examples, choose, prior, solve_linear
+from medsoft.classifiers.probe_training import folds_of, require_different
 from medsoft.classifiers.slide import SlideClassifier
 from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.tables.sample_table import SampleTable
-from medsoft.data.tables.split import split_folds
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics.score import headline, score
 from medsoft.evaluation.tables.predictions import make_predictions
@@ -135,9 +135,9 @@ class Probe(SlideClassifier):
         examples = Examples(
             dataset.vectors(), answers.values_NK.numpy(), answers.weights_NK.numpy(), views_MF, row_of_M
         )
-        _require_different(part, examples)
+        require_different(part, examples)
         name = "C" if self.head_name == "linear" else "k"
-        folds, why = _folds(part, self.inner_folds)
+        folds, why = folds_of(part, self.inner_folds)
         chosen = choose(name, examples, self.objective.link, folds, self._loss_of(target), self.given)
         self._learn(examples, chosen)
         self.solved = {name: float(chosen.value), "inner_folds": chosen.folds, "rows": len(part)}
@@ -201,28 +201,3 @@ class _Solution(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.solve()
-
-
-def _require_different(part: SampleTable, examples: Examples) -> None:
-    """Raise InputError where all rows of the training part have the same labels."""
-    known = examples.weights_NK > 0
-    alike = [len(np.unique(examples.values_NK[known[:, k], k])) < 2 for k in range(known.shape[1])]
-    if all(alike):
-        raise InputError(
-            f"{part.source}: all {len(part)} rows of the training part have the same label: there is nothing to learn"
-        )
-
-
-def _folds(part: SampleTable, asked: int) -> tuple[np.ndarray, str]:
-    """(N,) inner fold of each row, all 0 where there can be none; and what is to be said of it."""
-    assert part.task is not None
-    groups = part.groups
-    patients = {name: len(set(groups[there])) for name, there in part.task.members(part.frame).items()}
-    fewest = min(patients, key=lambda name: patients[name]) if patients else ""
-    folds = min(asked, len(set(groups)), max(2, patients.get(fewest, asked)))
-    if folds < 2:
-        return np.zeros(len(part), np.int64), f"the training part has one {part.grouped_by} only"
-    why = ""
-    if folds < asked:
-        why = f" (not {asked}: class {fewest!r} has {patients[fewest]})" if fewest else f" (not {asked}: too few)"
-    return split_folds(part.strata, groups, folds, 0), why

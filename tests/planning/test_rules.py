@@ -153,3 +153,13 @@ def test_what_is_not_proposed_is_explained(name):
     said = why_not(name, facts(groups=48))
     assert said == f"{name} is proposed with: 60 patients or more (here are 48 patients to develop on)"
     assert why_not("magic", facts()) == ""
+
+
+def test_a_candidate_stops_and_chooses_as_its_own_configuration_says_where_the_command_line_does_not():
+    candidate = next(one for one in propose(Situation(facts(), (ENCODER,), False)) if one.name == "tokens_seqnorm")
+    given: dict[str, object] = {"data": {}, "patience": None, "monitor": "auto", "seed_everything": 3}
+    shipped = {"patience": 6, "monitor": "loss", "name": "tokens"}
+    own = configuration_of(candidate, given, shipped, frozenset(), None)
+    assert (own["patience"], own["monitor"], own["seed_everything"]) == (6, "loss", 3)
+    asked = configuration_of(candidate, given | {"patience": 2, "monitor": "auroc"}, shipped, frozenset(), None)
+    assert (asked["patience"], asked["monitor"]) == (2, "auroc")

@@ -9,7 +9,7 @@ import numpy as np
 
 from medsoft.data.datasets.bag_dataset import pieces_of
 from medsoft.data.features.open import Bag
-from medsoft.models.aggregators import Aggregator, TransformerAggregator, read_explanation
+from medsoft.models.aggregators import Aggregator, read_explanation
 from medsoft.task_types import LogitTarget
 
 
@@ -46,6 +46,6 @@ def explain_bag(aggregator: Aggregator, bag: Bag, logit_target: LogitTarget) -> 
         for name, value in zip(parts, (found.bias, found.residual, found.cls_contribution), strict=True):
             parts[name] += weight * value.item()
         contributions_N += weight * found.contributions_N.double().cpu().numpy()
-    if not isinstance(aggregator, TransformerAggregator):
+    if not aggregator.has_class_token:
         parts = {"bias": parts["bias"]}
     return BagExplanation(logit, parts, contributions_N)

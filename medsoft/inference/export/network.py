@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.load import load_classifier
 from medsoft.errors import InputError, RunError
-from medsoft.models.aggregators import Aggregator, TransformerAggregator
+from medsoft.models.aggregators import Aggregator
 from medsoft.models.fixed_form import with_fixed_form
 from medsoft.runs.bundle import Bundle
 from medsoft.specs import BagSpec, DataSpec
@@ -119,8 +119,8 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
         found = [Input("features", (2, 96, spec.num_features), sizes)]
         aggregator = classifier.aggregator
         assert isinstance(aggregator, Aggregator)
-        if isinstance(aggregator, TransformerAggregator) and aggregator.coordinates is not None:
-            frame = aggregator.coordinates.frame
+        if aggregator.frame is not None:
+            frame = aggregator.frame
             found.append(Input("coords_um" if frame.unit == "µm" else "coords", (2, 96, frame.axes), sizes))
         return found
     assert isinstance(spec, DataSpec)

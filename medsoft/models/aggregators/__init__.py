@@ -10,6 +10,7 @@ from medsoft.layers.standardise import Standardise
 from medsoft.models.aggregators.abmil import AbmilAggregator
 from medsoft.models.aggregators.base import Aggregator, Explanation
 from medsoft.models.aggregators.neighbours import NeighboursAggregator
+from medsoft.models.aggregators.on_probe import OnProbe
 from medsoft.models.aggregators.pooling import MaxAggregator, MeanAggregator
 from medsoft.models.aggregators.streaming import (
     can_stream,
@@ -26,14 +27,14 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "abmil": AbmilAggregator,
     "transformer": TransformerAggregator,
 }
-OF_ALL = ("standardise",)
+OF_ALL = ("standardise", "on_probe")
 """Options that every aggregator takes (``build_aggregator``)."""
 SOLVED: dict[str, type[Aggregator]] = {"neighbours": NeighboursAggregator}
 """Without weights that a training in steps could learn: those of probes."""
 
 
 def build_aggregator(
-    name: str, num_features: int, num_classes: int, standardise: bool = False, **options: Any
+    name: str, num_features: int, num_classes: int, standardise: bool = False, on_probe: bool = False, **options: Any
 ) -> Aggregator:
     """An aggregator by name.
 
@@ -42,6 +43,7 @@ def build_aggregator(
         num_features: features F of a tile.
         num_classes: logits C.
         standardise: bring each feature to mean 0 and deviation 1 of the training part first (``Standardise``).
+        on_probe: let it learn what a linear probe on the mean of the tiles leaves unexplained (``OnProbe``).
         **options: of the aggregator's class, as ``dim``, or ``attention`` of the transformer.
 
     Raises:
@@ -52,7 +54,7 @@ def build_aggregator(
     aggregator = (AGGREGATORS | SOLVED)[name](num_features, num_classes, **options)
     if standardise:
         aggregator.tile = nn.Sequential(Standardise(num_features), aggregator.tile)
-    return aggregator
+    return OnProbe(aggregator) if on_probe else aggregator
 
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "MaxAggregator",
     "MeanAggregator",
     "NeighboursAggregator",
+    "OnProbe",
     "Standardise",
     "TransformerAggregator",
     "build_aggregator",

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation, ReadChunks
-from medsoft.models.aggregators.transformer import TransformerAggregator
 
 
 def can_stream(aggregator: Aggregator) -> bool:
     """Whether bags can be read in chunks; softmax, soft and soft_norm attention need all tiles at once."""
-    return not isinstance(aggregator, TransformerAggregator) or hasattr(aggregator.last_attn, "state")
+    return aggregator.streams
 
 
 @torch.no_grad()
@@ -30,8 +29,7 @@ def stream_logits(aggregator: Aggregator, read_chunks: ReadChunks) -> Tensor:
             ``read_chunks`` does not give the same number of tiles each time.
     """
     aggregator.check_eval()
-    logits_1C: Tensor = aggregator.head(aggregator.embed_chunks(ChunkedBag(read_chunks, aggregator)))
-    return logits_1C
+    return aggregator.logits_chunks(ChunkedBag(read_chunks, aggregator))
 
 
 @torch.no_grad()
