@@ -75,6 +75,11 @@ class Probe(SlideClassifier):
             nn.init.zeros_(self.aggregator.head.bias)
 
     @property
+    def solves_probe(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def method(self) -> str:
         """What it is, in words."""
         return METHODS[self.objective.link] if self.head_name == "linear" else "nearest neighbours"

@@ -76,6 +76,11 @@ class SlideClassifier(TableClassifier):
         return logits_BK
 
     @property
+    def solves_probe(self) -> bool:
+        """Whether a training begins with the solution of a probe."""
+        return isinstance(self.aggregator, OnProbe)
+
+    @property
     def last_layer(self) -> nn.Module:
         """The aggregator's: what it reads is the slide's embedding."""
         return self.aggregator.head

@@ -54,7 +54,7 @@ OF_A_CLASS = 2
 """Rows of each class that are measured: more than one, as a picture may be unreadable."""
 
 SOLVING = 0.004
-"""Seconds a row to solve a probe of one fold, with the inner folds that choose C."""
+"""Seconds a row to solve a probe of one fold, with the inner folds that choose C; of a model that stands on one too."""
 
 HERE = Workers()
 
@@ -163,7 +163,7 @@ class Workbench:
             step = measure_step(line.datamodule, line.model, device_of(line.config))
         epochs, batch = line.config.trainer.max_epochs, line.datamodule.batch_size
         seconds = training_seconds(step, self.rows, self.folds, line.config.data.val_fraction, epochs, batch)
-        if candidate.config == "probe":
+        if getattr(line.model, "solves_probe", False):
             seconds += self.folds * self.rows * SOLVING
         return Cost(seconds, of_features, step.bytes)
 
