@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.classifiers.probe_solver import Chosen, Examples, choose, prior, solve_linear
-from medsoft.classifiers.probe_training import folds_of, require_different
+from medsoft.classifiers.probe_training import folds_of, loss_of, require_different
 from medsoft.classifiers.slide import SlideClassifier
 from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.tables.sample_table import SampleTable
@@ -27,6 +27,7 @@ from medsoft.specs import BagSpec
 from medsoft.task_types import ObjectiveOptions
 
 METHODS = {"softmax": "logistic regression", "sigmoid": "logistic regression", "identity": "ridge regression"}
+METHODS |= {"hazard": "Cox regression"}
 
 
 class Probe(SlideClassifier):
@@ -34,8 +35,10 @@ class Probe(SlideClassifier):
 
     Args:
         spec: what the model must know of the bags; comes from the data module.
-        head: linear (logistic regression; ridge regression of numbers) or knn (nearest neighbours).
-        C: inverse strength of the linear head's penalty; chosen by inner folds among 1e-6 to 10 if not given.
+        head: linear (logistic regression; ridge regression of numbers; Cox's regression of survival) or knn (nearest
+            neighbours).
+        C: inverse strength of the linear head's penalty (.inf for none); chosen by inner folds among 1e-6 to 10 if not
+            given.
         k: number of nearest neighbours; chosen by inner folds if not given.
         inner_folds: number of folds of the training part, grouped by patient and stratified, that choose C or k.
         class_weights: balanced weights each class by the inverse of its frequency in the training part.
@@ -58,6 +61,10 @@ class Probe(SlideClassifier):
             if given is not None and head != of:
                 raise InputError(f"model.{name} is of model.head {of}, not of {head}")
         link = spec.task.objective(ObjectiveOptions(target_scale=spec.target_scale)).link
+        if link == "hazard" and head == "knn":
+            raise InputError(
+                "model.head knn has no risk of survival: take model.head linear, which is Cox's regression"
+            )
         arguments = {"dim": None} if head == "linear" else {"link": link}
         super().__init__(
             spec,
@@ -116,7 +123,9 @@ class Probe(SlideClassifier):
             for name, value in numbers.items():
                 self.log(name, value, on_step=False, on_epoch=True, batch_size=1)
         with torch.no_grad():
-            loss = self.objective.loss(self.logits(batch), batch["target"])
+            logits = self.logits(batch)
+            self.keep_learnt(logits, batch["target"])
+            loss = self.objective.loss(logits, batch["target"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]), sync_dist=True)
         return loss
 
@@ -137,13 +146,16 @@ class Probe(SlideClassifier):
         target = torch.as_tensor(dataset.targets)
         answers = self.objective.answers(target)
         views_MF, row_of_M = dataset.view_vectors()
+        if self.objective.joint:  # a view of a patient would be at risk beside the patient
+            views_MF, row_of_M = views_MF[:0], row_of_M[:0]
         examples = Examples(
             dataset.vectors(), answers.values_NK.numpy(), answers.weights_NK.numpy(), views_MF, row_of_M
         )
         require_different(part, examples)
         name = "C" if self.head_name == "linear" else "k"
         folds, why = folds_of(part, self.inner_folds)
-        chosen = choose(name, examples, self.objective.link, folds, self._loss_of(target), self.given)
+        loss = loss_of(self.objective, target, folds)
+        chosen = choose(name, examples, self.objective.link, folds, loss, self.given, self.objective.outputs)
         self._learn(examples, chosen)
         self.solved = {name: float(chosen.value), "inner_folds": chosen.folds, "rows": len(part)}
         if chosen.loss is not None and chosen.logits_NK is not None:
@@ -168,15 +180,10 @@ class Probe(SlideClassifier):
         average = torch.from_numpy(prior(every, self.objective.link))
         cast(Neighbours, head).learn(x, values, weights, average, int(chosen.value))
 
-    def _loss_of(self, target: Tensor) -> Callable[[np.ndarray], float]:
-        def loss(logits_NK: np.ndarray) -> float:
-            return float(self.objective.loss(torch.from_numpy(logits_NK), target))
-
-        return loss
-
     def _inner_score(self, part: SampleTable, logits_NK: np.ndarray) -> dict[str, float]:
         """The task's own metric of the held-out predictions, computed as that of a predictions table."""
         task = self.spec.task
+        self.objective.learn(torch.from_numpy(logits_NK), torch.as_tensor(part.targets))
         p = self.objective.probabilities(torch.from_numpy(logits_NK)).double().numpy()
         value = headline(score(make_predictions(task, part.frame["id"].tolist(), p, part.targets), task))[task.monitor]
         return {} if value is None else {f"inner_{task.monitor}": float(value)}

@@ -108,7 +108,13 @@ class Chosen:
 
 
 def choose(
-    name: str, examples: Examples, link: Link, fold_N: npt.NDArray[np.intp], loss: Loss, given: float | None = None
+    name: str,
+    examples: Examples,
+    link: Link,
+    fold_N: npt.NDArray[np.intp],
+    loss: Loss,
+    given: float | None = None,
+    outputs: int | None = None,
 ) -> Chosen:
     """C of a linear probe, or k of neighbours: the value of the grid with the smallest loss on held-out rows.
 
@@ -119,12 +125,13 @@ def choose(
         fold_N: of each row, from 0; all 0 where there are no folds.
         loss: of held-out logits.
         given: a value that is not to be chosen, only scored.
+        outputs: logits K of the model; as many as there are values where not given.
     """
     folds = int(fold_N.max()) + 1
     if folds < 2:
         return Chosen(WITHOUT_FOLDS[name] if given is None else given)
     values = [given] if given is not None else list(GRID if name == "C" else _possible(examples, fold_N))
-    logits = np.zeros((len(values), len(fold_N), examples.values_NK.shape[1]))
+    logits = np.zeros((len(values), len(fold_N), outputs or examples.values_NK.shape[1]))
     for fold in range(folds):
         held_out_N = fold_N == fold
         train = examples.of(~held_out_N).with_views(shared=name == "C")
@@ -165,6 +172,8 @@ def solve_linear(train: Examples, link: Link, values: Sequence[float]) -> Iterat
     outputs = train.values_NK.shape[1]
     if link == "softmax":
         solvers = [_classes(x_ND, train)]
+    elif link == "hazard":
+        solvers = [_hazard(x_ND, train)]
     elif link == "sigmoid":
         solvers = [_question(x_ND, train.values_NK[:, k], train.weights_NK[:, k]) for k in range(outputs)]
     else:
@@ -240,6 +249,20 @@ def _number(x_ND: Array, values_N: Array, weights_N: Array) -> Solve:
     def solved(C: float) -> tuple[Array, Array]:
         model = Ridge(alpha=1 / C).fit(x_ND, values_N, sample_weight=weights_N)
         return model.coef_[None], np.array([model.intercept_])
+
+    return solved
+
+
+def _hazard(x_ND: Array, train: Examples) -> Solve:
+    """Cox's regression with the penalty ‖w‖² / 2C beside the negative log partial likelihood."""
+    from medsoft.classifiers.survival.linear import solve_cox
+
+    last_D = np.zeros(x_ND.shape[1])
+
+    def solved(C: float) -> tuple[Array, Array]:
+        nonlocal last_D
+        last_D = solve_cox(x_ND, train.values_NK[:, 0], train.values_NK[:, 1], 1 / C, last_D)
+        return last_D[None], np.zeros(1)
 
     return solved
 

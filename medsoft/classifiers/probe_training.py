@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsoft.classifiers.probe_solver import Chosen, Examples, choose, solve_linear
+from medsoft.classifiers.probe_solver import Chosen, Examples, Loss, choose, solve_linear
 from medsoft.data.datasets.bag_dataset import BagDataset
 from medsoft.data.datasets.feature_scale import Array, Scale
 from medsoft.data.tables.sample_table import SampleTable
@@ -43,6 +43,24 @@ def folds_of(part: SampleTable, asked: int) -> tuple[np.ndarray, str]:
     return split_folds(part.strata, groups, folds, 0), why
 
 
+def loss_of(objective: Objective, target: Tensor, fold_N: np.ndarray) -> Loss:
+    """The objective's loss of logits (N, K), each from the model that held its row out."""
+
+    def loss(logits_NK: Array) -> float:
+        return float(objective.loss(torch.from_numpy(logits_NK), target))
+
+    def of_folds(logits_NK: Array) -> float:
+        """The mean over folds, by their events: risks of several models are not of one risk set."""
+        total = 0.0
+        for fold in range(int(fold_N.max()) + 1):
+            rows = torch.from_numpy(fold_N == fold)
+            own = target[rows]
+            total += float(objective.loss(torch.from_numpy(logits_NK)[rows], own) * own[:, 1].sum())
+        return total / max(float(target[:, 1].sum()), 1.0)
+
+    return of_folds if objective.joint else loss
+
+
 def stand_on_probe(
     aggregator: OnProbe, part: SampleTable, dataset: BagDataset, objective: Objective, inner_folds: int = 5
 ) -> tuple[Chosen, Tensor]:
@@ -72,11 +90,8 @@ def stand_on_probe(
     examples = Examples(x_NF, answers.values_NK.numpy(), answers.weights_NK.numpy(), *dataset.view_vectors())
     require_different(part, examples)
     folds, _ = folds_of(part, inner_folds)
-
-    def loss(logits_NK: Array) -> float:
-        return float(objective.loss(torch.from_numpy(logits_NK), target))
-
-    chosen = choose("C", examples, objective.link, folds, loss)
+    loss = loss_of(objective, target, folds)
+    chosen = choose("C", examples, objective.link, folds, loss, outputs=objective.outputs)
     every = examples.with_views(shared=True)
     scale = Scale.of(every.x_NF)
     (found,) = solve_linear(replace(every, x_NF=scale(every.x_NF)), objective.link, [chosen.value])

@@ -69,10 +69,15 @@ class SlideClassifier(TableClassifier):
         return logits_BK.float()
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can."""
+        """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can.
+
+        In training, what stands on a probe is seen beside the probe's logits of rows that it was not solved for.
+        """
         if "pieces" in batch:
             return read_logits(self.aggregator, batch["pieces"]).float()
         logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords"))
+        if self.training and self._correction is not None:
+            logits_BK = logits_BK + self._correction[batch["index"]]
         return logits_BK
 
     @property
@@ -123,7 +128,14 @@ class SlideClassifier(TableClassifier):
         """
         if self.aggregator_name in SOLVED:
             raise InputError(f"model.aggregator {self.aggregator_name} is that of --config probe --model.head knn")
-        if isinstance(self.aggregator, OnProbe) and config.trainer.max_epochs == 1:
+        if not isinstance(self.aggregator, OnProbe):
+            return
+        if self.objective.link == "hazard" and self.objective.outputs > 1:
+            raise InputError(
+                "model.aggregator_args: on_probe needs model.survival cox, whose linear model can be solved first; or "
+                "say on_probe: false"
+            )
+        if config.trainer.max_epochs == 1:
             raise InputError(
                 "model.aggregator_args: with on_probe the first epoch validates the probe alone: raise "
                 "trainer.max_epochs to 2 or more, or use --config probe"
@@ -141,12 +153,6 @@ class SlideClassifier(TableClassifier):
             if trainer.is_global_zero:
                 loss = "" if chosen.loss is None else f", loss {chosen.loss:.4f} on rows held out"
                 print(f"Stands on a linear probe of {len(part)} rows: C = {chosen.value:g}{loss}", flush=True)
-
-    def training_loss(self, batch: dict[str, Any]) -> Tensor:
-        """The mean loss over a batch; what stands on a probe learns beside its logits of rows it has not seen."""
-        if self._correction is None:
-            return super().training_loss(batch)
-        return self.objective.loss(self.logits(batch) + self._correction[batch["index"]], batch["target"])
 
     def standardise_by(self, scale: Scale) -> None:
         """Take means and deviations of features."""
@@ -224,14 +230,19 @@ def load_slide_classifier(source: Path | Bundle) -> LoadedSlideClassifier:
     known = state.get("medsoft", {})
     if not known.keys() >= {"task", "aggregator", "slides", "features"}:
         raise InputError(f"{path}: holds no slide classifier (medsoft fit --config histo)")
-    task = Task.of(known["task"]["kind"], tuple(known["task"]["classes"]))
+    task = Task.from_json(known["task"])
     about = known["aggregator"]
     # What only a training asks for is left at nothing: counts of classes, and places, which predictions bring along.
     nothing = np.zeros(len(task.classes), np.int64)
     scale = known.get("target_scale")
     made = {"slides": known["slides"], "images": known.get("images")}
     spec = BagSpec(task, nothing, about["num_features"], True, known["features"], target_scale=scale, **made)
-    model = SlideClassifier(spec, about["name"], about["options"])
+    how: dict[str, Any] = {}
+    if "survival" in known:
+        how = {"survival": known["survival"]["head"]}
+        how |= {"intervals": len(known["survival"]["cuts"])} if "cuts" in known["survival"] else {}
+    model = SlideClassifier(spec, about["name"], about["options"], **how)
+    model.objective.restore(known)
     try:
         model.load_state_dict(state["state_dict"])
     except RuntimeError as error:

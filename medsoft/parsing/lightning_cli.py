@@ -297,7 +297,8 @@ class CommandLine(LightningCLI):
             "monitor",
             str,
             "auto",
-            "Validation metric that selects the checkpoint; auto is auroc; ordinal: kappa, regression: mae.",
+            "Validation metric that selects the checkpoint; auto is auroc; ordinal: kappa, regression: mae, "
+            "survival: c_index.",
         )
         add_for_fit(
             "patience", int | None, None, "Stop after this many epochs without improvement; never if not given."
@@ -352,7 +353,7 @@ class CommandLine(LightningCLI):
         """The resolved configuration, with the question as this table answers it."""
         config = self.resolved()
         task = self.datamodule.task
-        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None}
+        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None} | task.stated()
         return config
 
     def reproducible(self, split: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from medsoft.training.trainer import (
     monitored,
     training_callbacks,
 )
+from medsoft.training.training_part import learn_from_training_part
 from medsoft.training.tuning import RangeTest, check_tuning, find_batch, find_rate
 from medsoft.workflows.finish import predict_and_end
 from medsoft.workflows.seen import notes_on_seen
@@ -77,6 +78,7 @@ def _fit(argv: Sequence[str]) -> int:
     if stop is not None:
         return _say_stopped(fitting, stop)
     _take_best(fitting)
+    learn_from_training_part(trainer, line.model, line.datamodule, run.best)
     _learn_detector(fitting, trainer)
     predict_and_end(trainer, line.model, line.datamodule, run, line.config, processes, fitting.monitor)
     return code

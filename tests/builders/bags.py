@@ -35,6 +35,7 @@ TINY_BAGS = [
     "--data.patient=patient",
     "--figures=false",
     "--shortcuts=false",  # a fifth of a second a run, which hundreds of tests need not pay
+    "--report=false",  # and a second: a test that is about it says so
 ]
 
 

@@ -29,13 +29,12 @@ from tests.builders.dicom import AXIAL, write, write_series
 HEIGHT, WIDTH = 56, 40
 """Not a multiple of the tiles' 16 pixels."""
 _Y, _X = np.mgrid[:HEIGHT, :WIDTH]
-_RNG = np.random.default_rng(0)
 
 
 def _depth(bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Smooth with a little noise, to be seen by lossy codecs and to fill lossless ones: grey, and RGB."""
     ramps = np.stack([_X / WIDTH, _Y / HEIGHT, (_X + _Y) / (WIDTH + HEIGHT)], axis=-1)
-    noisy = np.clip(ramps * 0.9 + 0.05 + _RNG.normal(0, 0.01, ramps.shape), 0, 1)
+    noisy = np.clip(ramps * 0.9 + 0.05 + np.random.default_rng(bits).normal(0, 0.01, ramps.shape), 0, 1)
     rgb = np.rint(noisy * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
     return np.ascontiguousarray(rgb[..., 2]), rgb
 

@@ -22,6 +22,7 @@ TINY = [
     "--trainer.accelerator=cpu",
     "--figures=false",
     "--shortcuts=false",  # a fifth of a second a run, which hundreds of tests need not pay
+    "--report=false",  # and a second: a test that is about it says so
 ]
 
 

@@ -17,6 +17,7 @@ TINY_VOLUME = [
     "--trainer.accelerator=cpu",
     "--figures=false",
     "--shortcuts=false",  # a fifth of a second a run, which hundreds of tests need not pay
+    "--report=false",  # and a second: a test that is about it says so
 ]
 
 

@@ -12,7 +12,6 @@ from medsoft.evaluation.shortcuts.out_of_fold import in_sentences, out_of_fold
 from medsoft.evaluation.tables.predictions import make_predictions
 from medsoft.task import Task
 
-RNG = np.random.default_rng(0)
 N = 120
 BINARY = Task.of("binary", ("healthy", "ill"))
 SETTINGS = Settings(draws=200)
@@ -21,23 +20,18 @@ SPLIT = np.where(np.arange(N) % 3 == 0, "test", np.where(np.arange(N) % 7 == 1, 
 ILL = np.random.default_rng(0).integers(0, 2, N)
 
 
-@pytest.fixture(autouse=True)
-def same_noise_in_every_order():
-    """Tests draw the same whichever of them ran before in this process."""
-    RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state
-
-
 def facts(strength: float = 2.0, task: Task = BINARY, targets: object = None) -> pd.DataFrame:
     """A fact that tells the class, one that does not, and a site that does a little."""
-    site = np.where(RNG.random(N) < 0.3 + 0.4 * ILL, "A", "B")
+    rng = np.random.default_rng(1)
+    site = np.where(rng.random(N) < 0.3 + 0.4 * ILL, "A", "B")
     columns = task.target_cells(ILL if targets is None else targets, N)
     return pd.DataFrame(
         {
             "id": IDS,
             "split": SPLIT,
             **columns,
-            "number brightness": strength * ILL + RNG.normal(size=N),
-            "number width": RNG.normal(size=N),
+            "number brightness": strength * ILL + rng.normal(size=N),
+            "number width": rng.normal(size=N),
             "kind site": pd.Series(site, dtype=object),
         }
     )
@@ -46,7 +40,7 @@ def facts(strength: float = 2.0, task: Task = BINARY, targets: object = None) ->
 def model(good: float) -> pd.DataFrame:
     """Predictions of val and test, better with ``good``."""
     rows = np.flatnonzero(SPLIT != "train")
-    p = 1 / (1 + np.exp(-(good * (2 * ILL[rows] - 1) + RNG.normal(size=len(rows)))))
+    p = 1 / (1 + np.exp(-(good * (2 * ILL[rows] - 1) + np.random.default_rng(2).normal(size=len(rows)))))
     patient = [f"P{i // 2}" for i in rows]
     answers = np.stack([1 - p, p], axis=1)
     return make_predictions(
@@ -135,7 +129,7 @@ def test_a_model_that_is_ahead_raises_no_alarm():
 
 
 def test_covariates_are_a_baseline_of_their_own():
-    table = facts(strength=0.0).assign(**{"covariate age": 5.0 * ILL + RNG.normal(size=N)})
+    table = facts(strength=0.0).assign(**{"covariate age": 5.0 * ILL + np.random.default_rng(3).normal(size=N)})
     found = judged(table, good=0.2)
     assert set(found.evaluations) == {"facts", "covariates"}
     assert "covariates alone (test)" in alarm(found, 0.95, "image")
@@ -162,7 +156,7 @@ def test_a_part_of_one_class_is_not_compared_and_says_so():
 
 
 def test_before_there_is_a_model_baselines_are_told_out_of_fold():
-    table = facts(strength=3.0).assign(**{"covariate age": RNG.normal(size=N)})
+    table = facts(strength=3.0).assign(**{"covariate age": np.random.default_rng(3).normal(size=N)})
     fold = np.arange(N) // 2 % 3
     tables = out_of_fold(table, np.array([f"P{i // 2}" for i in range(N)], dtype=object), fold, BINARY)
     assert tables["facts"]["fold"].tolist() == sorted(fold.astype(str))

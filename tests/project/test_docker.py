@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.waiting import LIMIT_SECONDS
+
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "docker" / "slurm"
 SCRIPTS = sorted(SLURM.glob("*.sbatch"))
@@ -78,7 +80,12 @@ def sbatch(tmp_path, monkeypatch):
         }  # fmt: skip
         environment = {name: value for name, value in environment.items() if value}
         done = subprocess.run(
-            ["bash", SLURM / script, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            ["bash", SLURM / script, *words],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
         )
         return done.returncode, [*notes.read_text().splitlines(), *done.stderr.splitlines()]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY
 from tests.builders.slides import write_slide
+from tests.builders.waiting import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ def without_network(log: Path, lines: list[list[object]]) -> subprocess.Complete
     words = json.dumps([[str(word) for word in line] for line in lines])
     command = [sys.executable, "-m", "tests.builders.without_network", str(log), words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
 def test_the_guard_guards(tmp_path):

@@ -29,7 +29,7 @@ from pathlib import Path
 from medsoft.storage.files import hold_folder
 hold_folder(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import types
 from contextlib import suppress
 from importlib import metadata
@@ -28,6 +27,7 @@ from medsoft.slides.source import SlideInput
 from medsoft.slides.tiling.settings import TileSettings, TissueSettings
 from tests.builders.images import TINY
 from tests.builders.slides import write_checkpoint, write_slide
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 ENCODER = ["--encoder", "test_efficientnet", "--encoder-init", "random", "--input-px", 32, "--device", "cpu"]
 TILES = ["--mpp", 1, "--tile", 32]
@@ -206,18 +206,10 @@ def test_several_processes_are_stopped_in_order(scans, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
         try:
-            until = time.monotonic() + 500
-            while not (out / "slides.csv").is_file() and child.poll() is None:
-                assert time.monotonic() < until, "no slide was done"
-                time.sleep(0.1)
+            wait_until((out / "slides.csv").is_file, child)
             child.send_signal(signal.SIGTERM)
-            _, err = child.communicate(timeout=200)
-            left = "?"
-            until = time.monotonic() + 60
-            while left and time.monotonic() < until:
-                left = running(child.pid)
-                time.sleep(0.2)
-            assert not left
+            _, err = child.communicate(timeout=LIMIT_SECONDS)
+            wait_until(lambda: not running(child.pid))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)

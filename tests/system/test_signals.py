@@ -16,6 +16,7 @@ from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import ClusterSettings, Workers
 from medsoft.slides.folder import SlidesFolder
 from medsoft.system.signals import STOPPING, Stopped, on_signals
+from tests.builders.waiting import LIMIT_SECONDS
 
 
 def handlers():
@@ -141,7 +142,7 @@ def stop(number):
 try:
     with on_signals(STOPPING, stop):
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(3600)
 except Stopped as stopped:
     print(stopped)
     sys.exit(128 + stopped.signal)
@@ -152,5 +153,5 @@ except Stopped as stopped:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, out) == (128 + number, "stopped in order\n")

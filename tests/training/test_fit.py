@@ -53,6 +53,17 @@ def run(tmp_path_factory, table) -> Path:
 
 
 @pytest.fixture(scope="module")
+def plain(tmp_path_factory, table) -> Path:
+    """One epoch with nothing but the defaults, to compare others with."""
+    from medsoft.cli.main import main
+
+    out = tmp_path_factory.mktemp("fit") / "plain"
+    words = [f"--data.table={table}", "--data.label=label", CLASSES, "--data.patient=patient", *TINY]
+    assert main(["fit", *words, *one_epoch(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
 def grades(tmp_path_factory) -> Path:
     """36 images of three rising brightnesses; the columns many and most are two labels of each, some missing."""
     table = write_images(tmp_path_factory.mktemp("grades"), 36, classes=("healthy", "mild", "severe"))
@@ -406,22 +417,20 @@ def test_the_learning_rates_of_the_groups(tmp_path, fit):
     assert metrics(tmp_path / "run")["lr"].tolist() == [pytest.approx(0.005, rel=0.01)]
 
 
-def test_bf16_is_close_to_float32(tmp_path, fit):
-    fit(*one_epoch(tmp_path / "fp32"))
+def test_bf16_is_close_to_float32(tmp_path, fit, plain):
     fit(*one_epoch(tmp_path / "bf16", "--trainer.precision=bf16-mixed"))
-    a, b = (predictions(tmp_path / name)["p_light"] for name in ("fp32", "bf16"))
+    a, b = (predictions(out)["p_light"] for out in (plain, tmp_path / "bf16"))
     assert not a.equals(b)
     assert np.abs(a - b).max() < 0.02
 
 
-def test_deterministic_algorithms_change_nothing_on_a_cpu(tmp_path, fit):
-    fit(*one_epoch(tmp_path / "plain"))
+def test_deterministic_algorithms_change_nothing_on_a_cpu(tmp_path, fit, plain):
     try:
         fit(*one_epoch(tmp_path / "deterministic", "--trainer.deterministic=true"))
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-    first, second = (tmp_path / name / "predictions.csv" for name in ("plain", "deterministic"))
+    first, second = (out / "predictions.csv" for out in (plain, tmp_path / "deterministic"))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -468,13 +477,13 @@ def test_an_npz_is_a_table_too(tmp_path, medsoft):
     assert frame["id"].tolist()[0] == "val-0"
 
 
-def test_how_images_are_loaded_changes_nothing(tmp_path, fit):
-    ways = {"memory": [], "none": ["--data.cache=none"], "workers": ["--data.cache=none", "--data.num_workers=2"]}
-    for name, words in ways.items():
-        fit(*one_epoch(tmp_path / name, *words))
-    memory, none, workers = ((tmp_path / name / "predictions.csv").read_bytes() for name in ways)
+def test_how_images_are_loaded_changes_nothing(tmp_path, fit, plain):
+    fit(*one_epoch(tmp_path / "none", "--data.cache=none"))
+    fit(*one_epoch(tmp_path / "workers", "--data.cache=none", "--data.num_workers=2"))
+    runs = (plain, tmp_path / "none", tmp_path / "workers")
+    memory, none, workers = ((out / "predictions.csv").read_bytes() for out in runs)
     assert memory == none == workers
-    assert all(torch.equal(v, weights(tmp_path / "none")[k]) for k, v in weights(tmp_path / "memory").items())
+    assert all(torch.equal(v, weights(tmp_path / "none")[k]) for k, v in weights(plain).items())
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
@@ -506,11 +515,10 @@ def medsoft_with(medsoft, expected: int):
     return run
 
 
-def test_an_unaugmented_training_sees_the_images_as_they_are(tmp_path, fit, table):
+def test_an_unaugmented_training_sees_the_images_as_they_are(tmp_path, fit, plain):
     """With augmentation the same run ends elsewhere."""
-    fit(*one_epoch(tmp_path / "with"))
     fit(*one_epoch(tmp_path / "without", "--transforms.augmentation=false"))
-    a, b = (weights(tmp_path / name)["head.weight"] for name in ("with", "without"))
+    a, b = (weights(out)["head.weight"] for out in (plain, tmp_path / "without"))
     assert not torch.equal(a, b)
 
 

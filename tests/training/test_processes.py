@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ from medsoft.system.signals import Stopped
 from medsoft.training.distributed import RUN, Processes
 from medsoft.training.slurm import requeue, stopped_by_sigusr1
 from tests.builders.images import TINY, without_progress
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
-pytestmark = pytest.mark.xdist_group("processes")  # what they share is made once
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))
@@ -147,12 +147,10 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not Path(f"{out}.ready").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
+    wait_until(Path(f"{out}.ready").exists, process)
     process.send_signal(signal.SIGUSR1)
     Path(f"{out}.go").touch()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 128 + signal.SIGUSR1, err
     assert "Job 77 is requeued." in err
     assert "Traceback" not in err

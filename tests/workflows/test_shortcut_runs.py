@@ -35,7 +35,7 @@ def words(table: Path) -> list[str]:
 
 def test_a_run_keeps_facts_and_says_at_the_top_that_brightness_tells_the_class(medsoft, with_age, tmp_path):
     run = tmp_path / "run"
-    code, out, err = medsoft("fit", *words(with_age), "--data.covariates=age", f"--out={run}")
+    code, out, err = medsoft("fit", *words(with_age), "--data.covariates=age", "--report=true", f"--out={run}")
     assert code == 0, err
     assert "WARNING: This model is not shown to be ahead of trivial facts of the image (test)" in out
     found = report(run)
@@ -52,7 +52,7 @@ def test_a_run_keeps_facts_and_says_at_the_top_that_brightness_tells_the_class(m
 
     # A later run learns from the same training part: its baseline says the same of the same rows.
     again = tmp_path / "again"
-    code, out, err = medsoft("test", f"--checkpoint={run}", f"--out={again}")
+    code, out, err = medsoft("test", f"--checkpoint={run}", "--report=true", f"--out={again}")
     assert code == 0, err
     of_test = baseline[baseline["split"] == "test"].set_index("id")["p_light"]
     later = pd.read_csv(again / "shortcuts" / "predictions_facts.csv").set_index("id")["p_light"]

@@ -138,6 +138,7 @@ class BagDataModule(TableDataModule[BagDataset]):
             self.target_scale,
             summary.frame or "um",
             self._images(summary),
+            self.event_times,
         )
 
     def _images(self, summary: BagSummary) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from medsoft.data.tables.values import Placeholder
 from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.specs import Covariates
-from medsoft.task import Task, TaskKind
+from medsoft.task import Task, TaskKind, task_class
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
@@ -42,8 +43,14 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
         root: Folder that paths in the table are relative to; the table's own folder if not given.
         label: column with the label, or several, separated by commas, for a multilabel task.
+        time: column with the time until the event, or until a patient was last seen, of a survival task.
+        event: column that says whether the event happened (1) or the patient was last seen without it (0).
+        time_unit: unit of data.time: days, months or years.
+        times: times, in this unit, at which survival is stated; if not given, the quartiles of the training part's
+            events.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
-        positive: label values that count as the positive class of a binary task, such as 2,3,4.
+        positive: label values that count as the positive class of a binary task, such as 2,3,4; values of data.event
+            that mean that it happened.
         classes: names of the classes in order (a list, or separated by commas); any other label is an error.
         patient: column with the patient; the split keeps each patient in one part.
         site: column with the site, for the counts per site.
@@ -88,6 +95,10 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         table: str,
         root: str | None = None,
         label: str | list[str] = "label",
+        time: str | None = None,
+        event: str | None = None,
+        time_unit: Literal["days", "months", "years"] | None = None,
+        times: str | list[float] | None = None,
         task: TaskKind | None = None,
         positive: str | int | list[str | int] | None = None,
         classes: str | list[str] | None = None,
@@ -117,9 +128,12 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self.on_error, self.check_files = on_error, check_files
         self.stage, self.seed = stage, seed
         self._table = table
+        asked = task_class(task) if task is not None else Task
         self._options: dict[str, Any] = {
             "root": root,
-            "label": label,
+            "label": asked.label_columns(label, time, event),
+            "time_unit": time_unit,
+            "times": _numbers("data.times", times),
             "task": task,
             "positive": positive,
             "classes": classes,
@@ -168,12 +182,24 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         if self.stage == "fit":
             self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, self.seed, splits_from)
             self.notes.append(done)
+            self._settle(self.samples.subset("train"))
             if "val" not in self.samples.splits:
                 raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
             if self.balanced_sampling:
                 self.task.sampling_weights(self.samples.subset("train").targets)  # raises where there are none
-        elif not self.samples.has_split:
+            self.notes += [note for part in ("val", "test") for note in self._notes_on(part)]
+        elif self.stage == "crossval":
+            self._settle(self.samples)
+        if self.stage != "fit" and not self.samples.has_split:
             self.samples = self.samples.with_split(SPLIT_OF_STAGE[self.stage])
+
+    def _settle(self, part: SampleTable) -> None:
+        """Let the part that is learnt from decide what is still open of the question."""
+        self.samples = replace(self.samples, task=self.task.settled(part.targets))
+
+    def _notes_on(self, split: str) -> list[str]:
+        part = self.samples.subset(split)
+        return self.task.part_notes(part.frame, split) if len(part) else []
 
     def _twice(
         self, parts: dict[str, SampleTable], contents: dict[str, list[Content | None]], problems: list[Problem]
@@ -257,6 +283,11 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         return self.task.target_scale(self.samples.subset("train").targets) if self.stage == "fit" else None
 
     @property
+    def event_times(self) -> np.ndarray | None:
+        """Times of the training part's events, rising, of a survival task; None of others, and outside of fit."""
+        return self.task.event_times(self.samples.subset("train").targets) if self.stage == "fit" else None
+
+    @property
     def covariates(self) -> Covariates | None:
         """Clinical covariates with the training part's scale; without it outside of fit, where a checkpoint brings it.
 
@@ -284,7 +315,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of ``data.label``."""
-        label = self._options["label"]
+        label = self._options["label"]  # of a survival task the columns of time and event
         return tuple(word.strip() for word in label.split(",")) if isinstance(label, str) else tuple(label or ())
 
     def _facts_of_files(self, split: str) -> list[Facts]:
@@ -378,6 +409,19 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": _one_thread,
         }
+
+
+def _numbers(option: str, given: str | list[float] | None) -> tuple[float, ...]:
+    """The numbers of an option: a list, or separated by commas.
+
+    Raises:
+        InputError: one is no number.
+    """
+    values = given.strip("[] ").split(",") if isinstance(given, str) else given or ()
+    try:
+        return tuple(sorted(float(value) for value in values))
+    except ValueError:
+        raise InputError(f"{option} {given}: numbers separated by commas, such as 365,1095") from None
 
 
 def _one_thread(worker: int) -> None:

@@ -81,7 +81,8 @@ class ImageDataModule(TableDataModule[ImageDataset]):
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
         image = (self.transforms.channels, self.transforms.size)
-        return DataSpec(self.task, *image, self.class_counts, self.target_scale, self.covariates)
+        known = (self.class_counts, self.target_scale, self.covariates, self.event_times)
+        return DataSpec(self.task, *image, *known)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.

@@ -132,7 +132,13 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
         channels = self.transforms.channels(sum(self.reader.channels))
         return DataSpec(
-            self.task, channels, self.transforms.size, self.class_counts, self.target_scale, self.covariates
+            self.task,
+            channels,
+            self.transforms.size,
+            self.class_counts,
+            self.target_scale,
+            self.covariates,
+            self.event_times,
         )
 
     @property

@@ -48,6 +48,8 @@ def read_labels(
     required: bool = True,
     uncertain: Uncertain | Mapping[str, Uncertain] | None = None,
     placeholders: Placeholders = None,
+    time_unit: str | None = None,
+    times: Sequence[float] = (),
 ) -> Targets:
     """Read the label columns of a table.
 
@@ -61,6 +63,8 @@ def read_labels(
         required: whether a missing label is a problem, and a single class a reason to stop.
         uncertain: what -1 means in a multilabel question, for all labels or by label; a problem where not given.
         placeholders: what words such as unknown or N/A mean; a problem where not given.
+        time_unit: of the times of a survival task, whose columns are the time and the event.
+        times: at which its survival is stated.
 
     Raises:
         InputError: the task is not clear, or the options contradict each other or the labels.
@@ -68,7 +72,7 @@ def read_labels(
     """
     if task is not None and task not in TASK_KINDS:
         raise InputError(f"there is no task {task!r}: the tasks are {', '.join(TASK_KINDS)}")
-    options = LabelOptions(tuple(words(positive)), tuple(words(classes)), uncertain, required)
+    options = LabelOptions(tuple(words(positive)), tuple(words(classes)), uncertain, required, time_unit, tuple(times))
     texts, problems = _without_missing(labels.apply(text), placeholders, [*options.classes, *options.positive])
     if task is None and len(labels.columns) > 1:
         task = "multilabel"

@@ -94,7 +94,7 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
         notes=[],
     )
     if not task.has_classes:
-        result["overall"] = _taken(values, of_family("error"), "", "")
+        result["overall"] = _taken(values, of_family(task.number_metrics), "", "")
         result["notes"] = _notes_on_numbers(result)
         return result
     if task.positive:

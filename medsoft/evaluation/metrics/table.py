@@ -14,7 +14,9 @@ from typing import Literal
 
 from medsoft.errors import InputError
 
-Family = Literal["ranking", "decision", "agreement", "probability", "selective", "error", "count", "curve", "training"]
+Family = Literal[
+    "ranking", "decision", "agreement", "probability", "selective", "error", "survival", "count", "curve", "training"
+]
 Need = Literal["scores", "decisions", "probabilities", "both classes", "uncertainty", "numbers"]
 
 
@@ -27,8 +29,8 @@ class Metric:
         words: in reports and figures.
         family: ``ranking``: of the order of scores; ``decision``: of one class at a threshold, or of the most probable
             class; ``agreement``: of all classes together; ``probability``; ``selective``: of what is left when
-            uncertain rows are set aside; ``error``: of predicted numbers; ``count`` of rows; ``curve``: values at many
-            points; ``training``: logged in training only.
+            uncertain rows are set aside; ``error``: of predicted numbers; ``survival``: of risks; ``count`` of
+            rows; ``curve``: values at many points; ``training``: logged in training only.
         lower_is_better: None where neither is, such as for a bias or a count.
         lowest: the smallest possible value.
         highest: the largest possible value, of any task.
@@ -76,6 +78,7 @@ _TABLE = (
     Metric("limit_high", "upper limit of agreement", "error", None, -math.inf, math.inf, ("numbers",), in_unit=True),
     Metric("r2", "R²", "error", False, -math.inf, 1, ("numbers",)),
     Metric("concordance", "concordance", "error", False, -1, 1, ("numbers",)),
+    Metric("c_index", "C-index", "survival", False, 0, 1, ("scores",)),
     Metric("true_positives", "true positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_positives", "false positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_negatives", "false negatives", "count", None, 0, math.inf, ("decisions",)),
@@ -97,12 +100,12 @@ OF_ALL_CLASSES = ("accuracy", "balanced_accuracy", "mcc", "kappa", "brier", "log
 """What a multiclass or ordinal task has for all classes together; of the others there are macro means."""
 MAIN = (
     *("auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"),
-    *("brier", "aurc", "mae", "bias", "r2", "concordance"),
+    *("brier", "aurc", "mae", "bias", "r2", "concordance", "c_index"),
 )
 """Shown where there is no room for all, such as in the terminal."""
 HEADLINE = (
     *("auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
-    *("mae", "rmse", "r2", "concordance"),
+    *("mae", "rmse", "r2", "concordance", "c_index"),
 )
 """For a log, for choosing a checkpoint and for a model card, in this order; a task has some of them."""
 

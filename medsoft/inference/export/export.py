@@ -161,7 +161,7 @@ def read_run(path: Path) -> Source:
     known = checkpoint.get("medsoft")
     if not known:
         raise InputError(f"{run.best}: does not say what the model predicts; train it with this medsoft")
-    task = Task.of(known["task"]["kind"], tuple(known["task"]["classes"]))
+    task = Task.from_json(known["task"])
     frame = read_either(run.predictions)[0] if run.predictions.is_file() else None
     versions = read_json_object(run.versions) if run.versions.is_file() else {}
     config = read_configuration(run.config)

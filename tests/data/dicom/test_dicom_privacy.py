@@ -128,12 +128,12 @@ def test_nothing_identifying_is_in_any_output_of_a_run_over_real_files(shared_da
     table = ["--data.table=out/labelled.csv", *(f"--data.{word}" for word in named)]
     kind = "image" if config == "chest_xray" else "volume"
     run("data", "check", "out/labelled.csv", f"--kind={kind}", *(f"--{word}" for word in named), code=2)
-    tiny = [word for word in (*TINY, *recipe) if "figures" not in word]
-    fit = ["fit", f"--config={config}", *table, *tiny, "--trainer.max_epochs=1"]
+    tiny = [word for word in (*TINY, *recipe) if "figures" not in word and "report" not in word]
+    fit = ["fit", f"--config={config}", *table, *tiny, "--report=true", "--trainer.max_epochs=1"]
     run(*fit, "--out=out/refused", code=2)
     run(*fit, "--data.on_error=skip", "--out=out/run", code=3)
     more = ["--maps=2"] if config == "volume" else []
-    more += ["--data.on_error=skip", "--figures=false"]
+    more += ["--data.on_error=skip", "--figures=false", "--report=true"]
     run("predict", "--checkpoint=out/run", *table[:1], *more, "--out=out/again", code=3)
     run("evaluate", "out/run/predictions.csv", "--out=out/evaluation", "--by=row,exam")
     run("export", "out/run", "--out=out/bundle")

@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from medsoft.data.features import hdf5_child
 from medsoft.data.features.open import open_bag
 from medsoft.errors import BagError, InputError
 from tests.builders.images import SHARED_DATA
+from tests.builders.waiting import wait_until
 
 HANGING = SHARED_DATA.parent / "faults" / "hostile" / "hdf5_hang"
 
@@ -178,11 +178,7 @@ def test_the_process_that_touches_files_ends_with_its_parent(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     process = Path("/proc") / done.stdout.strip()
-    for _ in range(200):
-        if not process.exists():
-            return
-        time.sleep(0.05)
-    pytest.fail("it lives on")
+    wait_until(lambda: not process.exists())
 
 
 # ---- tables of bags

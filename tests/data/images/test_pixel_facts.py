@@ -10,13 +10,12 @@ from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import is_constant
 from tests.builders.images import TINY
 
-RNG = np.random.default_rng(0)
-
 
 def write_deep(folder, bits: int, n: int = 8):
     folder.mkdir()
+    rng = np.random.default_rng(0)
     for index in range(n):
-        pixels = RNG.integers(0, 2**bits, (20, 24), dtype=np.uint16)
+        pixels = rng.integers(0, 2**bits, (20, 24), dtype=np.uint16)
         pixels[0, 0] = 2**bits - 1
         if index % 2:
             tifffile.imwrite(folder / f"{index}.tif", pixels)
@@ -60,7 +59,8 @@ def test_fit_tells_of_few_bits_unless_a_window_is_set(tmp_path, medsoft, cache):
 
 
 def test_constant_pictures_and_volumes_are_told_with_their_rows(tmp_path, medsoft):
-    pictures = {"a": np.full((9, 9), 7, np.uint8), "b": RNG.integers(0, 255, (9, 9), dtype=np.uint8)}
+    varied = np.random.default_rng(0).integers(0, 255, (9, 9), dtype=np.uint8)
+    pictures = {"a": np.full((9, 9), 7, np.uint8), "b": varied}
     for name, pixels in pictures.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
         nibabel.save(nibabel.Nifti1Image(np.stack([pixels] * 3, axis=-1), np.eye(4)), tmp_path / f"{name}.nii")

@@ -17,14 +17,18 @@ from PIL import Image, ImageFile, ImageOps
 from medsoft.data.formats import arrays
 from medsoft.data.images.read import MIN_SIDE, check_images, locate, npz_shapes, read_image
 from medsoft.errors import ReadError
+from tests.builders.waiting import LIMIT_SECONDS
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
-RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
-RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-GREY_16 = RNG.integers(0, 65536, (20, 30), dtype=np.uint16)
-RGB_16 = RNG.integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+
+def noise(shape: tuple[int, ...], dtype: type[np.unsignedinteger] = np.uint8, seed: int = 0) -> np.ndarray:
+    """Every value of a type of pixels, the same for the same arguments."""
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+GREY, RGB = noise((20, 30)), noise((20, 30, 3), seed=1)
+GREY_16, RGB_16 = noise((20, 30), np.uint16, seed=2), noise((20, 30, 3), np.uint16, seed=3)
 
 
 def save(image: np.ndarray | Image.Image, path: Path, **options: object) -> Path:
@@ -155,7 +159,7 @@ def test_transparent_palette_entry_is_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_transparent_16_bit_png(tmp_path: Path, channels: int) -> None:
-    pixels = RNG.integers(0, 65536, (20, 30, channels), dtype=np.uint16)
+    pixels = noise((20, 30, channels), np.uint16)
     pixels[:10, :, -1], pixels[10:, :, -1] = 0, 65535
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
     image = read_image(tmp_path / "a.png")
@@ -210,8 +214,8 @@ def test_tiff_orientation(tmp_path: Path, orientation: int) -> None:
 @pytest.mark.parametrize("share", [0.4, 0.9])
 def test_cut_short(tmp_path: Path, suffix: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other libraries do
-    noise = RNG.integers(0, 256, (100, 120, 3), dtype=np.uint8)
-    path = save(noise, tmp_path / f"a.{suffix}")
+    pixels = noise((100, 120, 3))
+    path = save(pixels, tmp_path / f"a.{suffix}")
     read_image(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -310,7 +314,7 @@ def test_error_survives_pickling() -> None:
 
 def test_npz(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    images = {"train_images": RNG.integers(0, 256, (5, 8, 9), dtype=np.uint8), "val_images": RGB[np.newaxis]}
+    images = {"train_images": noise((5, 8, 9)), "val_images": RGB[np.newaxis]}
     np.savez_compressed(path, **images, volumes=np.zeros((2, 4, 4, 4)), words=np.array(["a"], dtype=object))
     np.testing.assert_array_equal(read_image(f"{path}#train_images/3")[..., 0], images["train_images"][3])
     np.testing.assert_array_equal(read_image(f"{path}#val_images/0"), RGB)
@@ -327,7 +331,7 @@ def test_npz(tmp_path: Path) -> None:
 
 
 def test_npz_is_read_once_by_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = RNG.integers(0, 256, (64, 8, 9), dtype=np.uint8)
+    images = noise((64, 8, 9))
     np.savez(tmp_path / "a.npz", train_images=images)
     loads: list[object] = []
     load = arrays.read_exactly
@@ -400,7 +404,7 @@ def test_hostile_files_are_read_or_refused_in_bounded_time_and_memory() -> None:
     process = context.Process(target=_read_all_bounded, args=(paths, queue))
     process.start()
     try:
-        results = queue.get(timeout=60)  # a crash or a hang of a decoder ends here
+        results = queue.get(timeout=LIMIT_SECONDS)  # a crash or a hang of a decoder ends here
     finally:
         process.kill()
         process.join()

@@ -125,6 +125,7 @@ def test_rows_that_were_trained_on_are_counted_and_mark_the_report(own, medsoft)
     pd.DataFrame(rows).to_csv(own / "elsewhere" / "t.csv", index=False)
     for verb in ("test", "predict"):
         words = [f"--checkpoint={own / 'run'}", f"--data.table={own / 'elsewhere' / 't.csv'}", "--data.patient=null"]
+        words.append("--report=true")
         code, out, err = medsoft(verb, *words, f"--data.root={own / 'elsewhere'}", f"--out={own / verb}")
         assert code == 0, err
         said = next(line for line in out.splitlines() if "OPTIMISTIC" in line)

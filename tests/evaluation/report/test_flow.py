@@ -21,7 +21,14 @@ from medsoft.workflows.slides_predict import write_results
 from tests.builders.images import TINY, write_images
 
 N, EACH = 40, 2
-WORDS = ["--data.classes=[dark, light]", "--data.patient=patient", *TINY, "--examples=0", "--data.on_error=skip"]
+WORDS = [
+    "--data.classes=[dark, light]",
+    "--data.patient=patient",
+    *TINY,
+    "--report=true",
+    "--examples=0",
+    "--data.on_error=skip",
+]
 
 
 def counts_add_up(out: Path) -> dict[str, dict]:

@@ -40,6 +40,7 @@ from medsoft.evaluation.subgroups import group_columns
 from medsoft.evaluation.tables.predictions import make_predictions, write_predictions
 from medsoft.evaluation.wording import counted, mix_of, rule_name
 from medsoft.task import Task
+from tests.builders.waiting import LIMIT_SECONDS
 
 BINARY = Task.of("binary", ("benign", "malignant"))
 TYPES = Task.of("multiclass", ("adipose", "stroma", "tumour"))
@@ -539,7 +540,7 @@ def test_a_browser_shows_it_whole(run: Path, tmp_path: Path, medsoft, width: int
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_SECONDS,
         check=True,
     )
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []

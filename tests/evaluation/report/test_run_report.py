@@ -34,7 +34,9 @@ def run(tmp_path_factory, table) -> Path:
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", f"--out={out}"]
-    assert main(["fit", *words, *TINY, "--figures=true", "--trainer.max_epochs=2", "--examples=2"]) == 0
+    assert (
+        main(["fit", *words, *TINY, "--report=true", "--figures=true", "--trainer.max_epochs=2", "--examples=2"]) == 0
+    )
     return out
 
 
@@ -77,7 +79,7 @@ def test_another_table_is_read_with_the_thresholds_of_the_run(run: Path, medsoft
     frame["path"] = [str(table.parent / path) for path in frame["path"]]
     frame.to_csv(tmp_path / "other.csv", index=False)
     words[3] = tmp_path / "other.csv"
-    code, out, err = medsoft("test", *words, "--out", tmp_path / "test")
+    code, out, err = medsoft("test", *words, "--report=true", "--out", tmp_path / "test")
     assert code == 0, err
     assert "Report: " in out
     values = json.loads((tmp_path / "test" / "report.json").read_text())
@@ -103,6 +105,7 @@ def test_without_labels_there_is_no_report_and_no_table_of_dashes(run: Path, med
         "--out",
         tmp_path / "new",
         "--figures=false",
+        "--report=true",
     )
     assert code == 0, err
     assert "No row has a target" in out
@@ -193,7 +196,7 @@ def test_a_map_is_red_where_shares_are_for_and_grey_where_they_are_nothing() -> 
 
 def test_a_model_that_learnt_nothing_says_so_and_has_no_maps(run: Path, medsoft, tmp_path: Path) -> None:
     without_knowledge(run, tmp_path / "run")
-    code, out, err = medsoft("test", "--checkpoint=run", "--out=new", "--figures=true", "--examples=2")
+    code, out, err = medsoft("test", "--checkpoint=run", "--out=new", "--report=true", "--figures=true", "--examples=2")
     assert code == 0, err
     sentence = json.loads(Path("new/report.json").read_text())["nothing_learnt"]
     assert "the predictions hardly vary" in sentence
@@ -211,7 +214,9 @@ def test_a_model_that_learnt_nothing_says_so_and_has_no_maps(run: Path, medsoft,
 
 
 def test_abstaining_stands_in_the_summary_and_beside_the_examples(run: Path, medsoft) -> None:
-    code, out, err = medsoft("test", "--checkpoint", run, "--out=new", "--figures=true", "--examples=2")
+    code, out, err = medsoft(
+        "test", "--checkpoint", run, "--out=new", "--report=true", "--figures=true", "--examples=2"
+    )
     assert code == 0, err
     frame = pd.read_csv("new/predictions.csv")
     aside, n = int(frame["abstain"].sum()), len(frame)

@@ -26,6 +26,7 @@ from medsoft.slides.reading.slide import Slide
 from medsoft.slides.source import SlideInput, SlideSource
 from medsoft.slides.tiling.settings import TileSettings
 from tests.builders.coloured_slides import SETTINGS, Colours, encode, features, picture, statuses, write_slide
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,7 +88,7 @@ def test_the_next_slide_is_read_while_this_one_is_encoded(slides, folder, monkey
     class Waiting(Colours):
         def __call__(self, images_BHWC):
             if len(self.batches) == 9:  # ten batches of five a slide: the last one
-                assert of_the_next.wait(timeout=20)
+                assert of_the_next.wait(timeout=LIMIT_SECONDS)
             return super().__call__(images_BHWC)
 
     monkeypatch.setattr(Slide, "read_tile", read_tile)
@@ -274,11 +275,11 @@ def test_an_encoder_that_breaks_ends_the_run_and_leaves_what_was_finished(slides
                 raise KeyboardInterrupt
             return super().__call__(images_BHWC)
 
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         encode(slides, folder, Breaking())
     assert files_of(folder) == {f"{slides[0].id}.h5"}
-    assert threading.active_count() == threads
+    wait_until(lambda: not set(threading.enumerate()) - before)
 
 
 SCRIPT = """
@@ -290,7 +291,7 @@ from medsoft.slides.source import SlideSource
 
 class Slow(Colours):
     def __call__(self, images_BHWC):
-        time.sleep(float(sys.argv[2]))
+        time.sleep(0.01 if len(self.batches) < int(sys.argv[2]) else 3600)
         return super().__call__(images_BHWC)
 
 sources = [SlideSource(Path(name).stem, Path(name), 1.0, "option") for name in sys.argv[3:]]
@@ -298,8 +299,9 @@ encode(sources, SlidesFolder(sys.argv[1]), Slow())
 """
 
 
-def start(folder: SlidesFolder, seconds: float, slides: list[SlideSource]) -> subprocess.Popen:
-    words = [sys.executable, "-c", SCRIPT, str(folder.path), str(seconds), *(str(slide.path) for slide in slides)]
+def start(folder: SlidesFolder, batches: int, slides: list[SlideSource]) -> subprocess.Popen:
+    """Another process, which comes no further than a number of batches."""
+    words = [sys.executable, "-c", SCRIPT, str(folder.path), str(batches), *(str(slide.path) for slide in slides)]
     return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
@@ -321,9 +323,9 @@ def test_what_an_earlier_run_made_is_of_the_slide_as_it_is_and_is_stated_now(mad
 
 
 def test_killed_in_the_middle_and_started_again(slides, folder, tmp_path):
-    process = start(folder, 0.15, slides)
+    process = start(folder, 15, slides)  # ten a slide: it hangs in the second one
     try:
-        wait_until(lambda: folder.features(slides[0].id).is_file() and len(files_of(folder)) > 1)
+        wait_until(lambda: folder.features(slides[0].id).is_file() and len(files_of(folder)) > 1, process)
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
@@ -342,19 +344,11 @@ def test_killed_in_the_middle_and_started_again(slides, folder, tmp_path):
         assert np.array_equal(features(folder, source.id), features(once, source.id))
 
 
-def wait_until(true) -> None:
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.1)
-    raise AssertionError("this never came to be")
-
-
 def test_two_runs_at_once_on_one_folder(slides, folder, tmp_path):
-    process = start(folder, 0.01, slides)
+    process = start(folder, 1000, slides)
     try:
         encode(list(reversed(slides)), folder)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=LIMIT_SECONDS) == 0
     finally:
         process.kill()
         process.wait()

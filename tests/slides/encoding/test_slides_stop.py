@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from medsoft.data.images.write_pyramid import write_pyramid
 from medsoft.slides.encoding import prefetch as ahead
 from medsoft.slides.encoding.prefetch import DaemonPool, each_in_threads
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 HANG = """
 import sys, time
@@ -26,7 +26,7 @@ ahead.PATIENCE_SECONDS = 0.3
 
 def hang(*args):
     Path("hanging").touch()
-    time.sleep(600)
+    time.sleep(3600)
 
 setattr(Slide, sys.argv[1], hang)
 """
@@ -80,13 +80,9 @@ def test_a_stop_ends_a_run_in_which_a_read_hangs(tmp_path, number, where, progra
         stderr=subprocess.STDOUT,
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "hanging").exists():
-            assert process.poll() is None, process.communicate()[0].decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until((tmp_path / "hanging").exists, process)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=LIMIT_SECONDS)
     finally:
         process.kill()
     assert process.returncode == 128 + number, said.decode()
@@ -116,7 +112,7 @@ def test_what_the_look_raises_ends_the_wait(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(each_in_threads(lambda _: release.wait(60), [1], 1, look))
+        next(each_in_threads(lambda _: release.wait(LIMIT_SECONDS), [1], 1, look))
     release.set()
 
 

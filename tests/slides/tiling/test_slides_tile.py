@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from medsoft.slides.tiling.run import ensure_tiling, open_source
 from medsoft.slides.tiling.settings import TileSettings, TilingOptions, TissueSettings
 from medsoft.slides.tiling.tiling import tile_slide
 from medsoft.slides.tiling.tiling_file import read_tiling, write_tiling
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = TileSettings(4, 16, min_tissue=0.5)
@@ -651,10 +651,26 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(medsoft, tmp_p
     assert all(read_tiling(path) for path in (tiny_disk / "out" / "tiles").iterdir())
 
 
-def start(*words: object) -> subprocess.Popen:
+HANGS_AT_THE_THIRD = """
+import time
+from pathlib import Path
+from medsoft.slides.tiling import run
+begun, tile = [], run.tile_slide
+def hang(*args):
+    begun.append(args)
+    if len(begun) == 3:
+        Path("hanging").touch()
+        time.sleep(3600)
+    return tile(*args)
+run.tile_slide = hang
+"""
+
+
+def start(*words: object, program: str = "") -> subprocess.Popen:
     """A command line in a process of its own."""
+    program += "import sys\nfrom medsoft.cli.main import main\nsys.exit(main(sys.argv[1:]))\n"
     return subprocess.Popen(
-        [sys.executable, "-m", "medsoft", "slides", "tile", *map(str, words)],
+        [sys.executable, "-c", program, "slides", "tile", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -665,22 +681,18 @@ def test_killed_started_again_and_two_at_once(tmp_path):
     for i in range(12):
         write_slide(tmp_path / "in" / f"{i}.png", seed=i)
     words = ("in", *OPTIONS, "--out", "out", "--workers", 1)
-    first = start(*words)
-    deadline = time.time() + 60
-    while not (tmp_path / "out" / "slides.csv").exists():
-        assert first.poll() is None, first.communicate()
-        assert time.time() < deadline
-        time.sleep(0.005)
+    first = start(*words, program=HANGS_AT_THE_THIRD)
+    wait_until((tmp_path / "hanging").exists, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert len(rows(tmp_path / "out" / "slides.csv")) < 12
+    assert len(rows(tmp_path / "out" / "slides.csv")) == 2
     (tmp_path / "out" / "tiles").mkdir(exist_ok=True)
     left = tmp_path / "out" / "tiles" / f".3.partial-{os.uname().nodename}-0badc0de.h5"
     left.write_bytes(b"half")
     os.utime(left, (1, 1))
     both = [start(*words), start(*words)]
     for process in both:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=LIMIT_SECONDS)
         assert process.returncode == 0, said.decode()
     found = rows(tmp_path / "out" / "slides.csv")
     assert set(found) == {str(i) for i in range(12)}

@@ -23,7 +23,7 @@ from medsoft.workflows.plans import plan as planning
 from medsoft.workflows.plans.bench import Workbench
 from tests.builders.images import TINY, write_images
 
-pytestmark = pytest.mark.xdist_group("auto")  # what they share is made once
+pytestmark = pytest.mark.long
 
 TWO = [
     Candidate("slow", "a network", "to be compared", options={"model": {"lr": 1e-5}}),
@@ -55,7 +55,7 @@ def ran(table, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "propose_for", lambda line, facts, encoder: (TWO, []))
         patch.setattr(Workbench, "cost", lambda self, candidate: COSTS[candidate.name])
-        assert call(table, out, "--budget=30m") == 0
+        assert call(table, out, "--budget=30m", "--report=true") == 0
     return out
 
 
@@ -101,12 +101,12 @@ def test_thresholds_come_from_inner_predictions_and_go_with_every_prediction(ran
 
 
 def test_the_same_command_again_finds_it_finished(ran, table, capsys):
-    assert call(table, ran, "--budget=30m") == 0
+    assert call(table, ran, "--budget=30m", "--report=true") == 0
     assert "Finished before" in capsys.readouterr().out
 
 
 def test_another_command_is_refused(ran, table, capsys):
-    assert call(table, ran, "--model.lr=0.5") == 2
+    assert call(table, ran, "--report=true", "--model.lr=0.5") == 2
     assert "was begun with other options (model.lr was" in capsys.readouterr().err
 
 
@@ -222,6 +222,7 @@ def test_nested_reports_on_every_row(table, tmp_path):
             table,
             tmp_path / "run",
             "--nested=true",
+            "--report=true",
             "--candidates=quick",
             "--shortcuts=false",
             "--folds=2",

@@ -23,7 +23,7 @@ from medsoft.workflows.plans import plan as planning
 from medsoft.workflows.plans.bench import Workbench
 from tests.builders.images import TINY, write_images
 
-pytestmark = pytest.mark.xdist_group("auto")
+pytestmark = pytest.mark.long
 
 NETWORK = Candidate("network", "a network", "to be measured")
 PROBE = Candidate("probe", "a probe", "", "probe", features=FeatureSet("efficientnet-lite0", 32, tokens=False))
