@@ -155,8 +155,9 @@ def fit(medsoft, table: Path, out: Path, *more: str) -> tuple[int, str, str]:
         (["--data.label=grade", "--data.task=ordinal"], TOKENS),
         (["--data.label=any,high"], GATED),
         (["--data.label=age", "--data.task=regression"], [*TOKENS, "--ema_decay=0.9"]),
+        (["--data.task=survival", "--data.time=age", "--data.event=any"], GATED),
     ],
-    ids=["ordinal", "multilabel", "regression"],
+    ids=["ordinal", "multilabel", "regression", "survival"],
 )
 def test_the_first_epoch_of_a_run_is_the_probe_and_its_checkpoint_answers(tmp_path, medsoft, table, question, more):
     code, out, err = fit(medsoft, table, tmp_path / "run", *question, *more)
@@ -173,6 +174,13 @@ def test_the_first_epoch_of_a_run_is_the_probe_and_its_checkpoint_answers(tmp_pa
         assert code == 0, err
         first = pd.read_csv(tmp_path / "run" / "predictions.csv").query("split == 'test'").reset_index(drop=True)
         pd.testing.assert_frame_equal(first, pd.read_csv(tmp_path / "again" / "predictions.csv"))
+
+
+def test_heads_of_survival_that_no_linear_model_solves_are_refused(tmp_path, medsoft, table):
+    words = ["--data.task=survival", "--data.time=age", "--data.event=any", "--model.survival=discrete", *GATED]
+    code, _, err = fit(medsoft, table, tmp_path / "run", *words)
+    assert code == 2
+    assert "on_probe needs model.survival cox" in err
 
 
 def test_a_single_epoch_is_refused(tmp_path, medsoft, table):
