@@ -155,7 +155,7 @@ def fit(medsoft, table: Path, out: Path, *more: str) -> tuple[int, str, str]:
         (["--data.label=grade", "--data.task=ordinal"], TOKENS),
         (["--data.label=any,high"], GATED),
         (["--data.label=age", "--data.task=regression"], [*TOKENS, "--ema_decay=0.9"]),
-        (["--data.task=survival", "--data.time=age", "--data.event=any"], GATED),
+        (["--data.task=survival", "--data.time=age", "--data.event=any", "--data.time_unit=days"], GATED),
     ],
     ids=["ordinal", "multilabel", "regression", "survival"],
 )
@@ -177,7 +177,14 @@ def test_the_first_epoch_of_a_run_is_the_probe_and_its_checkpoint_answers(tmp_pa
 
 
 def test_heads_of_survival_that_no_linear_model_solves_are_refused(tmp_path, medsoft, table):
-    words = ["--data.task=survival", "--data.time=age", "--data.event=any", "--model.survival=discrete", *GATED]
+    words = [
+        "--data.task=survival",
+        "--data.time=age",
+        "--data.event=any",
+        "--data.time_unit=days",
+        "--model.survival=discrete",
+        *GATED,
+    ]
     code, _, err = fit(medsoft, table, tmp_path / "run", *words)
     assert code == 2
     assert "on_probe needs model.survival cox" in err
