@@ -93,6 +93,8 @@ class BagSpec(Spec):
         frame: what those places are counted in: "um", "mm", "cells" or "cells_3d" (``Bag.frame``).
         images: as ``slides``, where images or volumes became features.
         event_times: as for ``Spec``.
+        covariates: joined at the head; None for none.
+        group: what one bag is of: "slide" (or any one file), or "patient".
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class BagSpec(Spec):
         frame: str = "um",
         images: dict[str, Any] | None = None,
         event_times: np.ndarray | None = None,
+        covariates: Covariates | None = None,
+        group: str = "slide",
     ) -> None:
         super().__init__(task, class_counts, target_scale, event_times)
         self.num_features = num_features
@@ -115,3 +119,5 @@ class BagSpec(Spec):
         self.slides = slides
         self.frame = frame
         self.images = images
+        self.covariates = covariates
+        self.group = group

@@ -169,7 +169,7 @@ class Task(TaskDefaults, ABC):
 
     def asks_the_same(self, other: Task) -> bool:
         """Whether weights that answer the other question answer this one."""
-        return _plain(self.to_json()) == _plain(other.to_json())
+        return bool(_plain(self.to_json()) == _plain(other.to_json()))
 
     def __str__(self) -> str:
         """Name and classes, for messages: ``binary (benign, malignant)``."""
@@ -214,9 +214,13 @@ class Task(TaskDefaults, ABC):
     def known(self, frame: pd.DataFrame) -> BoolArray:
         """(N,) whether a row's target is known; for multilabel, that of any label."""
 
-    @abstractmethod
-    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        """By class, (N,) which rows have it; empty where there are no classes."""
+    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many rows of a table there are of each class; of survival, with the event and censored.
+
+        Args:
+            frame: rows with a target.
+        """
+        return {name: int(rows.sum()) for name, rows in self.members(frame).items()}
 
     @abstractmethod
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy.typing as npt
 
 from medsoft.errors import InputError
-from medsoft.task_types import FloatArray, ObjectiveOptions
+from medsoft.task_types import BoolArray, FloatArray, ObjectiveOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,11 @@ class TaskDefaults:
     """Methods that few tasks have something of their own for."""
 
     kind: ClassVar[str]
+    monitor: ClassVar[str]
+    has_risk_groups: ClassVar[bool] = False
+    """Whether rows are told apart by a cut of their risk, which validation rows choose."""
+    metrics_title: ClassVar[str] = "Agreement"
+    """What a report calls the table of metrics of answers that are no classes."""
 
     @classmethod
     def label_columns(
@@ -38,6 +44,14 @@ class TaskDefaults:
         if time is not None or event is not None:
             raise InputError("data.time and data.event belong to --data.task survival: say so, or leave them out")
         return label
+
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Which rows (N,) are of each kind that a small part of a table must have some of; by default each class."""
+        return list(self.members(frame).values())
+
+    @abstractmethod
+    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
+        """By class, (N,) which rows have it; empty where there are no classes."""
 
     def label_table(self, frame: pd.DataFrame, splits: Sequence[str]) -> Table | None:
         """What there is to say of the labels beyond how many samples each class has; None for nothing.
@@ -90,6 +104,10 @@ class TaskDefaults:
         """The question as a network with so many outputs answers it."""
         return self
 
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        """The metric that chooses the checkpoint where nobody says another, by what the validation part can answer."""
+        return self.monitor
+
     def linear_baseline(
         self, train_NK: FloatArray, targets: npt.NDArray[Any], x_MK: FloatArray, penalty: float
     ) -> FloatArray | None:
@@ -128,3 +146,49 @@ class TaskDefaults:
     def exact(self, predictions_NC: FloatArray) -> FloatArray:
         """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
         return predictions_NC
+
+    # Evaluation.
+
+    def as_configured(self, data: Mapping[str, Any]) -> Self:
+        """The question of a predictions table with what its run's options of the data say, such as a unit."""
+        return self
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any) -> Self:
+        """The question with what its metrics must know beside the rows that they are of.
+
+        Args:
+            rows: of a predictions table, in all folds together.
+            training: rows of the fold's training part, where the table has them; else none.
+            settings: of the evaluation (``medsoft.evaluation.settings``).
+        """
+        return self
+
+    def why_undefined(self, key: Any, frame: pd.DataFrame) -> str:
+        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add.
+
+        Args:
+            key: of the metric (``medsoft.evaluation.metrics.weighted``).
+            frame: the rows.
+        """
+        return ""
+
+    def shared_with(self, other: Self) -> Self | None:
+        """The question that two tables of predictions have in common; None where they cannot be compared."""
+        return self if self == other else None
+
+    def survival_findings(
+        self, frame: pd.DataFrame, cut: Any, point: Any, drawn: Any, clustered: bool, confidence: float
+    ) -> Any:
+        """Risk groups, calibration and curves over time; None where the answers have no time.
+
+        Its types are those of ``medsoft.evaluation.survival.findings``.
+
+        Args:
+            frame: rows with a target, at least one.
+            cut: between the risk groups; None where nobody chose it.
+            point: metrics of the rows (1, ...).
+            drawn: of the draws of the bootstrap (B, ...).
+            clustered: whether a patient has several rows.
+            confidence: of all intervals.
+        """
+        return None

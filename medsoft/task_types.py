@@ -113,8 +113,9 @@ class Objective(Protocol):
 
     Attributes:
         outputs: the network's outputs K.
-        scale: mean and standard deviation of the training targets, in their unit, where the network learns a
-            standardised number; None for classes, and until a checkpoint brings them.
+        scale: what is added to a logit, and its factor before, where that makes it the answer: mean and standard
+            deviation of the training targets, in their unit, of a standardised number. None for classes, and until a
+            checkpoint brings them.
         link: how the logits answer.
         joint: whether the loss of a sample depends on the other samples of a step, as that of a risk set.
         learns: whether predictions need something of the training part, which ``learn`` takes.
@@ -124,7 +125,9 @@ class Objective(Protocol):
     learns: bool
     outputs: int
     link: Link
-    scale: tuple[float, float] | None
+
+    @property
+    def scale(self) -> tuple[float, float] | None: ...
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the batch, a scalar."""

@@ -77,24 +77,25 @@ def table(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("binary"), 40, per_patient=2)
 
 
-WITH_REPORT = ("fit", "validate", "test", "predict", "crossval")
+RUNS = ("fit", "validate", "test", "predict", "crossval")
 
 
 @pytest.fixture
 def medsoft(capfd):
     """Run a command line in this process; gives (exit code, standard output, standard error).
 
-    The report takes longer than all else that a run of a tiny model does: tests that are about it say
-    ``--report=true``.
+    The report and the figures take longer than all else that a run of a tiny model does: tests that are about them say
+    ``--report=true`` and ``--figures=true``.
     """
     from medsoft.cli.main import main
 
     def run(*words: object) -> tuple[int, str, str]:
-        verb, *options = map(str, words)
-        if verb in WITH_REPORT and not any(word.startswith("--report") for word in options):
-            options.insert(0, "--report=false")
+        given = [str(word) for word in words]
+        for made in ("--report", "--figures"):
+            if given and given[0] in RUNS and not any(word.startswith(made) for word in given):
+                given.insert(1, f"{made}=false")
         capfd.readouterr()
-        code = main([verb, *options])
+        code = main(given)
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medsoft.benchmark.measure import Contender, Forecast, measure
@@ -13,11 +15,12 @@ from medsoft.benchmark.options import choices, conditions_from, cpu_threads, num
 from medsoft.benchmark.report import Report
 from medsoft.errors import InputError, check_range
 from medsoft.layers.attention import ATTENTION
-from medsoft.models.aggregators import build_aggregator
+from medsoft.models.aggregators import TORCHMIL, build_aggregator
+from medsoft.models.aggregators.torchmil import find_model
 
 POOLING = ("mean", "max", "abmil")
-NAMES = (*ATTENTION, *POOLING)
-"""What can be measured: the transformer with each attention, and what pools without attention between tiles."""
+NAMES = (*ATTENTION, *POOLING, *TORCHMIL)
+"""What can be measured: the transformer with each attention, what pools without it, and the models of torchmil."""
 
 
 class OverData(nn.Module):
@@ -26,13 +29,19 @@ class OverData(nn.Module):
     def __init__(self, name: str, features: int, dim: int, num_heads: int, depth: int) -> None:
         super().__init__()
         options: dict[str, Any] = {"dim": dim}
-        if name not in POOLING:
+        if name in ATTENTION:
             options |= {"attention": name, "num_heads": num_heads, "depth": depth}
-        self.aggregator = build_aggregator(name if name in POOLING else "transformer", features, 2, **options)
+        self.aggregator = build_aggregator("transformer" if name in ATTENTION else name, features, 2, **options)
 
     def forward(self, x_BNF: Tensor) -> Tensor:
-        """Logits (B, 2)."""
-        logits_BC: Tensor = self.aggregator(x_BNF.detach())
+        """Logits (B, 2); tiles lie on a square grid, for aggregators that make a graph of them."""
+        coords_BN2 = None
+        if self.aggregator.needs_coordinates:
+            numbers_N = torch.arange(x_BNF.shape[1], device=x_BNF.device)
+            side = math.ceil(math.sqrt(x_BNF.shape[1]))
+            coords_N2 = torch.stack([numbers_N % side, numbers_N // side], dim=1).float()
+            coords_BN2 = coords_N2.expand(len(x_BNF), -1, -1)
+        logits_BC: Tensor = self.aggregator(x_BNF.detach(), None, coords_BN2)
         return logits_BC
 
 
@@ -63,8 +72,8 @@ def aggregators(
         dim: Width of the aggregators.
         num_heads: Attention heads of the transformers.
         depth: Attention layers of the transformers.
-        names: Aggregators to measure, separated by commas: mean, max, abmil, or the attention mechanism of a
-            transformer.
+        names: Aggregators to measure, separated by commas: mean, max, abmil, the attention mechanism of a transformer,
+            or a model of torchmil with its own defaults, such as torchmil:TransMIL.
         batch_size: Bags in a batch.
         dtype: data type of features and weights: float32, float64, bfloat16 or float16.
         device: device to compute on: auto, cpu or cuda.
@@ -88,9 +97,14 @@ def aggregators(
     check_range("--batch_size", batch_size, 1)
     if dim % num_heads:
         raise InputError(f"--dim {dim} is not divisible by --num_heads {num_heads}")
+    chosen = choices("--names", names, NAMES)
+    for name in set(chosen) & set(TORCHMIL):
+        try:
+            find_model(name)
+        except ValueError as error:
+            raise InputError(f"--names: {error}") from None
     contenders = [
-        Contender({"name": name}, partial(OverData, name, features, dim, num_heads, depth))
-        for name in choices("--names", names, NAMES)
+        Contender({"name": name}, partial(OverData, name, features, dim, num_heads, depth)) for name in chosen
     ]
     conditions = conditions_from(device, dtype, rounds, max_seconds, sample_seconds, seed)
     with cpu_threads(threads):

@@ -7,7 +7,6 @@ predictions, contributions of tiles, bundles, detectors) meets the same network 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -107,6 +106,11 @@ class Probe(SlideClassifier):
             raise InputError("a probe is solved in one step: leave out trainer.batch")
         if config.trainer.max_epochs != 1:
             raise InputError(f"a probe is solved in one step: trainer.max_epochs is 1, not {config.trainer.max_epochs}")
+        if self.covariates is not None and self.head_name == "knn":
+            raise InputError(
+                "data.covariates: few numbers change nothing in distances between many features: leave them out, or "
+                "use model.head linear"
+            )
         if config.ema_decay is not None:
             raise InputError("a probe is solved in one step, of which there is no moving average: leave out ema_decay")
         if data.balanced_sampling:
@@ -146,10 +150,16 @@ class Probe(SlideClassifier):
         target = torch.as_tensor(dataset.targets)
         answers = self.objective.answers(target)
         views_MF, row_of_M = dataset.view_vectors()
+        beside_NK = self._columns(dataset.covariates, len(part))
         if self.objective.joint:  # a view of a patient would be at risk beside the patient
             views_MF, row_of_M = views_MF[:0], row_of_M[:0]
         examples = Examples(
-            dataset.vectors(), answers.values_NK.numpy(), answers.weights_NK.numpy(), views_MF, row_of_M
+            np.concatenate([dataset.vectors(), beside_NK], axis=1),
+            answers.values_NK.numpy(),
+            answers.weights_NK.numpy(),
+            np.concatenate([views_MF, beside_NK[row_of_M]], axis=1),
+            row_of_M,
+            beside_NK.shape[1],
         )
         require_different(part, examples)
         name = "C" if self.head_name == "linear" else "k"
@@ -165,20 +175,30 @@ class Probe(SlideClassifier):
 
     def _learn(self, examples: Examples, chosen: Chosen) -> None:
         linear = self.head_name == "linear"
-        every = examples.with_views(shared=linear)
-        scale = Scale.of(every.x_NF)
-        every = replace(every, x_NF=scale(every.x_NF))
-        self.standardise_by(scale)
+        every, scale = examples.with_views(shared=linear).standardised()
+        width = len(scale.mean_F) - examples.covariates
+        self.standardise_by(Scale(scale.mean_F[:width], scale.sd_F[:width]))
         head: Any = self.aggregator.head
         if linear:
             (found,) = solve_linear(every, self.objective.link, [chosen.value])
+            bias_K = found.bias_K
+            if self.covariates is not None:
+                own = Scale(scale.mean_F[width:], scale.sd_F[width:])
+                bias_K = bias_K + self.covariates.learn(found.weight_KF[:, width:], own.mean_F, own.sd_F)
             with torch.no_grad():
-                head.weight.copy_(torch.from_numpy(found.weight_KF))
-                head.bias.copy_(torch.from_numpy(found.bias_K))
+                head.weight.copy_(torch.from_numpy(found.weight_KF[:, :width]))
+                head.bias.copy_(torch.from_numpy(bias_K))
             return
         x, values, weights = map(torch.from_numpy, (every.x_NF, every.values_NK, every.weights_NK))
         average = torch.from_numpy(prior(every, self.objective.link))
         cast(Neighbours, head).learn(x, values, weights, average, int(chosen.value))
+
+    def _columns(self, covariates: np.ndarray | None, rows: int) -> np.ndarray:
+        """(N, 2 K) float64: covariates, and whether each is missing; (N, 0) without covariates."""
+        if covariates is None:
+            return np.zeros((rows, 0))
+        values_NK = covariates.astype(np.float64)
+        return np.concatenate([values_NK, np.isnan(values_NK).astype(np.float64)], axis=1)
 
     def _inner_score(self, part: SampleTable, logits_NK: np.ndarray) -> dict[str, float]:
         """The task's own metric of the held-out predictions, computed as that of a predictions table."""
@@ -190,7 +210,8 @@ class Probe(SlideClassifier):
 
     def _said(self, name: str, chosen: Chosen, part: SampleTable, views: int, why: str) -> str:
         rows = f"{len(part)} rows" + (f" and {views} views of them" if views else "")
-        text = f"Probe: {self.method} on {self.spec.num_features} standardised features of {rows}; "
+        beside = "" if self.covariates is None else f" and {len(self.covariates.covariates.names)} covariates"
+        text = f"Probe: {self.method} on {self.spec.num_features} standardised features{beside} of {rows}; "
         text += f"{name} = {chosen.value:g}"
         if chosen.loss is None:
             return f"{text}, not chosen by inner folds: {why}"

@@ -87,7 +87,10 @@ def stand_on_probe(
     target = torch.as_tensor(dataset.targets)
     answers = objective.answers(target)
     x_NF = dataset.vectors()
-    examples = Examples(x_NF, answers.values_NK.numpy(), answers.weights_NK.numpy(), *dataset.view_vectors())
+    views_MF, row_of_M = dataset.view_vectors()
+    if objective.joint:  # a view of a patient would be at risk beside the patient
+        views_MF, row_of_M = views_MF[:0], row_of_M[:0]
+    examples = Examples(x_NF, answers.values_NK.numpy(), answers.weights_NK.numpy(), views_MF, row_of_M)
     require_different(part, examples)
     folds, _ = folds_of(part, inner_folds)
     loss = loss_of(objective, target, folds)

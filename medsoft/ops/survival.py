@@ -58,16 +58,11 @@ def breslow(risk_N: Tensor, time_N: Tensor, event_N: Tensor) -> tuple[Tensor, Te
         Distinct times of events (M,), rising, and the cumulative hazard (M,) from each on; both float64.
     """
     risk_N, time_N = risk_N.double().cpu(), time_N.double().cpu()
-    times_M, deaths_M = time_N[event_N.cpu() > 0].unique(return_counts=True)
+    times_M, deaths_M = torch.unique(time_N[event_N.cpu() > 0], return_counts=True)
     order_N = torch.argsort(time_N, descending=True)
     sums_N = torch.logcumsumexp(risk_N[order_N], 0)
-    at_risk_M = (time_N[:, None] >= times_M).sum(0) if len(times_M) * len(time_N) < 10**7 else _reached(time_N, times_M)
+    at_risk_M = len(time_N) - torch.searchsorted(time_N.sort().values, times_M)
     return times_M, (deaths_M.log() - sums_N[at_risk_M - 1]).exp().cumsum(0)
-
-
-def _reached(time_N: Tensor, times_M: Tensor) -> Tensor:
-    """(M,) how many times are as late as each."""
-    return len(time_N) - torch.searchsorted(time_N.sort().values, times_M)
 
 
 def intervals_of(time_N: Tensor, event_N: Tensor, cuts_K: Tensor) -> tuple[Tensor, Tensor]:

@@ -181,7 +181,7 @@ class CommandLine(LightningCLI):
             raise InputError(f"name {self.config.name}: must be a name within runs/, not a path to somewhere else")
         complete = getattr(self.classes["model"], "complete", None)
         if self.verb not in TRAIN or self.config.get("resume"):
-            for option in ("pretrained", "encoder") if complete else ("pretrained",):
+            for option in getattr(self.classes["model"], "begins_with", ("pretrained",)):
                 if option in self.config.model:
                     self.config.model[option] = None  # the checkpoint holds all weights
         elif complete is not None and "transforms" in self.config:
@@ -241,6 +241,11 @@ class CommandLine(LightningCLI):
             "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of the logits, or none."
         )
         add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
+        by_patient = (
+            "How the rows of one data.patient are pooled into predictions_patients.csv: mean or max of the logits, or "
+            "none."
+        )
+        add("patients", Literal["mean", "max", "none"], "none", SUPPRESS if self.verb == "show" else by_patient)
         add("figures", bool, True, "Draw curves, the confusion matrix, mistakes and examples.")
         ends = self.verb != "show"  # which takes the configuration of a fit as well
         report = "Write report.html, an evaluation of the predictions with confidence intervals."

@@ -11,8 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.errors import InputError, Problem
-from medsoft.evaluation.metrics.table import headline_of
-from medsoft.evaluation.metrics.weighted import Key, Values
 from medsoft.task import Targets, Task
 from medsoft.task_types import (
     BoolArray,
@@ -20,18 +18,17 @@ from medsoft.task_types import (
     IntArray,
     LabelOptions,
     LogitTarget,
-    Measure,
     Objective,
     ObjectiveOptions,
     Pooling,
     Wrong,
 )
 from medsoft.tasks.classes import in_order
+from medsoft.tasks.survival_evaluation import SurvivalEvaluation, plain_time
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medsoft.evaluation.metrics.thresholds import OperatingPoint
 
 LONGEST = {"days": 43_830.0, "months": 1_440.0, "years": 120.0}
 """What nobody has been observed for, by the units that times may have."""
@@ -41,29 +38,16 @@ MIXED = {"days and weeks": 7.0, "months and years": 12.0, "days and months": 30.
 
 
 @dataclass(frozen=True)
-class Survival(Task):
+class Survival(SurvivalEvaluation):
     """A question whose answer is a risk, and the chance of surviving beyond stated times.
 
     Attributes:
-        times: at which survival is stated, rising; none until the training part has decided.
-        unit: of all times; "" where nobody said it.
         logits: outputs of the network that answers, all of which are larger for a larger risk.
     """
 
-    times: tuple[float, ...] = ()
-    unit: str = field(default="", compare=False)
     logits: int = field(default=1, compare=False)
 
     kind = "survival"
-    number_metrics = "survival"
-    metrics = ("c_index",)
-    monitor = "c_index"
-    key_metrics = ("c_index",)
-    group_metrics = ("c_index",)
-    figures = ()
-    table_figures = ()
-    report_sections = ("metrics", "subgroups")
-    glossary = ()
 
     def __post_init__(self) -> None:
         if self.classes:
@@ -91,12 +75,12 @@ class Survival(Task):
 
     def __str__(self) -> str:
         """With its times: ``survival (at 365, 730 days)``."""
-        at = ", ".join(map(_plain, self.times))
+        at = ", ".join(map(plain_time, self.times))
         return f"survival (at {at} {self.unit})".replace(" )", ")") if at else "survival"
 
     @property
     def p_columns(self) -> list[str]:
-        return ["risk", *(f"s_{_plain(time)}" for time in self.times)]
+        return ["risk", *(f"s_{plain_time(time)}" for time in self.times)]
 
     @property
     def target_columns(self) -> list[str]:
@@ -150,6 +134,11 @@ class Survival(Task):
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
         return {}
 
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Events, and the censored."""
+        event = self.targets(frame)[:, 1]
+        return [event == 1, event == 0]
+
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         """Check that there are events in train, at several times, and one in val."""
         there = [part for part in ("train", "val") if (splits == part).any()]
@@ -191,6 +180,9 @@ class Survival(Task):
             what = what or f"{events} events"
             return [f"{part} has {what} and no two samples that can be compared: its concordance is undefined"]
         return [f"{part} has {what}: what is measured there says little"] if what else []
+
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        return self.monitor if has_pair(self.targets(val[self.known(val)])) else "loss"
 
     def strata(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The quarter of the times, 1 to 4, of the censored, and 5 to 8 where the event happened; 0 where unknown."""
@@ -277,9 +269,7 @@ class Survival(Task):
         if "time" in text:
             time = pd.to_numeric(text["time"], errors="coerce").astype(np.float64)
             written = (text["time"] != "").to_numpy()
-            wrong.append(
-                ("time is no finite number above 0 in", written & ~(np.isfinite(time) & (time > 0)).to_numpy())
-            )
+            wrong.append(("time is no finite number above 0 in", written & ~np.asarray(np.isfinite(time) & (time > 0))))
             found["time"] = time
         if "event" in text:
             event = pd.to_numeric(text["event"], errors="coerce").astype(np.float64)
@@ -317,20 +307,6 @@ class Survival(Task):
 
     def sentence(self, unit: str) -> str:
         return f"Survival: the risk of an event for each {unit}"
-
-    @property
-    def headline(self) -> tuple[str, ...]:
-        return headline_of(self.metrics)
-
-    def measures(
-        self,
-        frame: pd.DataFrame,
-        unit_N: IntArray,
-        points: Sequence[OperatingPoint] = (),
-        prevalences: Sequence[float] = (),
-        curves: bool = False,
-    ) -> list[Measure]:
-        return [_Concordance(self.targets(frame), frame["risk"].to_numpy(np.float64), unit_N)]
 
     def hardly_vary(self, frame: pd.DataFrame, least_spread: float) -> str:
         risk = frame["risk"].to_numpy(dtype=np.float64)
@@ -395,32 +371,6 @@ def has_pair(targets: FloatArray) -> bool:
     return bool((time > first).any() or ((time == first) & ~happened).any())
 
 
-class _Concordance:
-    """Harrell's C as a function of how often each unit was drawn; of tied risks one half.
-
-    (F. E. Harrell et al., JAMA 247, 1982.) A pair counts where one had the event while the other was still without.
-    """
-
-    def __init__(self, targets: FloatArray, risk: FloatArray, unit_N: IntArray) -> None:
-        time, event = targets.T
-        earlier_NN = (time[:, None] < time) | ((time[:, None] == time) & (event == 0))
-        self._pairs_NN = ((event == 1)[:, None] & earlier_NN).astype(np.float64)
-        order_NN = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-        self._right_NN = self._pairs_NN * order_NN
-        self._unit_N = unit_N
-
-    def __call__(self, weights_BU: FloatArray) -> Values:
-        """Values (B,) under the weights of the units; NaN where no two samples can be compared."""
-        w_BN = weights_BU[:, self._unit_N]
-        pairs, right = (((w_BN @ of_NN) * w_BN).sum(axis=1) for of_NN in (self._pairs_NN, self._right_NN))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {Key("c_index"): np.where(pairs > 0, right / pairs, np.nan)}
-
-
-def _plain(time: float) -> str:
-    return f"{time:.10g}"
-
-
 def _time_of(column: str) -> float | None:
     """The time of a column ``s_<t>``; None of another column."""
     if not column.startswith("s_"):
@@ -429,4 +379,4 @@ def _time_of(column: str) -> float | None:
         time = float(column.removeprefix("s_"))
     except ValueError:
         return None
-    return time if np.isfinite(time) and time > 0 and f"s_{_plain(time)}" == column else None
+    return time if np.isfinite(time) and time > 0 and f"s_{plain_time(time)}" == column else None

@@ -55,7 +55,8 @@ def advice(config: Any, training: bool, loader: bool = False) -> str:
     if of_bags and training:
         tries.append("data.max_tiles, such as 20000, or data.tile_fraction 0.5")
     elif of_bags:
-        tries.append("an aggregator that reads bags in pieces (mean, max, abmil, seqnorm, sima) and data.stream_above")
+        in_pieces = "mean, max, abmil, seqnorm, sima, relu_linear"
+        tries.append(f"an aggregator that reads bags in pieces ({in_pieces}) and data.stream_above")
     else:
         tries.append("a smaller transforms.size")
     tries += ["trainer.precision bf16-mixed", workers]

@@ -31,6 +31,7 @@ from medsoft.training.trainer import (
     build_trainer,
     check_batches,
     check_fine_tuning,
+    check_joint_step,
     check_monitored,
     monitored,
     training_callbacks,
@@ -67,6 +68,7 @@ def _fit(argv: Sequence[str]) -> int:
     line.model.check_training(line.config, line.datamodule)
     check_tuning(line.config, processes.number, fitting.resumed)
     check_fine_tuning(line.model, line.datamodule, line.config.trainer.max_epochs or 0)
+    line.notes += check_joint_step(line.model, line.datamodule, line.config, processes.number)
     trainer = _build_trainer(fitting)
     _load_data(fitting, trainer)
     tested = _find_out(fitting, trainer)
@@ -109,7 +111,11 @@ class _Fitting:
     changed: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
-        self.monitor, _ = monitored(self.line.config.monitor, self.line.datamodule.task)
+        config, data = self.line.config, self.line.datamodule
+        self.monitor, _ = monitored(config.monitor, data.task, data.samples.subset("val").frame)
+        if self.monitor != monitored(config.monitor, data.task)[0]:
+            config.monitor = self.monitor.removeprefix("val_")
+            self.line.notes.append(f"monitor auto: {config.monitor}, as val cannot answer {data.task.monitor}")
 
 
 def _stopped_run(words: Words) -> RunFolder | None:

@@ -334,7 +334,7 @@ def slides(tmp_path_factory) -> Path:
     words = ["--encoder", folder / "encoder", "--mpp", 1, "--tile", 32, "--out", folder / "work", "--device", "cpu"]
     assert main([str(word) for word in ["slides", "encode", folder / "scans", *words]]) == 0
     words = [*TINY_BAGS, f"--data.table={table}", f"--data.features={folder / 'work' / 'features'}"]
-    assert main(["fit", *words, "--trainer.max_epochs=1", f"--out={folder / 'run'}"]) == 0
+    assert main(["fit", *words, "--trainer.max_epochs=1", "--report=true", f"--out={folder / 'run'}"]) == 0
     return folder
 
 

@@ -16,6 +16,8 @@ GENERATORS = {"default_rng", "RandomState", "Random", "Generator", "SeedSequence
 CLOCKS = {"time.time", "time.time_ns", "time.monotonic", "time.perf_counter"}
 EXCEPT = {"builders/waiting.py", "project/test_tests.py"}
 PORT = re.compile(r"(?:127\.0\.0\.1|localhost|0\.0\.0\.0):(\d+)")
+SHORT_SECONDS = 1
+"""Less is no limit but a look: whether something has not happened yet."""
 NOBODY_LISTENS = 9
 """Port 0 lets the system choose, and at the first few no program waits."""
 
@@ -57,6 +59,12 @@ def fault(node: ast.AST) -> str:
         return "a deadline"
     if isinstance(node, ast.keyword) and node.arg == "timeout" and isinstance(node.value, ast.Constant):
         return "a time limit that a busy machine may miss: take LIMIT_SECONDS of tests.builders.waiting"
+    if called(node) in ("wait", "join"):
+        limit = [one.value for one in node.args if isinstance(one, ast.Constant)]  # type: ignore[attr-defined]
+        if limit and isinstance(limit[0], int | float) and limit[0] >= SHORT_SECONDS:
+            return "a time limit that a busy machine may miss: take LIMIT_SECONDS of tests.builders.waiting"
+    if called(node) == "setattr" and [ast.unparse(one) for one in node.args[:1]] == ["time"]:  # type: ignore[attr-defined]
+        return "changes the clock of threads that other tests left too: replace the name in the module that is tested"
     if isinstance(node, ast.Constant) and str(node.value).startswith(("/tmp/", "/var/tmp/")):
         return "a file that all runs on this machine share: take tmp_path"
     if isinstance(node, ast.Constant) and any(int(port) > NOBODY_LISTENS for port in PORT.findall(str(node.value))):
@@ -89,6 +97,8 @@ def faults(source: str) -> list[str]:
         "def test():\n    assert time.monotonic() - start < 10",
         "def test():\n    while time.time() < end and not there():\n        look()",
         "def test():\n    process.wait(timeout=60)",
+        "def test():\n    assert wrote.wait(30)",
+        "def test(monkeypatch):\n    monkeypatch.setattr(time, 'monotonic', lambda: 0.0)",
         "@settings(deadline=200)\ndef test(): pass",
         "def test():\n    assert threading.active_count() == 3",
         'def test():\n    Path("/tmp/a").touch()',
@@ -107,6 +117,8 @@ def test_what_fails_now_and_then_is_found(line):
         "def test():\n    rng = np.random.default_rng(0)",
         "def test():\n    os.utime(file, (time.time() - 60,) * 2)",
         "def test():\n    process.wait(timeout=LIMIT_SECONDS)",
+        "def test():\n    assert not wrote.wait(0.05)",
+        "def test():\n    ', '.join('ab')",
         "@settings(max_examples=3, deadline=None)\ndef test(): pass",
         'def test():\n    connect("127.0.0.1:0", "tcp://127.0.0.1:1")',
     ],

@@ -39,7 +39,7 @@ def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     table = write_images(folder / "set", 24)
     labels = [f"--data.table={table}", "--data.classes=[dark, light]", *TINY]
-    assert main(["fit", *labels, "--trainer.max_epochs=1", f"--out={folder / 'run'}"]) == 0
+    assert main(["fit", *labels, "--trainer.max_epochs=1", "--report=true", f"--out={folder / 'run'}"]) == 0
     assert main(["export", str(folder / "run"), "--out", str(folder / "bundle")]) == 0
     slides = write_slides(folder / "bags", n=24)
     where = [f"--data.table={slides}", f"--data.features={slides.parent / 'features'}", f"--out={folder / 'slides'}"]

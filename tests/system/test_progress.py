@@ -3,7 +3,7 @@
 import io
 import json
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.console import Console
 from medsoft.system import progress as module
 from medsoft.system.logging import log_events
 from medsoft.system.progress import Pace, in_words, progress, progress_bar, progress_line, tracked
+from tests.builders.waiting import LIMIT_SECONDS
 
 
 class Lines(io.StringIO):
@@ -34,6 +35,7 @@ def stream(monkeypatch):
     monkeypatch.setattr(module, "_say", lambda line: lines.write(f"{line}\n"))
     monkeypatch.setattr(module, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(module, "LINE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))  # however slow the machine
     return lines
 
 
@@ -47,7 +49,7 @@ def test_a_line_says_what_is_done_and_what_is_left():
 
 def test_a_step_in_one_piece_is_not_silent(stream):
     with progress("drawing figures"):
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
     assert stream.getvalue().startswith("drawing figures: 0 s so far\n")
 
 
@@ -59,7 +61,7 @@ def test_parts_are_counted_from_several_threads(stream):
         for thread in threads:
             thread.join()
         stream.wrote.clear()
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
     assert "reading pictures: 4 of 8, about 0 s left\n" in stream.getvalue()
 
 
@@ -73,7 +75,7 @@ def test_a_short_step_says_nothing(capfd):
 def test_a_step_within_another_is_part_of_it(stream):
     with progress("outer"), progress("inner", 3) as step:
         step()
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
     assert "inner" not in stream.getvalue()
 
 
@@ -83,14 +85,14 @@ def test_a_step_that_is_never_ended_does_not_spoil_the_next_test(stream, monkeyp
     monkeypatch.setattr(module, "_under_way", threading.Lock())
     with progress("the next"):
         left_open.close()
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
 
 
 def test_a_step_that_fails_ends_all_the_same(stream):
     with pytest.raises(ValueError, match="broken"), progress("reading"):
         raise ValueError("broken")
     with progress("the next"):
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
 
 
 def test_of_several_processes_the_first_speaks(stream, monkeypatch):
@@ -101,7 +103,7 @@ def test_of_several_processes_the_first_speaks(stream, monkeypatch):
 
 def test_machines_are_told_of_a_long_step(tmp_path, stream):
     with log_events("fit", "json", str(tmp_path / "log")), progress("reading pictures", 5):
-        assert stream.wrote.wait(30)
+        assert stream.wrote.wait(LIMIT_SECONDS)
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     (step,) = [event for event in events if event["event"] == "step"]
     assert (step["doing"], step["total"]) == ("reading pictures", 5)
@@ -121,7 +123,8 @@ def test_a_terminal_gets_a_bar_and_a_file_none():
 def test_lines_within_an_epoch_are_sparse(monkeypatch):
     monkeypatch.setattr(module, "FIRST_SECONDS", 2.0)
     clock = iter([0.0, 1.0, 2.5, 10.0, 32.0, 40.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    # In this module alone: threads that other tests left ask the real one.
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     pace = Pace()
     lines = [pace.line("epoch 1", done, 100) for done in (1, 5, 20, 64, 70)]
     assert lines == [None, "epoch 1: 5 of 100, about 48 s left", None, None, "epoch 1: 70 of 100, about 17 s left"]

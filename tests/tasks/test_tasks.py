@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsoft.evaluation.figures import TABLE_FIGURES
@@ -70,6 +70,7 @@ def test_a_task_is_what_a_checkpoint_says_of_it(task):
 
 
 @every_task
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_targets_survive_their_columns(task, seed):
     """Targets of training, as cells of a table, as text in a file, and back."""
@@ -92,6 +93,7 @@ def test_targets_survive_their_columns(task, seed):
 
 
 @every_task
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_answers_are_what_their_logits_say(task, seed):
     p = answers(task, 8, seed)

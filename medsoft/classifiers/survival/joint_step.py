@@ -23,9 +23,18 @@ class Trained(Protocol):
     """What is needed of a classifier (``TableClassifier``)."""
 
     objective: Objective
-    trainer: Any
-    log: Any
-    modules: Any
+
+    @property
+    def trainer(self) -> Any:
+        """Lightning's."""
+
+    @property
+    def log(self) -> Any:
+        """Logs a value."""
+
+    @property
+    def modules(self) -> Any:
+        """Iterates over all parts."""
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         """Outputs (B, K) of a batch."""
@@ -73,8 +82,8 @@ class JointStep:
         # Batch normalisation would take note of every batch twice.
         if batches == 1 or any(isinstance(part, _BatchNorm) for part in model.modules()):
             return model.logits(batch)
-        logits: Tensor = checkpoint(model.logits, batch, use_reentrant=False)
-        return logits
+        recomputed: Tensor = checkpoint(model.logits, batch, use_reentrant=False)
+        return recomputed
 
 
 def _of_all_processes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

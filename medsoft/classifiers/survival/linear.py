@@ -48,7 +48,8 @@ def solve_cox(x_ND: Array, time_N: Array, event_N: Array, penalty: float, start_
 
     start = np.zeros(x_ND.shape[1]) if start_D is None else start_D
     options: dict[str, Any] = {"maxiter": MOST_STEPS, "maxcor": 30, "gtol": STEEPEST, "ftol": 0.0}
-    found: Array = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    solver: Any = minimize  # the stubs' overloads do not know options that are built
+    found: Array = solver(loss, start, jac=True, method="L-BFGS-B", options=options).x
     if penalty == 0 and (not np.isfinite(found).all() or float(np.abs(x_ND @ found).max()) > 50):
         raise RunError(
             "Cox's regression has no solution without a penalty: some combination of the features tells the order of "

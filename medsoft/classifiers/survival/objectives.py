@@ -26,9 +26,10 @@ from medsoft.ops.survival import (
     logistic_cumulative_hazard,
     logistic_loss,
 )
-from medsoft.task_types import Answers, Link, Objective, ObjectiveOptions
+from medsoft.task_types import Answers, FloatArray, Link, Objective, ObjectiveOptions
 
 DEFAULT_INTERVALS = 8
+UNKNOWN_CUTS = "intervals of time come from the training part or from its checkpoint"
 
 
 class OfSurvival:
@@ -43,13 +44,17 @@ class OfSurvival:
     head: str
     outputs: int = 1
     link: Link = "hazard"
-    scale: tuple[float, float] | None = None
     joint = False
     learns = True
 
     def __init__(self, times: Sequence[float]) -> None:
         self.times = tuple(times)
         self.centre = 0.0
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """What is added to a sum of logits to make it the risk, and its factor; None where the risk is no such sum."""
+        return None
 
     def raw_risk(self, logits: Tensor) -> Tensor:
         """(N,) the logarithm of the mean cumulative hazard, up to a constant."""
@@ -62,10 +67,10 @@ class OfSurvival:
         self.centre = float(self.raw_risk(logits.double().cpu()).mean())
 
     def state(self) -> dict[str, Any]:
-        return {"survival": {"head": self.head, "centre": self.centre}}
+        return {"hazards": {"head": self.head, "centre": self.centre}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        known = state["survival"]
+        known = state["hazards"]
         if known["head"] != self.head:
             raise ValueError(f"the weights are those of model.survival {known['head']}, not {self.head}")
         self.centre = float(known["centre"])
@@ -85,6 +90,11 @@ class Cox(OfSurvival):
     def __init__(self, times: Sequence[float]) -> None:
         super().__init__(times)
         self.baseline: tuple[Tensor, Tensor] | None = None
+        self._hazard_T: Tensor | None = None
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return -self.centre, 1.0
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return cox_loss(logits[:, 0], target[:, 0], target[:, 1])
@@ -94,35 +104,32 @@ class Cox(OfSurvival):
 
     def learn(self, logits: Tensor, target: Tensor) -> None:
         super().learn(logits, target)
-        self.baseline = breslow(logits[:, 0].double().cpu() - self.centre, target[:, 0], target[:, 1])
+        self._take(breslow(logits[:, 0].double().cpu() - self.centre, target[:, 0], target[:, 1]))
+
+    def _take(self, baseline: tuple[Tensor, Tensor]) -> None:
+        """Keep a baseline hazard, and what it is at the stated times."""
+        from_M, hazard_M = self.baseline = baseline
+        times_T = torch.tensor(self.times, dtype=torch.float64)
+        hazards = torch.cat([hazard_M.new_zeros(1), hazard_M])
+        self._hazard_T = hazards[torch.searchsorted(from_M, times_T, right=True)]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        risk_N1 = logits[:, :1] - self.centre
-        hazard_T = self._baseline_at_times().to(logits)
-        return torch.cat([risk_N1, (-hazard_T * risk_N1.exp()).exp()], 1)
-
-    def _baseline_at_times(self) -> Tensor:
-        times_T = torch.tensor(self.times, dtype=torch.float64)
-        if self.baseline is None:
+        if self._hazard_T is None:
             raise RuntimeError("a baseline hazard comes from the training part or from its checkpoint")
-        from_M, hazard_M = self.baseline
-        hazards = torch.cat([hazard_M.new_zeros(1), hazard_M])
-        return hazards[torch.searchsorted(from_M, times_T, right=True)]
+        risk_N1 = logits[:, :1] - self.centre
+        return torch.cat([risk_N1, (-self._hazard_T.to(logits) * risk_N1.exp()).exp()], 1)
 
     def state(self) -> dict[str, Any]:
         known = super().state()
         if self.baseline is not None:
-            known["survival"]["baseline"] = [one.tolist() for one in self.baseline]
+            known["hazards"]["baseline"] = [one.tolist() for one in self.baseline]
         return known
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        known = state["survival"].get("baseline")
-        if known is None:
-            self.baseline = None
-            return
-        times_M, hazard_M = (torch.tensor(one, dtype=torch.float64) for one in known)
-        self.baseline = times_M, hazard_M
+        if (known := state["hazards"].get("baseline")) is not None:
+            times_M, hazard_M = (torch.tensor(one, dtype=torch.float64) for one in known)
+            self._take((times_M, hazard_M))
 
 
 class _Intervals(OfSurvival):
@@ -139,20 +146,27 @@ class _Intervals(OfSurvival):
         ValueError: there are fewer different event times than intervals.
     """
 
-    def __init__(self, times: Sequence[float], intervals: int, event_times: Sequence[float] | None) -> None:
+    def __init__(self, times: Sequence[float], intervals: int, event_times: FloatArray | None) -> None:
         super().__init__(times)
         self.outputs = intervals
         self.cuts: Tensor | None = None
+        self._weights_TK: Tensor | None = None
         if event_times is not None:
             found = torch.as_tensor(event_times, dtype=torch.float64)
             shares_K = torch.arange(1, intervals + 1, dtype=torch.float64) / intervals
             cuts_K = torch.quantile(found, shares_K, interpolation="higher")
-            if len(cuts_K.unique()) < intervals:
+            different, most = len(torch.unique(found)), len(torch.unique(cuts_K))
+            if most < intervals:
                 raise ValueError(
-                    f"intervals {intervals}: the {len(found)} events of the training part, at {len(found.unique())} "
-                    f"different times, allow {len(cuts_K.unique())} intervals at most"
+                    f"intervals {intervals}: the {len(found)} events of the training part, at {different} different "
+                    f"times, allow {most} intervals at most"
                 )
-            self.cuts = cuts_K
+            self._take(cuts_K)
+
+    def _take(self, cuts_K: Tensor) -> None:
+        """Keep the ends of the intervals, and what they say of the stated times."""
+        self.cuts = cuts_K
+        self._weights_TK = interpolation(cuts_K, torch.tensor(self.times, dtype=torch.float64))
 
     def cumulative_hazard(self, logits_NK: Tensor) -> Tensor:
         """(N, K) at the ends of the intervals."""
@@ -171,26 +185,26 @@ class _Intervals(OfSurvival):
         return self.cumulative_hazard(logits).mean(1).clamp(min=torch.finfo(logits.dtype).tiny).log()
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        times_T = torch.tensor(self.times, dtype=torch.float64)
-        weights_TK = interpolation(self._known_cuts(), times_T).to(logits)
-        survival_NT = (-self.cumulative_hazard(logits) @ weights_TK.T).exp()
+        if self._weights_TK is None:
+            raise RuntimeError(UNKNOWN_CUTS)
+        survival_NT = (-self.cumulative_hazard(logits) @ self._weights_TK.to(logits).T).exp()
         return torch.cat([(self.raw_risk(logits) - self.centre)[:, None], survival_NT], 1)
 
     def state(self) -> dict[str, Any]:
         known = super().state()
-        known["survival"]["cuts"] = self._known_cuts().tolist()
+        known["hazards"]["cuts"] = self._known_cuts().tolist()
         return known
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        cuts_K = torch.tensor(state["survival"]["cuts"], dtype=torch.float64)
+        cuts_K = torch.tensor(state["hazards"]["cuts"], dtype=torch.float64)
         if len(cuts_K) != self.outputs:
             raise ValueError(f"the weights are those of model.intervals {len(cuts_K)}, not {self.outputs}")
-        self.cuts = cuts_K
+        self._take(cuts_K)
 
     def _known_cuts(self) -> Tensor:
         if self.cuts is None:
-            raise RuntimeError("intervals of time come from the training part or from its checkpoint")
+            raise RuntimeError(UNKNOWN_CUTS)
         return self.cuts
 
 

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from medsoft.data.datasets.sampling import EpochBatchSampler, rows_of_process
 from medsoft.data.facts.pictures import Facts
 from medsoft.data.facts.table import facts_table
-from medsoft.data.tables.covariates import read_covariates, scaled_by
+from medsoft.data.tables.covariates import read_covariates, require_known, scaled_by
 from medsoft.data.tables.duplicates import Content, duplicate_problems, nearly_same, notes_on_near
+from medsoft.data.tables.labels import label_columns
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table, targets_of_rows
 from medsoft.data.tables.split import UNUSED, apply_split_file, complete_splits
@@ -26,7 +27,7 @@ from medsoft.data.tables.values import Placeholder
 from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.specs import Covariates
-from medsoft.task import Task, TaskKind, task_class
+from medsoft.task import Task, TaskKind
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
@@ -40,7 +41,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     A subclass reads its table, hands it to ``_take``, and fills ``_parts`` in ``load``.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         root: Folder that paths in the table are relative to; the table's own folder if not given.
         label: column with the label, or several, separated by commas, for a multilabel task.
         time: column with the time until the event, or until a patient was last seen, of a survival task.
@@ -128,10 +129,9 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self.on_error, self.check_files = on_error, check_files
         self.stage, self.seed = stage, seed
         self._table = table
-        asked = task_class(task) if task is not None else Task
         self._options: dict[str, Any] = {
             "root": root,
-            "label": asked.label_columns(label, time, event),
+            "label": label_columns(task, label, time, event),
             "time_unit": time_unit,
             "times": _numbers("data.times", times),
             "task": task,
@@ -284,22 +284,42 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
 
     @property
     def event_times(self) -> np.ndarray | None:
-        """Times of the training part's events, rising, of a survival task; None of others, and outside of fit."""
-        return self.task.event_times(self.samples.subset("train").targets) if self.stage == "fit" else None
+        """Times of events that are learnt from, rising, of a survival task; None of others, and for prediction.
+
+        Before a table is divided into folds they are those of all of it.
+        """
+        if self.stage not in ("fit", "crossval"):
+            return None
+        part = self.samples.subset("train") if self.stage == "fit" else self.samples
+        return self.task.event_times(part.targets)
 
     @property
     def covariates(self) -> Covariates | None:
         """Clinical covariates with the training part's scale; without it outside of fit, where a checkpoint brings it.
 
         Raises:
-            InputError: a column does not exist, holds other things than numbers, or is constant.
+            InputError: a column does not exist, holds other things than numbers, is constant, or is missing in a whole
+                part.
+        """
+        if not self.covariate_columns or self.stage == "fit":
+            return self.covariates_in(self.samples.frame["split"].to_numpy())
+        read_covariates(self.samples, self.covariate_columns)
+        return Covariates(self.covariate_columns, None)
+
+    def covariates_in(self, split_N: np.ndarray) -> Covariates | None:
+        """Clinical covariates with the scale of the training part of a split; None without any.
+
+        Args:
+            split_N: the part of each row.
+
+        Raises:
+            InputError: as ``covariates``.
         """
         if not self.covariate_columns:
             return None
-        values = read_covariates(self.samples, self.covariate_columns)
-        if self.stage != "fit":
-            return Covariates(self.covariate_columns, None)
-        return scaled_by(values[(self.samples.frame["split"] == "train").to_numpy()], self.covariate_columns)
+        values_NK = read_covariates(self.samples, self.covariate_columns)
+        require_known(values_NK, self.covariate_columns, split_N)
+        return scaled_by(values_NK[split_N == "train"], self.covariate_columns)
 
     def covariates_of(self, part: SampleTable) -> np.ndarray | None:
         """Values of a part's rows, (N, K) float32, NaN where missing; None without covariates."""

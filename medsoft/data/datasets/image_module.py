@@ -31,7 +31,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
     Args:
         transforms: how images become what the model sees; set under transforms.
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the image paths.
         covariates: numeric columns, such as age, that are combined with the image features at the head; missing values
             count as the mean.
@@ -80,9 +80,9 @@ class ImageDataModule(TableDataModule[ImageDataset]):
     @property
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
-        image = (self.transforms.channels, self.transforms.size)
-        known = (self.class_counts, self.target_scale, self.covariates, self.event_times)
-        return DataSpec(self.task, *image, *known)
+        channels, size = self.transforms.channels, self.transforms.size
+        counts, scale = self.class_counts, self.target_scale
+        return DataSpec(self.task, channels, size, counts, scale, self.covariates, self.event_times)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.

@@ -42,7 +42,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
 
     Args:
         transforms: how volumes become what the model sees; set under transforms.
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the volumes (files, or folders with a DICOM series), or several, separated by commas, which
             become channels on the grid of the first; if the table has no column path, all columns path_... are used.
         missing: what to do if a row names some of its volumes but not all: error, or zeros for the missing channels.

@@ -17,7 +17,7 @@ from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import text
 from medsoft.data.tables.values import Placeholders, asked_about, check_text, one_label_each, without_placeholders
 from medsoft.errors import InputError
-from medsoft.task import TASK_KINDS, Targets, task_class
+from medsoft.task import TASK_KINDS, Targets, Task, task_class
 from medsoft.task_types import LabelOptions, Uncertain
 from medsoft.text.spelling import is_plain, spellings
 
@@ -84,6 +84,18 @@ def read_labels(
         with named_problems_first(column.problems):
             asked = task_class(_kind_beyond_doubt(column))
     return asked.read_labels(texts, options, problems)
+
+
+def label_columns(
+    task: str | None, label: str | Sequence[str] | None, time: str | None, event: str | None
+) -> str | Sequence[str] | None:
+    """The label columns that options name; of a survival task those of time and event.
+
+    Raises:
+        InputError: an option belongs to another task.
+    """
+    asked = task_class(task) if task in TASK_KINDS and task is not None else Task
+    return asked.label_columns(label, time, event)
 
 
 @dataclass(frozen=True, eq=False)

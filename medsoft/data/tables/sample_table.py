@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from medsoft.data.images.read import locate
+from medsoft.data.images.read import TILE, locate
 from medsoft.data.tables import checks
 from medsoft.data.tables.labels import Uncertain, Words, read_labels, words
 from medsoft.data.tables.problems import Problem, TableError, write_errors
@@ -183,7 +183,7 @@ def read_table(
     """Read a sample table and check all of it, without opening pictures.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style ``.npz``; see ``load_source``.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style ``.npz``; see ``load_source``.
         source: what the table holds, where that was loaded already.
         files: finds and checks files that are no pictures.
         root: folder that relative paths start from; by default the table's folder.
@@ -390,13 +390,20 @@ def make_ids(paths: pd.Series, base: Path) -> pd.Series:
     """
     rows = range(1, len(paths) + 1)
     parts = [locate(path) for path in paths]
-    short = [f"{key.removesuffix('_images')}-{i}" if key else stem_of(file) for file, key, i in parts]
+    short = [_name_within(stem_of(file), key, i) if key else stem_of(file) for file, key, i in parts]
     full = [os.path.relpath(path, base).replace("#", "-") if path else "" for path in paths]
     for names in (short, [str(Path(name).with_name(stem_of(name))) if Path(name).name else "" for name in full], full):
         ids = pd.Series([name.replace("/", "-") or f"row-{row}" for name, row in zip(names, rows, strict=True)])
         if ids.is_unique:
             return ids
     return ids.where(~ids.duplicated(), ids + [f"-row-{row}" for row in rows])  # the same file twice
+
+
+def _name_within(stem: str, key: str, index: int) -> str:
+    """The name of one picture of a file: a place in an array, or a tile of a slide by its corner."""
+    if key.startswith(TILE):
+        return "-".join([stem, *key.removeprefix(TILE).split(",")[:2]])
+    return f"{key.removesuffix('_images')}-{index}"
 
 
 def stem_of(file: str) -> str:

@@ -7,6 +7,7 @@ several (repeats, or seeds with a test part each), a drawn patient counts in all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,7 @@ def mean_over_folds(
     """
     key = wanted_key(asked, task)
     first = models[0].frame
+    task = task.asked_of(first, first.iloc[:0], replace(settings, times=() if key.time is None else (key.time,)))
     patients = patients_of(first)
     units = make_units(patients, strata_by_fold(first, task, patients, settings.stratify)[0])
     folds = {fold: np.flatnonzero(first["fold"] == fold) for fold in dict.fromkeys(first["fold"])}

@@ -223,9 +223,9 @@ def _locked(source: Source, given: str | None) -> Locked | None:
     from medsoft.evaluation.locked import read_locked
     from medsoft.evaluation.settings import Settings
 
-    if not source.task.has_classes:
+    if not (source.task.has_classes or source.task.has_risk_groups):
         if given is not None:
-            raise InputError(f"--locked is for classes: a {source.task.kind} has no thresholds")
+            raise InputError(f"--locked is for classes and risk groups: a {source.task.kind} has neither")
         return None
     if given is not None:
         return read_locked(given, source.task)

@@ -18,6 +18,9 @@ from medsoft.layers.coordinates import Frame
 Chunk = tuple[Tensor, Tensor | None]
 """Features (n, F) of some of a bag's tiles, and their coordinates (n, axes) where there are any."""
 
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, C) and targets (B, …) to a loss."""
+
 ReadChunks = Callable[[], Iterable[Chunk]]
 """Starts a new reading of a whole bag each time it is called; the same tiles in the same order."""
 
@@ -75,13 +78,21 @@ class Aggregator(nn.Module, ABC):
 
     Attributes:
         tile: what each tile passes by itself first.
+        adds_up: whether logits are sums over tiles, which ``explain`` takes apart.
+        gives_attention: whether it gives each tile an attention weight in place of a contribution.
         streams: whether bags can be read in chunks.
+        needs_coordinates: whether every bag must come with the places of its tiles.
+        two_classes_only: why the aggregator can learn no other task than to tell two classes; empty where it can.
         has_class_token: whether a logit has parts of a class token beside those of the tiles.
         frame: what places are counted in, where they are embedded; else None.
     """
 
     tile: nn.Module
+    adds_up: bool = True
+    gives_attention: bool = False
     streams: bool = True
+    needs_coordinates: bool = False
+    two_classes_only: str = ""
     has_class_token: bool = False
     frame: Frame | None = None
 
@@ -109,6 +120,16 @@ class Aggregator(nn.Module, ABC):
     def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D), which the head turns into logits; finite for a bag without real tiles too."""
 
+    def with_own_losses(self, loss: Tensor, criterion: Criterion, target_B: Tensor) -> Tensor:
+        """The loss of a training step: the task's, and what the aggregator adds to it, which here is nothing.
+
+        Args:
+            loss: of the task, for the bags that the model has just seen.
+            criterion: the task's loss.
+            target_B: targets of the bags.
+        """
+        return loss
+
     @abstractmethod
     def explain(
         self,
@@ -122,6 +143,14 @@ class Aggregator(nn.Module, ABC):
         Raises:
             ValueError: more than one bag, no such class, or a model in training mode.
         """
+
+    def attention_of_tiles(self, x_1NF: Tensor, coords_1NA: Tensor | None = None) -> Tensor:
+        """The attention (N,) of one bag's tiles, of an aggregator that ``gives_attention``.
+
+        Raises:
+            ValueError: it does not.
+        """
+        raise ValueError(f"{type(self).__name__} gives no attention of its tiles: its contributions say more")
 
     @abstractmethod
     def embed_chunks(self, bag: ChunkedBag) -> Tensor:

@@ -95,6 +95,7 @@ class TransformerAggregator(Aggregator):
         )
         self.last_norm = nn.LayerNorm(dim, eps=1e-6)
         self.last_attn = build_attention(attention, dim, num_heads, proj_drop=drop, **options)
+        self.streams = hasattr(self.last_attn, "state")
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.streams = hasattr(self.last_attn, "state")
         self.frame = None if self.coordinates is None else self.coordinates.frame
@@ -261,7 +262,7 @@ class TransformerAggregator(Aggregator):
         if not hasattr(self.last_attn, "state"):
             raise ValueError(
                 f"{self.attention} attention needs all tiles of a bag at once, it cannot read them in chunks: give the "
-                "whole bag, or train a model with seqnorm or sima"
+                "whole bag, or train a model with seqnorm, sima or relu_linear"
             )
         return cast(list[_StreamingAttention], [*(block.attn for block in self._blocks()), self.last_attn])
 

@@ -197,9 +197,7 @@ class Workbench:
         samples, data = self._samples(), self.line.datamodule
         table = data.samples
         at = set(np.linspace(0, len(samples) - 1, PICTURES + 1).round().astype(int).tolist())
-        kinds = list(table.task.members(table.frame).values())
-        if (scale := table.task.target_scale(table.targets)) is not None:
-            kinds = [table.targets > scale[0], table.targets <= scale[0]]
+        kinds = table.task.kinds(table.frame)
         part_N = table.frame["id"].map(data.table_splits).to_numpy()
         for part in set(part_N):
             for is_member_N in kinds:

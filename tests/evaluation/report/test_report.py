@@ -28,7 +28,7 @@ from medsoft.evaluation.figures.part_figures import charts_of
 from medsoft.evaluation.figures.style import PALETTE, explain_marks, styled
 from medsoft.evaluation.metrics.weighted import Key
 from medsoft.evaluation.report.content import Given, report_content
-from medsoft.evaluation.report.figures import Figures
+from medsoft.evaluation.report.figures import Figures, PageFigure
 from medsoft.evaluation.report.flow import flow_of
 from medsoft.evaluation.report.model_card import read_card
 from medsoft.evaluation.report.page import write_report
@@ -73,6 +73,12 @@ def report(frame: pd.DataFrame, task: Task, out: Path, **about) -> tuple[str, di
     groups = about.pop("groups", None)
     write_report(evaluate_table(frame, task, about.pop("settings", QUICK), groups), out, Given(frame, **about))
     return (out / "report.html").read_text(encoding="utf-8"), json.loads((out / "report.json").read_text())
+
+
+@pytest.fixture
+def _without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what stands around the charts, which take longer to draw than all else."""
+    monkeypatch.setattr(Figures, "_figure", lambda self, chart, panel, size: PageFigure(panel.name, "<svg></svg>"))
 
 
 class _Page(HTMLParser):
@@ -150,6 +156,7 @@ def test_the_page_is_whole_and_loads_nothing(task: Task, tmp_path: Path) -> None
         assert text in html
 
 
+@pytest.mark.usefixtures("_without_charts")
 def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     frame = val_and_test(BINARY)
     evaluation = evaluate_table(frame, BINARY, QUICK)
@@ -170,6 +177,7 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert counts[1][1] == part.find("true_positives", rule="0.5").value
 
 
+@pytest.mark.usefixtures("_without_charts")
 def test_the_flow_ends_with_the_decisions_of_the_key_figures(tmp_path: Path) -> None:
     settings = Settings(draws=50, rules=("youden", "sensitivity:0.95"))
     _, values = report(val_and_test(BINARY), BINARY, tmp_path, settings=settings)
@@ -179,6 +187,7 @@ def test_the_flow_ends_with_the_decisions_of_the_key_figures(tmp_path: Path) -> 
     assert values["key_figures"]["figures"][1]["value"] == pytest.approx(yes / (yes + no))
 
 
+@pytest.mark.usefixtures("_without_charts")
 @pytest.mark.parametrize("task", [BINARY, TYPES, FINDINGS])
 def test_values_at_another_prevalence_are_shown(task: Task, tmp_path: Path) -> None:
     settings = Settings(draws=50, prevalences=(0.02,))
@@ -227,6 +236,7 @@ def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:
     assert '<svg class="chart"' not in html
 
 
+@pytest.mark.usefixtures("_without_charts")
 def test_counts_of_classes_that_are_numbers_can_be_told_apart(tmp_path: Path) -> None:
     html, _ = report(val_and_test(GRADES), GRADES, tmp_path)
     part = next(p for p in evaluate_table(val_and_test(GRADES), GRADES, QUICK).parts if p.split == "test")
@@ -244,6 +254,7 @@ def test_rules_in_words(rule: str, words: str) -> None:
     assert rule_name(rule) == words
 
 
+@pytest.mark.usefixtures("_without_charts")
 def test_a_fold_without_a_threshold_keeps_its_columns(tmp_path: Path) -> None:
     frames = []
     for fold in range(3):
@@ -401,6 +412,7 @@ def test_examples_are_spread_over_the_classes_and_shown_once() -> None:
     assert [example.right for example in pick_examples(perfect, BINARY, 4)] == [True, True]
 
 
+@pytest.mark.usefixtures("_without_charts")
 def test_examples_are_embedded_only_when_asked_for(medsoft, run: Path, tmp_path: Path) -> None:
     frame = val_and_test(BINARY)
     test = frame[frame["split"] == "test"]

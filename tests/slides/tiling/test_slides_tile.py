@@ -636,7 +636,7 @@ def tiny_disk(tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a small file system needs rights that this user has not")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(medsoft, tmp_path, tiny_disk):

@@ -11,6 +11,9 @@ from monai.data import MetaTensor
 Scaling = Literal["zscore", "window", "percentiles", "none"]
 Dynamic = Literal["none", "phases", "subtractions", "both"]
 
+WINDOW = (-160.0, 240.0)
+"""Of CT in HU, where nobody says another: soft tissue."""
+
 OF_MODALITY: dict[str, Scaling] = {"MR": "zscore", "CT": "window"}
 """What ``auto`` means; values of other modalities have no customary scale."""
 
