@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.classifiers.probe_solver import Chosen, Examples, choose, prior, solve_linear
+from medsoft.classifiers.probe_training import folds_of, loss_of, require_different
 from medsoft.classifiers.slide import SlideClassifier
 from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.tables.sample_table import SampleTable
-from medsoft.data.tables.split import split_folds
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics.score import headline, score
 from medsoft.evaluation.tables.predictions import make_predictions
@@ -79,6 +79,11 @@ class Probe(SlideClassifier):
         if head == "linear":  # until it is solved, it says nothing
             nn.init.zeros_(self.aggregator.head.weight)
             nn.init.zeros_(self.aggregator.head.bias)
+
+    @property
+    def solves_probe(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def method(self) -> str:
@@ -156,10 +161,10 @@ class Probe(SlideClassifier):
             row_of_M,
             beside_NK.shape[1],
         )
-        _require_different(part, examples)
+        require_different(part, examples)
         name = "C" if self.head_name == "linear" else "k"
-        folds, why = _folds(part, self.inner_folds)
-        loss = self._loss_of(target, folds)
+        folds, why = folds_of(part, self.inner_folds)
+        loss = loss_of(self.objective, target, folds)
         chosen = choose(name, examples, self.objective.link, folds, loss, self.given, self.objective.outputs)
         self._learn(examples, chosen)
         self.solved = {name: float(chosen.value), "inner_folds": chosen.folds, "rows": len(part)}
@@ -195,21 +200,6 @@ class Probe(SlideClassifier):
         values_NK = covariates.astype(np.float64)
         return np.concatenate([values_NK, np.isnan(values_NK).astype(np.float64)], axis=1)
 
-    def _loss_of(self, target: Tensor, fold_N: np.ndarray) -> Callable[[np.ndarray], float]:
-        def loss(logits_NK: np.ndarray) -> float:
-            return float(self.objective.loss(torch.from_numpy(logits_NK), target))
-
-        def of_folds(logits_NK: np.ndarray) -> float:
-            """The mean over folds, by their events: risks of several models are not of one risk set."""
-            total = 0.0
-            for fold in range(int(fold_N.max()) + 1):
-                rows = torch.from_numpy(fold_N == fold)
-                own = target[rows]
-                total += float(self.objective.loss(torch.from_numpy(logits_NK)[rows], own) * own[:, 1].sum())
-            return total / max(float(target[:, 1].sum()), 1.0)
-
-        return of_folds if self.objective.joint else loss
-
     def _inner_score(self, part: SampleTable, logits_NK: np.ndarray) -> dict[str, float]:
         """The task's own metric of the held-out predictions, computed as that of a predictions table."""
         task = self.spec.task
@@ -244,28 +234,3 @@ class _Solution(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.solve()
-
-
-def _require_different(part: SampleTable, examples: Examples) -> None:
-    """Raise InputError where all rows of the training part have the same labels."""
-    known = examples.weights_NK > 0
-    alike = [len(np.unique(examples.values_NK[known[:, k], k])) < 2 for k in range(known.shape[1])]
-    if all(alike):
-        raise InputError(
-            f"{part.source}: all {len(part)} rows of the training part have the same label: there is nothing to learn"
-        )
-
-
-def _folds(part: SampleTable, asked: int) -> tuple[np.ndarray, str]:
-    """(N,) inner fold of each row, all 0 where there can be none; and what is to be said of it."""
-    assert part.task is not None
-    groups = part.groups
-    patients = {name: len(set(groups[there])) for name, there in part.task.members(part.frame).items()}
-    fewest = min(patients, key=lambda name: patients[name]) if patients else ""
-    folds = min(asked, len(set(groups)), max(2, patients.get(fewest, asked)))
-    if folds < 2:
-        return np.zeros(len(part), np.int64), f"the training part has one {part.grouped_by} only"
-    why = ""
-    if folds < asked:
-        why = f" (not {asked}: class {fewest!r} has {patients[fewest]})" if fewest else f" (not {asked}: too few)"
-    return split_folds(part.strata, groups, folds, 0), why

@@ -69,6 +69,8 @@ class SliceClassifier(FineTunedClassifier):
         check_range("model.neighbours", neighbours, 0)
         if (aggregator_args or {}).get("coordinates"):
             raise InputError("model.aggregator_args: slices have no places in µm; leave out coordinates")
+        if (aggregator_args or {}).get("on_probe"):
+            raise InputError("model.aggregator_args: features of slices change in training; leave out on_probe")
         self.axis, self.step, self.neighbours = AXES[axis], step, neighbours
         self.encoder_name, self.aggregator_name = encoder, aggregator
         height, width = (side for index, side in enumerate(spec.image_size) if index != self.axis)

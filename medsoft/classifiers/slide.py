@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.optimizer import aggregator_groups
 from medsoft.classifiers.pixel_statistics import bag_statistic_names, bag_statistics
+from medsoft.classifiers.probe_training import stand_on_probe
 from medsoft.data.datasets.bag_index import differences
 from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.features.provenance import EncoderIdentity
 from medsoft.errors import InputError
-from medsoft.models.aggregators import SOLVED, Aggregator, Standardise, build_aggregator, read_logits
+from medsoft.models.aggregators import SOLVED, Aggregator, OnProbe, Standardise, build_aggregator, read_logits
 from medsoft.models.covariates import restore_covariates
 from medsoft.runs.bundle import Bundle
 from medsoft.runs.checkpoint_io import AtomicCheckpointIO
@@ -50,6 +51,7 @@ class SlideClassifier(TableClassifier):
         self.aggregator_name, self.aggregator_options = aggregator, dict(aggregator_args or {})
         if self.aggregator_options.get("coordinates") is True and spec.frame != "um":
             self.aggregator_options["coordinates"] = spec.frame
+        self._correction: Tensor | None = None
         self.aggregator = _build(aggregator, spec.num_features, self.objective.outputs, self.aggregator_options)
         of_two = self.objective.link == "softmax" and self.objective.outputs == 2
         if (reason := self.aggregator.two_classes_only) and not of_two:
@@ -108,16 +110,26 @@ class SlideClassifier(TableClassifier):
         return logits_BK.float() + added_BK
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
-        """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can."""
+        """Logits (B, K) of a batch of bags; of one bag in pieces without holding it, where the aggregator can.
+
+        In training, what stands on a probe is seen beside the probe's logits of rows that it was not solved for.
+        """
         if "pieces" in batch:
             return self.with_covariates(read_logits(self.aggregator, batch["pieces"]), batch.get("covariates"))
         logits_BK: Tensor = self(batch["features"], batch.get("mask"), batch.get("coords"), batch.get("covariates"))
+        if self.training and self._correction is not None:
+            logits_BK = logits_BK + self._correction[batch["index"]]
         return logits_BK
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over a batch of bags, with those that the aggregator brings of its own."""
         loss = super().training_loss(batch)
         return self.aggregator.with_own_losses(loss, self.objective.loss, batch["target"])
+
+    @property
+    def solves_probe(self) -> bool:
+        """Whether a training begins with the solution of a probe."""
+        return isinstance(self.aggregator, OnProbe)
 
     @property
     def last_layer(self) -> nn.Module:
@@ -138,11 +150,12 @@ class SlideClassifier(TableClassifier):
         return bag_statistic_names(int(self.spec.num_features))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One learning rate for all of it."""
+        """One learning rate for all of it; beside a probe the first epoch has none, so that the probe is validated."""
         groups = aggregator_groups(self.aggregator, self.lr, self.weight_decay)
         if self.covariates is not None:
             groups += aggregator_groups(self.covariates, self.lr, self.weight_decay)
-        return groups
+        rest = {"rest_epochs": 1} if isinstance(self.aggregator, OnProbe) else {}
+        return [group | rest for group in groups]
 
     def facts(self) -> dict[str, Any]:
         """All that the aggregator is built from, and how the slides became features."""
@@ -156,19 +169,38 @@ class SlideClassifier(TableClassifier):
         return {"aggregator": aggregator, "group": self.spec.group, **made}
 
     def check_training(self, config: Any, data: Any) -> None:
-        """Refuse an aggregator of a probe, which learns nothing in steps.
+        """Refuse an aggregator of a probe, which learns nothing in steps, and a single epoch beside a probe.
 
         Raises:
-            InputError: it is one.
+            InputError: it is one, or there is one.
         """
         if self.aggregator_name in SOLVED:
             raise InputError(f"model.aggregator {self.aggregator_name} is that of --config probe --model.head knn")
+        if not isinstance(self.aggregator, OnProbe):
+            return
+        if self.objective.link == "hazard" and self.objective.outputs > 1:
+            raise InputError(
+                "model.aggregator_args: on_probe needs model.survival cox, whose linear model can be solved first; or "
+                "say on_probe: false"
+            )
+        if config.trainer.max_epochs == 1:
+            raise InputError(
+                "model.aggregator_args: with on_probe the first epoch validates the probe alone: raise "
+                "trainer.max_epochs to 2 or more, or use --config probe"
+            )
 
     def on_fit_start(self) -> None:
-        """Learn what the features of the training part are like, where they are standardised."""
+        """Learn what the features of the training part are like, where they are standardised, and solve the probe."""
+        trainer: Any = self.trainer
         if self.aggregator_options.get("standardise"):
-            data: Any = cast(Any, self.trainer).datamodule
-            self.standardise_by(data.dataset("train").scale())
+            self.standardise_by(trainer.datamodule.dataset("train").scale())
+        if isinstance(self.aggregator, OnProbe):
+            part, dataset = trainer.datamodule.part("train"), trainer.datamodule.dataset("train")
+            chosen, correction_NK = stand_on_probe(self.aggregator, part, dataset, self.objective)
+            self._correction = correction_NK.to(self.device)
+            if trainer.is_global_zero:
+                loss = "" if chosen.loss is None else f", loss {chosen.loss:.4f} on rows held out"
+                print(f"Stands on a linear probe of {len(part)} rows: C = {chosen.value:g}{loss}", flush=True)
 
     def standardise_by(self, scale: Scale) -> None:
         """Take means and deviations of features."""

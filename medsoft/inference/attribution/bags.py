@@ -10,13 +10,7 @@ import numpy as np
 
 from medsoft.data.datasets.bag_dataset import pieces_of_all
 from medsoft.data.features.open import Bag
-from medsoft.models.aggregators import (
-    Aggregator,
-    TransformerAggregator,
-    read_attention,
-    read_explanation,
-    read_logits,
-)
+from medsoft.models.aggregators import Aggregator, read_attention, read_explanation, read_logits
 from medsoft.task_types import LogitTarget
 
 
@@ -76,6 +70,6 @@ def explain_bags(aggregator: Aggregator, bags: Sequence[Bag], logit_target: Logi
         for name, value in zip(parts, (found.bias, found.residual, found.cls_contribution), strict=True):
             parts[name] += weight * value.item()
         contributions_N += weight * found.contributions_N.double().cpu().numpy()
-    if not isinstance(aggregator, TransformerAggregator):
+    if not aggregator.has_class_token:
         parts = {"bias": parts["bias"]}
     return BagExplanation(logit, parts, contributions_N)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.load import load_classifier
 from medsoft.errors import InputError, RunError
-from medsoft.models.aggregators import Aggregator, TorchmilAggregator, TransformerAggregator
+from medsoft.models.aggregators import Aggregator, TorchmilAggregator
 from medsoft.models.fixed_form import with_fixed_form
 from medsoft.runs.bundle import Bundle
 from medsoft.specs import BagSpec, DataSpec
@@ -128,8 +128,8 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
                 f"{aggregator.name} cannot be exported as a network: it takes bags one at a time, each with its own "
                 "graph or groups. Leave out --format: the bundle holds its weights"
             )
-        if isinstance(aggregator, TransformerAggregator) and aggregator.coordinates is not None:
-            frame = aggregator.coordinates.frame
+        if aggregator.frame is not None:
+            frame = aggregator.frame
             found.append(Input("coords_um" if frame.unit == "µm" else "coords", (2, 96, frame.axes), sizes))
         return [*found, *covariates]
     assert isinstance(spec, DataSpec)

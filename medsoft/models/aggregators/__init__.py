@@ -11,6 +11,7 @@ from medsoft.layers.standardise import Standardise
 from medsoft.models.aggregators.abmil import AbmilAggregator
 from medsoft.models.aggregators.base import Aggregator, Explanation
 from medsoft.models.aggregators.neighbours import NeighboursAggregator
+from medsoft.models.aggregators.on_probe import OnProbe
 from medsoft.models.aggregators.pooling import MaxAggregator, MeanAggregator
 from medsoft.models.aggregators.streaming import (
     can_stream,
@@ -29,7 +30,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "abmil": AbmilAggregator,
     "transformer": TransformerAggregator,
 }
-OF_ALL = ("standardise",)
+OF_ALL = ("standardise", "on_probe")
 """Options that every aggregator takes (``build_aggregator``)."""
 TORCHMIL = tuple(PREFIX + name for name in KINDS)
 """Models of torchmil that can be used, as they are named here."""
@@ -41,14 +42,14 @@ def arguments_of(name: str) -> list[str] | None:
     """Names of the arguments that an aggregator takes; None where there is no such aggregator, or it cannot be made."""
     if name.startswith(PREFIX):
         try:
-            return [*options_of(name), *OF_ALL]
+            return [*options_of(name), "standardise"]
         except ValueError:
             return None
     return [*inspect.signature(AGGREGATORS[name]).parameters, *OF_ALL] if name in AGGREGATORS else None
 
 
 def build_aggregator(
-    name: str, num_features: int, num_classes: int, standardise: bool = False, **options: Any
+    name: str, num_features: int, num_classes: int, standardise: bool = False, on_probe: bool = False, **options: Any
 ) -> Aggregator:
     """An aggregator by name.
 
@@ -58,10 +59,12 @@ def build_aggregator(
         num_features: features F of a tile.
         num_classes: logits C.
         standardise: bring each feature to mean 0 and deviation 1 of the training part first (``Standardise``).
+        on_probe: let it learn what a linear probe on the mean of the tiles leaves unexplained (``OnProbe``).
         **options: of the aggregator's class, as ``dim``, or ``attention`` of the transformer.
 
     Raises:
-        ValueError: no aggregator of this name; the known ones are listed. Or torchmil is not installed.
+        ValueError: no aggregator of this name; the known ones are listed. Or torchmil is not installed. Or on_probe
+            with an aggregator whose logits are no sums over tiles.
     """
     aggregator: Aggregator
     if name.startswith(PREFIX):
@@ -73,7 +76,11 @@ def build_aggregator(
         raise ValueError(f"unknown aggregator {name!r}: {known}")
     if standardise:
         aggregator.tile = nn.Sequential(Standardise(num_features), aggregator.tile)
-    return aggregator
+    if not on_probe:
+        return aggregator
+    if not aggregator.adds_up:
+        raise ValueError("on_probe is for aggregators whose logits are sums over tiles: leave it out")
+    return OnProbe(aggregator)
 
 
 __all__ = [
@@ -87,6 +94,7 @@ __all__ = [
     "MaxAggregator",
     "MeanAggregator",
     "NeighboursAggregator",
+    "OnProbe",
     "Standardise",
     "TorchmilAggregator",
     "TransformerAggregator",

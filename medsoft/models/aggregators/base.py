@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+
+from medsoft.layers.coordinates import Frame
 
 Chunk = tuple[Tensor, Tensor | None]
 """Features (n, F) of some of a bag's tiles, and their coordinates (n, axes) where there are any."""
@@ -61,6 +63,10 @@ class Explanation:
         remainder = logit - (bias + residual + cls_contribution + contributions_N.sum())
         return cls(logit, bias, residual, cls_contribution, contributions_N, remainder)
 
+    def __add__(self, other: Explanation) -> Explanation:
+        """Of the sum of two logits of one bag."""
+        return Explanation(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
 
 class Aggregator(nn.Module, ABC):
     """A bag of encoded tiles to logits. Bags of unequal size are padded and come with a mask.
@@ -77,6 +83,8 @@ class Aggregator(nn.Module, ABC):
         streams: whether bags can be read in chunks.
         needs_coordinates: whether every bag must come with the places of its tiles.
         two_classes_only: why the aggregator can learn no other task than to tell two classes; empty where it can.
+        has_class_token: whether a logit has parts of a class token beside those of the tiles.
+        frame: what places are counted in, where they are embedded; else None.
     """
 
     tile: nn.Module
@@ -85,6 +93,8 @@ class Aggregator(nn.Module, ABC):
     streams: bool = True
     needs_coordinates: bool = False
     two_classes_only: str = ""
+    has_class_token: bool = False
+    frame: Frame | None = None
 
     def __init__(self, num_features: int, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -145,6 +155,11 @@ class Aggregator(nn.Module, ABC):
     @abstractmethod
     def embed_chunks(self, bag: ChunkedBag) -> Tensor:
         """The embedding (1, D) of a bag that is read in chunks; memory does not depend on its length."""
+
+    def logits_chunks(self, bag: ChunkedBag) -> Tensor:
+        """Logits (1, C) of a bag that is read in chunks."""
+        logits_1C: Tensor = self.head(self.embed_chunks(bag))
+        return logits_1C
 
     @abstractmethod
     def explain_chunks(self, bag: ChunkedBag, class_index: int) -> Explanation:

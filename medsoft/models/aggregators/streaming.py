@@ -30,8 +30,7 @@ def stream_logits(aggregator: Aggregator, read_chunks: ReadChunks) -> Tensor:
             ``read_chunks`` does not give the same number of tiles each time.
     """
     aggregator.check_eval()
-    logits_1C: Tensor = aggregator.head(aggregator.embed_chunks(ChunkedBag(read_chunks, aggregator)))
-    return logits_1C
+    return aggregator.logits_chunks(ChunkedBag(read_chunks, aggregator))
 
 
 @torch.no_grad()

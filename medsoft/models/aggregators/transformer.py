@@ -65,6 +65,8 @@ class TransformerAggregator(Aggregator):
         ValueError: unknown mechanism, ``depth`` below 1, D not divisible by the heads (by 4 for coordinates).
     """
 
+    has_class_token = True
+
     def __init__(
         self,
         num_features: int,
@@ -95,6 +97,8 @@ class TransformerAggregator(Aggregator):
         self.last_attn = build_attention(attention, dim, num_heads, proj_drop=drop, **options)
         self.streams = hasattr(self.last_attn, "state")
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.streams = hasattr(self.last_attn, "state")
+        self.frame = None if self.coordinates is None else self.coordinates.frame
 
     def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D): the class token after the final LayerNorm.

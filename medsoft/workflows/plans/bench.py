@@ -54,7 +54,7 @@ OF_A_CLASS = 2
 """Rows of each class that are measured: more than one, as a picture may be unreadable."""
 
 SOLVING = 0.004
-"""Seconds a row to solve a probe of one fold, with the inner folds that choose C."""
+"""Seconds a row to solve a probe of one fold, with the inner folds that choose C; of a model that stands on one too."""
 
 HERE = Workers()
 
@@ -84,7 +84,8 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         for one in recipes
     ]
     why = without_features(line.datamodule)
-    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name, why))
+    has_size = line.words.last("transforms.size") is not None
+    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name, why, has_size))
     if encoder == NONE:
         return found, ["No encoder, as asked: networks are trained from scratch"]
     if not known:
@@ -180,7 +181,7 @@ class Workbench:
             step = measure_step(line.datamodule, line.model, device_of(line.config))
         epochs, batch = line.config.trainer.max_epochs, line.datamodule.batch_size
         seconds = training_seconds(step, self.rows, self.folds, line.config.data.val_fraction, epochs, batch)
-        if candidate.config == "probe":
+        if getattr(line.model, "solves_probe", False):
             seconds += self.folds * self.rows * SOLVING
         return Cost(seconds, of_features, step.bytes)
 
