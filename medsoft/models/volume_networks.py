@@ -144,7 +144,7 @@ class VolumeSegRes(segresnet_ds.SegResEncoder):
         """The map to its mean (B, F)."""
         return x.mean(dim=(2, 3, 4))
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Volumes to pooled features."""
         return self.forward_head(self.forward_features(x))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 WINDOW = (-160.0, 240.0)
 """Of CT in HU, where nobody says another: soft tissue."""
 
-OF_SLICES = "picture"
+OF_SLICES: Final = "picture"
 """``transforms.intensity`` for slices that an encoder of pictures sees: between black and white."""
 
 SHOWS_PICTURES = (OF_SLICES, "window", "percentiles")
