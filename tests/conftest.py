@@ -106,7 +106,7 @@ def medsoft(capfd):
     def run(*words: object) -> tuple[int, str, str]:
         given = [str(word) for word in words]
         for made in ("--report", "--figures"):
-            if given and given[0] in RUNS and not any(word.startswith((made, "--resume")) for word in given):
+            if given and given[0] in RUNS and not any(word.startswith((made, "--resume", "--help")) for word in given):
                 given.insert(1, f"{made}=false")
         capfd.readouterr()
         code = main(given)
