@@ -34,6 +34,10 @@ def _same_draws() -> None:
     torch.manual_seed(0)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: a file that takes longer than most, and is begun before them")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[object]:
     """What is imported stays: to search it for garbage again and again took a twelfth of all time."""
