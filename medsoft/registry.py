@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from medsoft.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REGISTER: dict[str, dict[str, str]] = {
     "data": {
@@ -35,6 +39,9 @@ REGISTER: dict[str, dict[str, str]] = {
 }
 """By role, short names and where their classes live; modules are imported when a class is asked for."""
 
+DEFAULT_NAME = "run"
+"""Of an experiment that nobody has named."""
+
 DEFAULTS = {"data": "image", "model": "classifier", "transforms": "plain"}
 """What a configuration uses where it does not say."""
 
@@ -42,6 +49,21 @@ TRUST = (
     "Classes other than medsoft's own are code that somebody wrote: they are imported only where --trust stands on the "
     "command line. Use it only if you know who wrote this configuration and these classes"
 )
+
+
+READERS = {"tile": "medsoft.slides.reading.sample.read_tile_sample"}
+"""What reads samples of a kind that lives in a room above the data: found by name, as slides build on the data."""
+
+
+def find_reader(kind: str) -> Callable[[str, str], np.ndarray]:
+    """The function that reads a sample of a kind: it takes the file, and the place in it.
+
+    Args:
+        kind: a key of ``READERS``.
+    """
+    module, _, name = READERS[kind].rpartition(".")
+    found: Callable[[str, str], np.ndarray] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def short_name(role: str, given: str) -> str:

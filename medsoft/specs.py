@@ -20,12 +20,20 @@ class Spec:
         class_counts: (C,) training samples a class; for multilabel (L, 2): negatives and positives a label; empty for
             a regression.
         target_scale: mean and standard deviation of a regression's training targets, in their unit; else None.
+        event_times: times of the training part's events, rising, of a survival task; else None.
     """
 
-    def __init__(self, task: Task, class_counts: np.ndarray, target_scale: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        class_counts: np.ndarray,
+        target_scale: tuple[float, float] | None = None,
+        event_times: np.ndarray | None = None,
+    ) -> None:
         self.task = task
         self.class_counts = class_counts
         self.target_scale = target_scale
+        self.event_times = event_times
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class DataSpec(Spec):
         class_counts: as for ``Spec``.
         target_scale: as for ``Spec``.
         covariates: joined at the head; None for none.
+        event_times: as for ``Spec``.
     """
 
     def __init__(
@@ -61,8 +70,9 @@ class DataSpec(Spec):
         class_counts: np.ndarray,
         target_scale: tuple[float, float] | None = None,
         covariates: Covariates | None = None,
+        event_times: np.ndarray | None = None,
     ) -> None:
-        super().__init__(task, class_counts, target_scale)
+        super().__init__(task, class_counts, target_scale, event_times)
         self.channels = channels
         self.image_size = image_size
         self.covariates = covariates
@@ -82,6 +92,9 @@ class BagSpec(Spec):
         target_scale: as for ``Spec``.
         frame: what those places are counted in: "um", "mm", "cells" or "cells_3d" (``Bag.frame``).
         images: as ``slides``, where images or volumes became features.
+        event_times: as for ``Spec``.
+        covariates: joined at the head; None for none.
+        group: what one bag is of: "slide" (or any one file), or "patient".
     """
 
     def __init__(
@@ -95,11 +108,16 @@ class BagSpec(Spec):
         target_scale: tuple[float, float] | None = None,
         frame: str = "um",
         images: dict[str, Any] | None = None,
+        event_times: np.ndarray | None = None,
+        covariates: Covariates | None = None,
+        group: str = "slide",
     ) -> None:
-        super().__init__(task, class_counts, target_scale)
+        super().__init__(task, class_counts, target_scale, event_times)
         self.num_features = num_features
         self.has_coordinates = has_coordinates
         self.identity = identity
         self.slides = slides
         self.frame = frame
         self.images = images
+        self.covariates = covariates
+        self.group = group

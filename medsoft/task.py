@@ -1,9 +1,10 @@
 """What is asked of the model: one class per task, which owns everything that differs by task.
 
-A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression. Each has a class of its
-own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the network puts out and how
-it is trained, which columns the predictions have, and which metrics, figures and sections of the report there are.
-The rest of medsoft calls these methods and never asks for a task's name.
+A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival. Each has a
+class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the network puts
+out and how it is trained, which columns the predictions have, and which metrics, figures and sections of the report
+there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have nothing of is
+in ``medsoft.task_defaults``.
 
 Data, models and evaluation meet here, so that none imports another. The classes are found by name, and their modules
 are imported when one is asked for: they may use other rooms, while this module uses none.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsoft.errors import Problem
+from medsoft.task_defaults import TaskDefaults
 from medsoft.task_types import (
     BoolArray,
     FloatArray,
@@ -38,10 +40,8 @@ from medsoft.task_types import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
-    from torch import Tensor
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression"]
+TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "survival"]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 
 CLASSES: dict[str, str] = {
@@ -50,6 +50,7 @@ CLASSES: dict[str, str] = {
     "multilabel": "medsoft.tasks.multilabel.Multilabel",
     "ordinal": "medsoft.tasks.ordinal.Ordinal",
     "regression": "medsoft.tasks.regression.Regression",
+    "survival": "medsoft.tasks.survival.Survival",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""
 
@@ -85,12 +86,12 @@ def task_class(kind: str) -> type[Task]:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
+class Task(TaskDefaults, ABC):
     """A question with its answers; ``Task.of`` makes the one of a name.
 
     Attributes:
         classes: names of the classes in order; for binary (negative, positive), for ordinal in rising order, for
-            multilabel the names of the label columns; for regression none.
+            multilabel the names of the label columns; for regression and survival none.
         kind: its name: in configurations, checkpoints and the column ``task`` of predictions.
         has_classes: whether the answers are classes; else they are numbers.
         has_probabilities: whether a prediction is probabilities.
@@ -98,6 +99,7 @@ class Task(ABC):
         thresholded: whether a class is called where its probability reaches a threshold; else the most probable is.
         several_columns: whether each label has a column of its own.
         ordered: whether a later class is a higher grade.
+        number_metrics: the family of the metrics of answers that are numbers (``medsoft.evaluation.metrics.table``).
         metrics: names of the metrics by which models can be compared, in the order in which they are listed
             (``medsoft.evaluation.metrics.table``).
         monitor: the metric that chooses the checkpoint where nobody says another.
@@ -120,6 +122,7 @@ class Task(ABC):
     thresholded: ClassVar[bool] = False
     several_columns: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
+    number_metrics: ClassVar[Literal["error", "survival"]] = "error"
     metrics: ClassVar[tuple[str, ...]]
     monitor: ClassVar[str]
     key_metrics: ClassVar[tuple[str, ...]]
@@ -147,8 +150,26 @@ class Task(ABC):
         return task_class(kind)(tuple(classes))
 
     def to_json(self) -> dict[str, Any]:
-        """``kind`` and ``classes``, as checkpoints keep them."""
+        """``kind`` and ``classes``, and what else makes the question, as checkpoints keep them."""
         return {"kind": self.kind, "classes": self.classes}
+
+    @staticmethod
+    def from_json(known: Mapping[str, Any]) -> Task:
+        """The task that ``to_json`` described.
+
+        Raises:
+            ValueError: there is no such task, or it cannot be as it is described.
+        """
+        return task_class(known["kind"]).described(known)
+
+    @classmethod
+    def described(cls, known: Mapping[str, Any]) -> Task:
+        """The same, of this class."""
+        return cls(tuple(known["classes"]))
+
+    def asks_the_same(self, other: Task) -> bool:
+        """Whether weights that answer the other question answer this one."""
+        return bool(_plain(self.to_json()) == _plain(other.to_json()))
 
     def __str__(self) -> str:
         """Name and classes, for messages: ``binary (benign, malignant)``."""
@@ -185,17 +206,21 @@ class Task(ABC):
     def targets(self, frame: pd.DataFrame) -> npt.NDArray[Any]:
         """The target columns as training takes them.
 
-        Class indices (N,) int64, -1 where unknown; for multilabel (N, L) float32, for regression (N,) float64, NaN
-        where unknown.
+        Class indices (N,) int64, -1 where unknown; for multilabel (N, L) float32, for regression (N,) float64, for
+        survival (N, 2) float64 time and event, NaN where unknown.
         """
 
     @abstractmethod
     def known(self, frame: pd.DataFrame) -> BoolArray:
         """(N,) whether a row's target is known; for multilabel, that of any label."""
 
-    @abstractmethod
-    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        """By class, (N,) which rows have it; empty where there are no classes."""
+    def tally(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many rows of a table there are of each class; of survival, with the event and censored.
+
+        Args:
+            frame: rows with a target.
+        """
+        return {name: int(rows.sum()) for name, rows in self.members(frame).items()}
 
     @abstractmethod
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
@@ -205,15 +230,6 @@ class Task(ABC):
             targets: the target columns.
             splits: of the same rows; "" where the table has none, which is then checked as a whole.
         """
-
-    def label_table(self, frame: pd.DataFrame, splits: Sequence[str]) -> Table | None:
-        """What there is to say of the labels beyond how many samples each class has; None for nothing.
-
-        Args:
-            frame: of a sample table.
-            splits: those that have rows.
-        """
-        return None
 
     unlabelled: ClassVar[str] = "(no valid label)"
     """What rows without a known target are called where samples are counted by class."""
@@ -244,10 +260,6 @@ class Task(ABC):
             InputError: this task has nothing to balance so.
         """
 
-    def target_scale(self, targets: npt.NDArray[Any]) -> tuple[float, float] | None:
-        """Mean and standard deviation of training targets where they are numbers; None for classes."""
-        return None
-
     # Training.
 
     @abstractmethod
@@ -258,35 +270,12 @@ class Task(ABC):
             ValueError: an option has no meaning for this task.
         """
 
-    def class_weights(self, class_counts: npt.NDArray[Any]) -> Tensor:
-        """Weights that balance the classes in the loss: inverse frequencies with mean 1 over the samples.
-
-        Args:
-            class_counts: as of ``class_counts``, of the training part.
-
-        Raises:
-            ValueError: there are no classes to weigh.
-        """
-        raise ValueError(f"class_weights are for classes: leave them out of a {self.kind}")
-
-    def check_precision(self, precision: str) -> None:
-        """Check that the trainer's precision can hold the targets.
-
-        Raises:
-            InputError: it cannot.
-        """
-        return
-
     # Predictions.
 
     @property
     @abstractmethod
     def p_columns(self) -> list[str]:
         """Columns of answers in the predictions table: probabilities in class order, or the predicted number."""
-
-    def exact(self, predictions_NC: FloatArray) -> FloatArray:
-        """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
-        return predictions_NC
 
     @classmethod
     @abstractmethod
@@ -307,8 +296,8 @@ class Task(ABC):
         """The target columns of a predictions table.
 
         Args:
-            targets: (N,) indices of classes, (N, C) of 0 and 1 for multilabel, (N,) numbers for regression. NaN, and
-                below 0 where there are classes: unknown. None: all unknown.
+            targets: (N,) indices of classes, (N, C) of 0 and 1 for multilabel, (N,) numbers for regression, (N, 2) time
+                and event for survival. NaN, and below 0 where there are classes: unknown. None: all unknown.
             n: rows N.
 
         Raises:
@@ -430,3 +419,10 @@ class Task(ABC):
     @abstractmethod
     def outputs(self) -> list[dict[str, Any]]:
         """The two outputs of an exported network, logits and answers: ``name``, ``columns`` and ``what`` they mean."""
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a file gives them back."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value

@@ -16,6 +16,8 @@ Uncertain = Literal["ignore", "zero", "one"]
 """What a label of -1 counts as: missing, absent or present (Irvin et al. 2019, arXiv 1901.07031, section 3)."""
 
 Pooling = Literal["mean", "max"]
+SurvivalModel = Literal["cox", "discrete", "logistic"]
+"""Cox's proportional hazards, hazards of intervals of time, or multi-task logistic regression."""
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
@@ -34,12 +36,16 @@ class LabelOptions:
         classes: names of the classes in order.
         uncertain: what -1 means for a label with a column of its own, for all or by label; a problem where not given.
         required: whether a missing label is a problem, and a single class a reason to stop.
+        time_unit: of times until an event: days, months or years; None where it is not said.
+        times: at which survival is stated, in that unit; none: the training part decides.
     """
 
     positive: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     uncertain: Uncertain | Mapping[str, Uncertain] | None = None
     required: bool = True
+    time_unit: str | None = None
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,22 @@ class ObjectiveOptions:
         target_scale: mean and standard deviation of the training targets, in their unit, where they are numbers; None
             until a checkpoint brings them.
         regression_loss: of numbers: huber, or mse for squares everywhere.
+        survival: the model of survival: cox, discrete or logistic; None where nobody said it.
+        intervals: of time, of the last two; None where nobody said it.
+        event_times: of the training part, rising; None until a checkpoint brings what follows from them.
     """
 
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
     target_scale: tuple[float, float] | None = None
     regression_loss: Literal["huber", "mse"] = "huber"
+    survival: SurvivalModel | None = None
+    intervals: int | None = None
+    event_times: FloatArray | None = None
 
 
-Link = Literal["softmax", "sigmoid", "identity"]
-"""How the logits of a linear model answer: one of K classes, K separate questions, or K numbers."""
+Link = Literal["softmax", "sigmoid", "identity", "hazard"]
+"""How the logits of a linear model answer: one of K classes, K separate questions, K numbers, or a log hazard."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +99,8 @@ class Answers:
     """Targets as what a model's K outputs should say, for models that are solved and not trained step by step.
 
     Attributes:
-        values_NK: float64; one-hot for classes, 0 or 1 a question, or standardised numbers; 0 where unknown.
+        values_NK: float64; one-hot for classes, 0 or 1 a question, or standardised numbers; 0 where unknown. Of a
+            hazard time and event (N, 2).
         weights_NK: float64; what each counts, 0 where it is unknown or not asked.
     """
 
@@ -100,14 +113,21 @@ class Objective(Protocol):
 
     Attributes:
         outputs: the network's outputs K.
-        scale: mean and standard deviation of the training targets, in their unit, where the network learns a
-            standardised number; None for classes, and until a checkpoint brings them.
+        scale: what is added to a logit, and its factor before, where that makes it the answer: mean and standard
+            deviation of the training targets, in their unit, of a standardised number. None for classes, and until a
+            checkpoint brings them.
         link: how the logits answer.
+        joint: whether the loss of a sample depends on the other samples of a step, as that of a risk set.
+        learns: whether predictions need something of the training part, which ``learn`` takes.
     """
 
+    joint: bool
+    learns: bool
     outputs: int
     link: Link
-    scale: tuple[float, float] | None
+
+    @property
+    def scale(self) -> tuple[float, float] | None: ...
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the batch, a scalar."""
@@ -117,6 +137,9 @@ class Objective(Protocol):
 
     def answers(self, target: Tensor) -> Answers:
         """Targets (N,) or (N, L) as what each output should say, for models that are solved and not trained."""
+
+    def learn(self, logits: Tensor, target: Tensor) -> None:
+        """Take what predictions need of the training part, such as a baseline hazard, from its logits and targets."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep for predictions, plain numbers by name."""

@@ -1,10 +1,17 @@
 #!/usr/bin/env python
-"""Trains every slide aggregator on two sets of real bags and prints the tables of docs/experiments/results.md.
+"""Trains every slide aggregator on two sets of real bags.
+
+It prints the tables of docs/experiments/results.md.
 
     python scripts/bag_checks.py musk1 ../shared/data runs/bags       MUSK1, 10 folds, 5 repeats: accuracy
     python scripts/bag_checks.py encoders ../shared/data runs/bags    a tile encoder a fold, for the next line
     python scripts/bag_checks.py idc ../shared/data runs/bags         IDC bags, 5 folds by patient: AUROC
     python scripts/bag_checks.py table runs/bags                      prints the tables
+    python scripts/bag_checks.py intervals runs/bags                  prints them with intervals over bags or patients
+
+``--names mean,seqnorm,torchmil:ABMIL`` trains some of them, and ``--repeats 1`` fewer. ``--features lite0`` takes the
+IDC bags of one encoder alone, for which no encoders have to be trained first. Models of torchmil need the extra mil;
+those with a graph are trained where tiles have places.
 
 The settings below were fixed before the first run and are the same for every aggregator; nothing is chosen on a test
 fold, and the last epoch counts. Features are standardised by the training folds. Aggregators, losses, optimiser and
@@ -40,9 +47,17 @@ AGGREGATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "abmil": ("abmil", {"attention_dim": DIM}),
     **{
         name: ("transformer", {"attention": name, "num_heads": HEADS})
-        for name in ("seqnorm", "softmax", "sima", "soft", "soft_norm")
+        for name in ("seqnorm", "softmax", "sima", "relu_linear", "soft", "soft_norm")
     },
+    "torchmil:ABMIL": ("torchmil:ABMIL", {"att_dim": DIM, "gated": True}),
+    "torchmil:CLAM_SB": ("torchmil:CLAM_SB", {"att_dim": DIM, "gated": True}),
+    "torchmil:DSMIL": ("torchmil:DSMIL", {"att_dim": DIM}),
+    "torchmil:DTFDMIL": ("torchmil:DTFDMIL", {"att_dim": DIM}),
+    "torchmil:TransMIL": ("torchmil:TransMIL", {"att_dim": DIM, "n_heads": HEADS}),
+    "torchmil:PatchGCN": ("torchmil:PatchGCN", {"att_dim": DIM}),
 }
+GRAPHS = ("torchmil:PatchGCN",)
+DRAWS = 1000
 TASK = Task.of("binary", ("negative", "positive"))
 MUSK_FOLDS, MUSK_REPEATS = 10, 5
 IDC_FOLDS, IDC_REPEATS = 5, 2
@@ -58,8 +73,16 @@ ENCODER_ARGS = "{patch_size: 10, depth: 4, embed_dim: 128, num_heads: 4, drop_pa
 Bags = list[np.ndarray]
 
 
-def train_and_answer(name: str, train: Bags, targets: np.ndarray, test: Bags, epochs: int, seed: int) -> np.ndarray:
-    """Probability of the positive class for each test bag."""
+def train_and_answer(
+    name: str,
+    train: Bags,
+    targets: np.ndarray,
+    test: Bags,
+    epochs: int,
+    seed: int,
+    places: tuple[Bags, Bags] | None = None,
+) -> np.ndarray:
+    """Probability of the positive class for each test bag; ``places`` of the tiles, of train and test."""
     flat = np.concatenate(train)
     mean, std = flat.mean(axis=0), flat.std(axis=0) + 1e-6
     train, test = ([((bag - mean) / std).astype(np.float32) for bag in bags] for bags in (train, test))
@@ -73,7 +96,11 @@ def train_and_answer(name: str, train: Bags, targets: np.ndarray, test: Bags, ep
     order = np.random.default_rng(seed)
     for _ in range(epochs):
         for rows in np.array_split(order.permutation(len(train)), steps):
-            loss = objective.loss(model(*_padded([train[i] for i in rows])), torch.from_numpy(targets[rows]))
+            target = torch.from_numpy(targets[rows])
+            features, mask = _padded([train[i] for i in rows])
+            coords = None if places is None else _padded([places[0][i] for i in rows])[0]
+            loss = objective.loss(model(features, mask, coords), target)
+            loss = model.with_own_losses(loss, objective.loss, target)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,7 +108,11 @@ def train_and_answer(name: str, train: Bags, targets: np.ndarray, test: Bags, ep
             schedule.step()
     model.eval()
     with torch.no_grad():
-        answers = [objective.probabilities(model(torch.from_numpy(bag)[None]))[0, 1] for bag in test]
+        answers = []
+        for index, bag in enumerate(test):
+            coords = None if places is None else torch.from_numpy(places[1][index])[None]
+            logits = model(torch.from_numpy(bag)[None], None, coords)
+            answers.append(objective.probabilities(logits)[0, 1])
     return torch.stack(answers).numpy()
 
 
@@ -92,7 +123,7 @@ def _padded(bags: Bags) -> tuple[Tensor, Tensor]:
     return features, torch.arange(features.shape[1]) < sizes[:, None]
 
 
-def musk1(data: Path, out: Path) -> None:
+def musk1(data: Path, out: Path, names: list[str], repeats: int) -> None:
     """Accuracy over all bags of a repeat, each answered by the fold that has not seen it."""
     table = pd.read_csv(data / "mil_features" / "musk1.csv", header=None)
     groups = [group.to_numpy(np.float32) for _, group in table.groupby(1)]
@@ -103,24 +134,32 @@ def musk1(data: Path, out: Path) -> None:
         folds = split_folds(targets, keys, MUSK_FOLDS, seed=repeat)
         return _cross_validated(name, bags, targets, folds, lambda fold: bags, MUSK_EPOCHS, seed=repeat)
 
-    _each(run, MUSK_REPEATS, out / "musk1")
+    _each(run, [name for name in names if name not in GRAPHS], min(repeats, MUSK_REPEATS), out / "musk1")
 
 
-def idc(data: Path, out: Path) -> None:
+def idc(data: Path, out: Path, names: list[str], repeats: int, kinds: list[str]) -> None:
     """AUROC a fold, on two kinds of features; each repeat draws anew which patients give the negative bags."""
     table = _idc_table(data)
     folds_of = _folds_of_patients(table)
-    lite0 = _cached(out / "lite0.npy", lambda: _lite0_features(data, table))
-    own = [_cached(out / f"encoder{k}.npy", lambda k=k: _own_features(data, table, out, k)) for k in range(IDC_FOLDS)]
-    for kind, features in (("lite0", [lite0] * IDC_FOLDS), ("histo_tiles", own)):
+    places = table[["x", "y"]].to_numpy(np.float32)
+    for kind in kinds:
+        if kind == "lite0":
+            features = [_cached(out / "lite0.npy", lambda: _lite0_features(data, table))] * IDC_FOLDS
+        else:
+            features = [
+                _cached(out / f"encoder{k}.npy", lambda k=k: _own_features(data, table, out, k))
+                for k in range(IDC_FOLDS)
+            ]
 
         def run(name: str, repeat: int, features: list[np.ndarray] = features) -> pd.DataFrame:
             rows, targets, patients = _idc_bags(table, folds_of, repeat)
             folds = np.array([folds_of[patient] for patient in patients])
             encoded = {fold: [features[fold][bag] for bag in rows] for fold in range(IDC_FOLDS)}
-            return _cross_validated(name, rows, targets, folds, encoded.__getitem__, IDC_EPOCHS, seed=repeat)
+            where = [places[bag] for bag in rows] if name in GRAPHS else None
+            found = _cross_validated(name, rows, targets, folds, encoded.__getitem__, IDC_EPOCHS, repeat, where)
+            return found.assign(patient=[patients[bag] for bag in found["bag"]])
 
-        _each(run, IDC_REPEATS, out / f"idc_{kind}")
+        _each(run, names, min(repeats, IDC_REPEATS), out / f"idc_{kind}")
 
 
 def _cross_validated(
@@ -131,24 +170,26 @@ def _cross_validated(
     bags_for: Callable[[int], Bags],
     epochs: int,
     seed: int,
+    places: Bags | None = None,
 ) -> pd.DataFrame:
     parts = []
     for fold in sorted(set(folds)):
         features, train = bags_for(fold), np.flatnonzero(folds != fold)
         test = np.flatnonzero(folds == fold)
         seen, unseen = ([features[i] for i in rows] for rows in (train, test))
-        p = train_and_answer(name, seen, targets[train], unseen, epochs, seed=100 * seed + fold)
+        where = None if places is None else ([places[i] for i in train], [places[i] for i in test])
+        p = train_and_answer(name, seen, targets[train], unseen, epochs, 100 * seed + fold, where)
         tiles = [len(bags[i]) for i in test]
         parts.append(pd.DataFrame({"bag": test, "fold": fold, "target": targets[test], "p": p, "tiles": tiles}))
     return pd.concat(parts)
 
 
-def _each(run: Callable[[str, int], pd.DataFrame], repeats: int, out: Path) -> None:
+def _each(run: Callable[[str, int], pd.DataFrame], names: list[str], repeats: int, out: Path) -> None:
     """One table an aggregator and repeat; what is there already is kept, so that it can be stopped at any time."""
     out.mkdir(parents=True, exist_ok=True)
     for repeat in range(repeats):
-        for name in AGGREGATORS:
-            file = out / f"{name}-{repeat}.csv"
+        for name in names:
+            file = out / f"{name.replace(':', '_')}-{repeat}.csv"
             if not file.is_file():
                 started = time.process_time()
                 run(name, repeat).to_csv(file, index=False)
@@ -288,7 +329,7 @@ def table(out: Path) -> None:
         print(f"\n{folder}\n\n| aggregator | {metric} | minus seqnorm, mean ± s.d. | n |\n|---|---|---|---|")
         scores: dict[str, np.ndarray] = {}
         for name in AGGREGATORS:
-            files = sorted((out / folder).glob(f"{name}-*.csv"))
+            files = sorted((out / folder).glob(f"{name.replace(':', '_')}-*.csv"))
             scores[name] = np.array([value for file in files for value in score(pd.read_csv(file))])
         for name, values in scores.items():
             if len(values):
@@ -304,6 +345,59 @@ def table(out: Path) -> None:
         print(f"{file.parent.name}: AUROC of tiles on its validation patients {of_tiles:.3f}")
 
 
+def intervals(out: Path) -> None:
+    """Print what is there with 95 % intervals, and differences to seqnorm on the same draws.
+
+    A draw takes bags, or patients of the IDC bags, at random with replacement; each brings its answers of all repeats,
+    and all aggregators see the same draws. So the intervals are those of these bags, and not of other trainings.
+    """
+    for folder, metric in (("musk1", "accuracy"), ("idc_lite0", "AUROC"), ("idc_histo_tiles", "AUROC")):
+        found: dict[str, tuple[float, np.ndarray, int]] = {}
+        for name in AGGREGATORS:
+            files = sorted((out / folder).glob(f"{name.replace(':', '_')}-*.csv"))
+            if files:
+                found[name] = (*_drawn([pd.read_csv(file) for file in files], metric), len(files))
+        if "seqnorm" not in found:
+            continue
+        print(f"\n{folder}\n\n| aggregator | {metric} (95 % interval) | minus seqnorm (95 % interval) | repeats |")
+        print("|---|---|---|---|")
+        for name, (value, drawn_K, repeats) in found.items():
+            reference, reference_K, same = found["seqnorm"]
+            paired = _with_interval(value - reference, drawn_K - reference_K, "+") if same == repeats else "–"
+            print(f"| {name} | {_with_interval(value, drawn_K)} | {paired if name != 'seqnorm' else ''} | {repeats} |")
+
+
+def _drawn(frames: list[pd.DataFrame], metric: str) -> tuple[float, np.ndarray]:
+    """The metric, the mean over repeats (and folds), and its values over ``DRAWS`` draws of units."""
+    unit = "patient" if "patient" in frames[0] else "bag"
+    units = sorted({value for frame in frames for value in frame[unit]})
+    rng = np.random.default_rng(0)
+    counts_KU = np.stack(
+        [np.bincount(rng.integers(len(units), size=len(units)), minlength=len(units)) for _ in range(DRAWS)]
+    )
+    counts_KU = np.concatenate([np.ones((1, len(units)), int), counts_KU])  # the first is the sample itself
+    values = []
+    for frame in frames:
+        weights_KN = counts_KU[:, [units.index(value) for value in frame[unit]]]
+        if metric == "accuracy":
+            right_N = ((frame["p"] > 0.5) == frame["target"]).to_numpy()
+            values.append((weights_KN * right_N).sum(1) / weights_KN.sum(1))
+            continue
+        for rows in frame.reset_index().groupby("fold").indices.values():
+            target, p = frame["target"].to_numpy()[rows], frame["p"].to_numpy()[rows]
+            yes, no = weights_KN[:, rows[target == 1]], weights_KN[:, rows[target == 0]]
+            above = p[target == 1][:, None] - p[target == 0]
+            won = (above > 0) + 0.5 * (above == 0)
+            values.append(((yes @ won) * no).sum(1) / (yes.sum(1) * no.sum(1)))
+    mean_K = np.stack(values).mean(0)
+    return float(mean_K[0]), mean_K[1:]
+
+
+def _with_interval(value: float, drawn_K: np.ndarray, sign: str = "") -> str:
+    low, high = np.quantile(drawn_K, [0.025, 0.975])
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
 def _spread(values: np.ndarray, signed: bool = False) -> str:
     return f"{values.mean():{'+' if signed else ''}.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
 
@@ -315,9 +409,21 @@ if __name__ == "__main__":
         running = verbs.add_parser(verb)
         running.add_argument("data", type=Path)
         running.add_argument("out", type=Path)
+        if verb != "encoders":
+            running.add_argument("--names", default=",".join(AGGREGATORS), help="those to train, separated by commas")
+            running.add_argument("--repeats", type=int, default=MUSK_REPEATS)
+        if verb == "idc":
+            running.add_argument("--features", default="lite0,histo_tiles", help="of which encoders")
     verbs.add_parser("table").add_argument("out", type=Path)
+    verbs.add_parser("intervals").add_argument("out", type=Path)
     chosen = parser.parse_args()
     if chosen.verb == "table":
         table(chosen.out)
+    elif chosen.verb == "intervals":
+        intervals(chosen.out)
+    elif chosen.verb == "encoders":
+        encoders(chosen.data, chosen.out)
+    elif chosen.verb == "musk1":
+        musk1(chosen.data, chosen.out, chosen.names.split(","), chosen.repeats)
     else:
-        {"musk1": musk1, "encoders": encoders, "idc": idc}[chosen.verb](chosen.data, chosen.out)
+        idc(chosen.data, chosen.out, chosen.names.split(","), chosen.repeats, chosen.features.split(","))

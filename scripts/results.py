@@ -3,7 +3,8 @@
 
     python scripts/results.py run ../shared/data runs/results                    trains what is not there yet
     python scripts/results.py run ../shared/data runs/results --ways probe,auto --sets "ISIC malignant"
-    python scripts/results.py table runs/results                                 prints the tables
+    python scripts/results.py record runs/results docs/experiments/runs.csv      keeps a row of each run
+    python scripts/results.py table docs/experiments/runs.csv                    prints the tables
     python scripts/results.py compare runs/results probe                         intervals of the differences to it
 
 Every command is printed before it runs. The seed draws the split, the same for all ways, so that ranges hold both. The
@@ -16,10 +17,8 @@ import argparse
 import json
 import os
 import shlex
-import statistics
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,8 +192,25 @@ class Runs:
         if way == "hybrid":
             words += ["--model.backbone=hybrid", f"--model.encoder={ENCODER}"]
         elif way == "distilled":
-            words += [f"--model.encoder={self.out / name.replace(' ', '_') / f'student-{seed}'}"]
+            words += [f"--model.encoder={self.student(name, seed)}", f"--transforms.size={asked.vit[1]}"]
         return ["fit", table, *words]
+
+    def student(self, name: str, seed: int) -> Path:
+        """Folder of the transformer that learns from the encoder without labels."""
+        return self.out / name.replace(" ", "_") / f"student-{seed}"
+
+    def distil(self, name: str, seed: int) -> list[str]:
+        """The command that makes the student, from the images that the probe of the same seed did not test on."""
+        asked, plain = SETS[name], {"--data.path": "--path", "--data.root": "--root", "--data.patient": "--patient"}
+        patch, side, epochs = asked.vit
+        words = [f"--teacher={ENCODER}", f"--transforms={asked.transforms or TRANSFORMS[asked.config]}"]
+        words += [f"--size={side}", "--backbone=vit_seqnorm_tiny_patch16_224", f"--max_epochs={2 * epochs}"]
+        words += [f"--backbone_args={VIT.format(patch=patch)}"]
+        words += [f"--splits_from={self.folder(name, 'probe', seed) / 'split.csv'}", f"--seed={seed}"]
+        for word in self.rows(name):
+            option, _, value = word.partition("=")
+            words += [f"{plain[option]}={value}"] if option in plain else []
+        return ["pretrain", str(self.table(name)), *words, f"--out={self.student(name, seed)}"]
 
     def _config(self, asked: ImageSet) -> list[str]:
         return [f"--config={asked.config}"] + ([f"--use.transforms={asked.transforms}"] if asked.transforms else [])
@@ -255,9 +271,13 @@ def run(runs: Runs, sets: list[str], ways: list[str], seeds: tuple[int, ...]) ->
                     facts = {"seconds": round(time.monotonic() - started, 1)}
                     (features / "made.json").write_text(json.dumps(facts))
                 folder = runs.folder(name, way, seed)
-                if not taken(folder):
-                    continue
+                if (way == "distilled" and SETS[name].volumes) or not taken(folder):
+                    continue  # pretrain knows images only
                 started = time.monotonic()
+                if way == "distilled" and call(runs.distil(name, seed)) not in (0, 3):
+                    print(f"failed: {runs.student(name, seed)}", file=sys.stderr)
+                    folder.with_suffix(".lock").unlink()
+                    continue
                 code = call(runs.command(name, way, seed))
                 if code not in (0, 3):
                     print(f"failed with {code}: {folder}", file=sys.stderr)
@@ -267,40 +287,18 @@ def run(runs: Runs, sets: list[str], ways: list[str], seeds: tuple[int, ...]) ->
                 (folder / "real_run.json").write_text(json.dumps(facts))
 
 
-def values(runs: Runs, name: str, way: str, metric: str) -> Iterator[float]:
-    """Of all seeds that are there."""
-    for seed in SEEDS:
-        folder = runs.folder(name, way, seed)
-        if not (folder / "real_run.json").is_file():
-            continue
-        if metric == "seconds":
-            yield json.loads((folder / "real_run.json").read_text())["seconds"]
-            continue
-        scores = json.loads((folder / "metrics.json").read_text())["test"]
-        value = {**scores.get("macro", {}), **scores["overall"]}.get(metric)
-        if value is not None:
-            yield value
+def record(runs: Runs, path: Path) -> None:
+    """Write a row of each finished run into the kept table."""
+    from records import keep, row_of
 
-
-def table(runs: Runs) -> None:
-    """Print test metrics and seconds: mean over seeds, with the range."""
-    for metric in ("auroc", "kappa", "r2", "seconds"):
-        shown = [name for name in SETS if any(list(values(runs, name, way, metric)) for way in WAYS)]
-        if not shown:
-            continue
-        print(f"\n| {metric} | " + " | ".join(WAYS) + " |\n" + "|---" * (len(WAYS) + 1) + "|")
-        for name in shown:
-            cells = []
-            for way in WAYS:
-                found = list(values(runs, name, way, metric))
-                of = "" if len(found) == len(SEEDS) else f", n={len(found)}"
-                if not found:
-                    cells.append("–")
-                elif metric == "seconds":
-                    cells.append(f"{statistics.mean(found):.0f}")
-                else:
-                    cells.append(f"{statistics.mean(found):.3f} ({min(found):.3f} to {max(found):.3f}{of})")
-            print(f"| {name} | " + " | ".join(cells) + " |")
+    rows = []
+    for name, asked in SETS.items():
+        for way in WAYS:
+            for seed in SEEDS:
+                folder = runs.folder(name, way, seed)
+                if (folder / "real_run.json").is_file():
+                    rows.append(row_of(folder, asked.metric, name, way, seed))
+    keep(path, rows)
 
 
 if __name__ == "__main__":
@@ -313,7 +311,10 @@ if __name__ == "__main__":
     running.add_argument("--ways", default=",".join(WAYS), help="those to train, separated by commas")
     running.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     running.add_argument("--budget", default="10m", help="of auto")
-    verbs.add_parser("table").add_argument("out", type=Path)
+    recording = verbs.add_parser("record")
+    recording.add_argument("out", type=Path)
+    recording.add_argument("csv", type=Path)
+    verbs.add_parser("table").add_argument("csv", type=Path)
     comparing = verbs.add_parser("compare")
     comparing.add_argument("out", type=Path)
     comparing.add_argument("reference")
@@ -322,7 +323,11 @@ if __name__ == "__main__":
         places = Runs(chosen.data.resolve(), chosen.out.resolve(), chosen.budget)
         run(places, chosen.sets.split(","), chosen.ways.split(","), tuple(map(int, chosen.seeds.split(","))))
     elif chosen.verb == "table":
-        table(Runs(Path(), chosen.out))
+        from records import print_tables
+
+        print_tables(chosen.csv, list(SETS), WAYS, len(SEEDS))
+    elif chosen.verb == "record":
+        record(Runs(Path(), chosen.out), chosen.csv)
     else:
         from comparison import compare
 

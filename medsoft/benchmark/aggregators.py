@@ -14,10 +14,13 @@ from medsoft.benchmark.report import Report
 from medsoft.errors import InputError, check_range
 from medsoft.layers.attention import ATTENTION
 from medsoft.models.aggregators import build_aggregator
+from medsoft.models.aggregators.torchmil import PREFIX, find_model
 
 POOLING = ("mean", "max", "abmil")
-NAMES = (*ATTENTION, *POOLING)
-"""What can be measured: the transformer with each attention, and what pools without attention between tiles."""
+OF_TORCHMIL = tuple(PREFIX + name for name in ("ABMIL", "TransformerABMIL", "CLAM_SB", "DSMIL", "TransMIL"))
+"""Without those that make a graph, or draw groups of tiles: what they do does not depend on shapes alone."""
+NAMES = (*ATTENTION, *POOLING, *OF_TORCHMIL)
+"""What can be measured: the transformer with each attention, what pools without it, and models of torchmil."""
 
 
 class OverData(nn.Module):
@@ -26,9 +29,9 @@ class OverData(nn.Module):
     def __init__(self, name: str, features: int, dim: int, num_heads: int, depth: int) -> None:
         super().__init__()
         options: dict[str, Any] = {"dim": dim}
-        if name not in POOLING:
+        if name in ATTENTION:
             options |= {"attention": name, "num_heads": num_heads, "depth": depth}
-        self.aggregator = build_aggregator(name if name in POOLING else "transformer", features, 2, **options)
+        self.aggregator = build_aggregator("transformer" if name in ATTENTION else name, features, 2, **options)
 
     def forward(self, x_BNF: Tensor) -> Tensor:
         """Logits (B, 2)."""
@@ -63,8 +66,8 @@ def aggregators(
         dim: Width of the aggregators.
         num_heads: Attention heads of the transformers.
         depth: Attention layers of the transformers.
-        names: Aggregators to measure, separated by commas: mean, max, abmil, or the attention mechanism of a
-            transformer.
+        names: Aggregators to measure, separated by commas: mean, max, abmil, the attention mechanism of a transformer,
+            or a model of torchmil with its own defaults, such as torchmil:TransMIL.
         batch_size: Bags in a batch.
         dtype: data type of features and weights: float32, float64, bfloat16 or float16.
         device: device to compute on: auto, cpu or cuda.
@@ -88,9 +91,14 @@ def aggregators(
     check_range("--batch_size", batch_size, 1)
     if dim % num_heads:
         raise InputError(f"--dim {dim} is not divisible by --num_heads {num_heads}")
+    chosen = choices("--names", names, NAMES)
+    for name in set(chosen) & set(OF_TORCHMIL):
+        try:
+            find_model(name)
+        except ValueError as error:
+            raise InputError(f"--names: {error}") from None
     contenders = [
-        Contender({"name": name}, partial(OverData, name, features, dim, num_heads, depth))
-        for name in choices("--names", names, NAMES)
+        Contender({"name": name}, partial(OverData, name, features, dim, num_heads, depth)) for name in chosen
     ]
     conditions = conditions_from(device, dtype, rounds, max_seconds, sample_seconds, seed)
     with cpu_threads(threads):

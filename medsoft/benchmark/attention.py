@@ -23,6 +23,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "seqnorm:reordered": ("seqnorm", {"form": "reordered"}),
     "seqnorm:moments": ("seqnorm", {"form": "moments"}),
     "sima": ("sima", {}),
+    "relu_linear": ("relu_linear", {}),
     "soft": ("soft", {"inverse": "converged"}),
     "soft:newton": ("soft", {"inverse": "newton"}),
     "soft_norm": ("soft_norm", {"inverse": "converged"}),

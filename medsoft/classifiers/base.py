@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from medsoft.classifiers.optimizer import WarmupCosine
 from medsoft.classifiers.out_of_distribution import Detector
 from medsoft.classifiers.pixel_statistics import pixel_statistics, statistic_names
+from medsoft.classifiers.survival.joint_step import JointStep
 from medsoft.data.datasets.sampling import EpochBatchSampler
 from medsoft.data.transforms.views import AnyView
 from medsoft.errors import InputError, RunError, check_range
 from medsoft.evaluation.metrics.score import headline, score
 from medsoft.evaluation.tables.predictions import make_predictions
 from medsoft.models.covariates import CovariateHead, restore_covariates
-from medsoft.ops.distributed import of_all_processes
+from medsoft.ops.distributed import of_all_processes, rows_of_all_processes
 from medsoft.specs import Spec
+from medsoft.task import Task
 from medsoft.task_types import ObjectiveOptions
 
 
@@ -40,6 +42,10 @@ class TableClassifier(LightningModule):
         class_weights: balanced weights each class by the inverse of its frequency in the training part.
         label_smoothing: fraction of the target that is spread evenly over all classes; not for ordinal tasks.
         regression_loss: loss of a regression: huber (quadratic up to one standard deviation, then linear) or mse.
+        survival: model of a survival task: cox (proportional hazards; the default), discrete (hazards of intervals of
+            time) or logistic (multi-task logistic regression).
+        intervals: number of intervals of time, at quantiles of the training part's events, for survival discrete and
+            logistic; 8 if not given.
 
     Raises:
         InputError: a number is out of its range, or an option has no meaning for the task.
@@ -55,6 +61,8 @@ class TableClassifier(LightningModule):
         class_weights: Literal["none", "balanced"] = "none",
         label_smoothing: float = 0.0,
         regression_loss: Literal["huber", "mse"] = "huber",
+        survival: Literal["cox", "discrete", "logistic"] | None = None,
+        intervals: int | None = None,
     ) -> None:
         super().__init__()
         check_range("model.lr", lr, 0)
@@ -67,15 +75,20 @@ class TableClassifier(LightningModule):
         self.warmup_epochs, self.final_lr = warmup_epochs, final_lr
         try:
             weights = spec.task.class_weights(spec.class_counts) if class_weights == "balanced" else None
-            options = ObjectiveOptions(weights, label_smoothing, spec.target_scale, regression_loss)
+            how = (survival, intervals, spec.event_times)
+            options = ObjectiveOptions(weights, label_smoothing, spec.target_scale, regression_loss, *how)
+            spec.task.check_objective(options)
             self.objective = spec.task.objective(options)
         except ValueError as error:
             raise InputError(f"model: {error}") from None
+        self.task = spec.task.answered_by(self.objective.outputs)
         covariates = getattr(spec, "covariates", None)
         self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
         self.views: tuple[AnyView, ...] = ()
         self.detector: Detector | None = None
         self._outputs: list[tuple[Tensor, ...]] = []
+        self._learnt: list[tuple[Tensor, Tensor]] = []
+        self._step = JointStep(self)
 
     @abstractmethod
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
@@ -101,17 +114,26 @@ class TableClassifier(LightningModule):
         """What a checkpoint says of the network, beside the task: plain numbers and text."""
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        if self.objective.joint:
+            return self._step(batch, batch_idx)
         loss = self.training_loss(batch)
-        share = self._share(batch_idx)
+        share = self.share(batch_idx)
         counted = len(batch["target"]) if share else 0
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=counted, sync_dist=True)
         return loss * share
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over a batch."""
-        return self.objective.loss(self.logits(batch), batch["target"])
+        logits = self.logits(batch)
+        self.keep_learnt(logits, batch["target"])
+        return self.objective.loss(logits, batch["target"])
 
-    def _share(self, batch_idx: int) -> float:
+    def keep_learnt(self, logits: Tensor, target: Tensor) -> None:
+        """Keep a step's outputs, where predictions need something of the training part."""
+        if self.objective.learns:
+            self._learnt.append((logits.detach(), target))
+
+    def share(self, batch_idx: int) -> float:
         """What this process's mean counts among those of all processes."""
         if self.trainer.world_size == 1:
             return 1.0
@@ -121,8 +143,18 @@ class TableClassifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self.logits(batch)
-        loss = self.objective.loss(logits, batch["target"]).expand(len(logits))
-        self._outputs.append((batch["index"], self.objective.probabilities(logits), batch["target"], loss))
+        # A joint loss waits for the whole part.
+        loss = logits.new_zeros(()) if self.objective.joint else self.objective.loss(logits, batch["target"])
+        p = self.objective.probabilities(logits)
+        self._outputs.append((batch["index"], p, batch["target"], loss.expand(len(logits)), logits))
+
+    def on_validation_epoch_start(self) -> None:
+        """Let predictions know of the training part what the epoch's outputs say; at the end it is learnt exactly."""
+        if not self._learnt:
+            return
+        own = [torch.cat(parts).float().cpu().numpy() for parts in zip(*self._learnt, strict=True)]
+        self._learnt.clear()
+        self.objective.learn(*(torch.from_numpy(rows) for rows in rows_of_all_processes(*own)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the headline metrics, computed just as they will be from the predictions table.
@@ -132,7 +164,9 @@ class TableClassifier(LightningModule):
         """
         own = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
-        index, p, target, loss = of_all_processes(*own)
+        index, p, target, loss, logits = of_all_processes(*own)
+        if self.objective.joint:
+            loss = self.objective.loss(torch.from_numpy(logits), torch.from_numpy(target)).numpy()
         self.log("val_loss", float(loss.mean(dtype=np.float64)), prog_bar=True)
         if not np.isfinite(p).all():
             raise RunError(
@@ -211,7 +245,7 @@ class TableClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record what the weights answer, so that they are never asked another question."""
-        checkpoint["medsoft"] = {"task": self.spec.task.to_json(), **self.facts(), **self.objective.state()}
+        checkpoint["medsoft"] = {"task": self.task.to_json(), **self.facts(), **self.objective.state()}
         if scaling := self._scaling():
             checkpoint["medsoft"]["scaling"] = scaling
         if self.covariates is not None:
@@ -230,14 +264,17 @@ class TableClassifier(LightningModule):
         Raises:
             InputError: other task, classes or covariates than the configuration's.
         """
-        trained = checkpoint.get("medsoft", {}).get("task")
-        asked = self.spec.task.to_json()
-        if trained is None or (trained["kind"], list(trained["classes"])) != (asked["kind"], list(asked["classes"])):
+        known = checkpoint.get("medsoft", {}).get("task")
+        trained = None if known is None else Task.from_json(known)
+        if trained is None or not trained.asks_the_same(self.spec.task):
             raise InputError(
-                f"the checkpoint answers {_describe(trained)}; the configuration and table ask for {_describe(asked)}. "
-                "Use the configuration that was saved with the run."
+                f"the checkpoint answers {trained or 'no task that medsoft knows'}; the configuration and table ask "
+                f"for {self.spec.task}. Use the configuration that was saved with the run."
             )
-        self.objective.restore(checkpoint["medsoft"])
+        try:
+            self.objective.restore(checkpoint["medsoft"])
+        except ValueError as error:
+            raise InputError(f"{error}. Use the configuration that was saved with the run.") from None
         restore_covariates(self.covariates, checkpoint["medsoft"].get("covariates"))
 
 
@@ -271,9 +308,3 @@ def outputs_of(layers: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
 def pooled(output: Tensor) -> Tensor:
     """Tokens (B, N, D), or maps (B, C, ...), to their means over places (B, D)."""
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(2).mean(dim=2)
-
-
-def _describe(task: dict[str, Any] | None) -> str:
-    if task is None:
-        return "no task that medsoft knows"
-    return f"{task['kind']} ({', '.join(task['classes'])})" if task["classes"] else str(task["kind"])

@@ -38,6 +38,9 @@ class Classifier(FineTunedClassifier):
         **training: see ``FineTunedClassifier``.
     """
 
+    begins_with = ("pretrained", "encoder")
+    """Options that a checkpoint makes needless: what the training began with."""
+
     def __init__(
         self,
         spec: DataSpec,

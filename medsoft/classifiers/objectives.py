@@ -26,6 +26,11 @@ class OfClasses:
     """What objectives of classes have in common: predictions need nothing of the training but the weights."""
 
     scale: tuple[float, float] | None = None
+    joint = False
+    learns = False
+
+    def learn(self, logits: Tensor, target: Tensor) -> None:
+        return
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -151,6 +156,8 @@ class Quantity:
 
     outputs = 1
     link: Link = "identity"
+    joint = False
+    learns = False
 
     def __init__(self, scale: tuple[float, float] | None, loss: Literal["huber", "mse"] = "huber") -> None:
         self.scale = scale
@@ -170,6 +177,9 @@ class Quantity:
     def probabilities(self, logits: Tensor) -> Tensor:
         mean, sd = self._known_scale()
         return (logits.double() * sd + mean).to(torch.promote_types(logits.dtype, torch.float32))
+
+    def learn(self, logits: Tensor, target: Tensor) -> None:
+        return
 
     def state(self) -> dict[str, Any]:
         return {"target_scale": self.scale}

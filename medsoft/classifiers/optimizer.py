@@ -70,7 +70,7 @@ def aggregator_groups(aggregator: nn.Module, lr: float, weight_decay: float) -> 
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in aggregator.named_parameters():
-        (matrices if parameter.ndim > 1 and name != "cls_token" else others).append(parameter)
+        (matrices if parameter.ndim > 1 and name.rpartition(".")[2] != "cls_token" else others).append(parameter)
     return [
         {"params": matrices, "lr": lr, "weight_decay": weight_decay},
         {"params": others, "lr": lr, "weight_decay": 0.0},

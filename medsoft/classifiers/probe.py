@@ -7,7 +7,6 @@ predictions, contributions of tiles, bundles, detectors) meets the same network 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from medsoft.classifiers.probe_solver import Chosen, Examples, choose, prior, solve_linear
+from medsoft.classifiers.probe_training import folds_of, loss_of, require_different
 from medsoft.classifiers.slide import SlideClassifier
 from medsoft.data.datasets.feature_scale import Scale
 from medsoft.data.tables.sample_table import SampleTable
-from medsoft.data.tables.split import split_folds
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics.score import headline, score
 from medsoft.evaluation.tables.predictions import make_predictions
@@ -27,6 +26,7 @@ from medsoft.specs import BagSpec
 from medsoft.task_types import ObjectiveOptions
 
 METHODS = {"softmax": "logistic regression", "sigmoid": "logistic regression", "identity": "ridge regression"}
+METHODS |= {"hazard": "Cox regression"}
 
 
 class Probe(SlideClassifier):
@@ -34,8 +34,10 @@ class Probe(SlideClassifier):
 
     Args:
         spec: what the model must know of the bags; comes from the data module.
-        head: linear (logistic regression; ridge regression of numbers) or knn (nearest neighbours).
-        C: inverse strength of the linear head's penalty; chosen by inner folds among 1e-6 to 10 if not given.
+        head: linear (logistic regression; ridge regression of numbers; Cox's regression of survival) or knn (nearest
+            neighbours).
+        C: inverse strength of the linear head's penalty (.inf for none); chosen by inner folds among 1e-6 to 10 if not
+            given.
         k: number of nearest neighbours; chosen by inner folds if not given.
         inner_folds: number of folds of the training part, grouped by patient and stratified, that choose C or k.
         class_weights: balanced weights each class by the inverse of its frequency in the training part.
@@ -58,6 +60,10 @@ class Probe(SlideClassifier):
             if given is not None and head != of:
                 raise InputError(f"model.{name} is of model.head {of}, not of {head}")
         link = spec.task.objective(ObjectiveOptions(target_scale=spec.target_scale)).link
+        if link == "hazard" and head == "knn":
+            raise InputError(
+                "model.head knn has no risk of survival: take model.head linear, which is Cox's regression"
+            )
         arguments = {"dim": None} if head == "linear" else {"link": link}
         super().__init__(
             spec,
@@ -73,6 +79,11 @@ class Probe(SlideClassifier):
         if head == "linear":  # until it is solved, it says nothing
             nn.init.zeros_(self.aggregator.head.weight)
             nn.init.zeros_(self.aggregator.head.bias)
+
+    @property
+    def solves_probe(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def method(self) -> str:
@@ -95,6 +106,11 @@ class Probe(SlideClassifier):
             raise InputError("a probe is solved in one step: leave out trainer.batch")
         if config.trainer.max_epochs != 1:
             raise InputError(f"a probe is solved in one step: trainer.max_epochs is 1, not {config.trainer.max_epochs}")
+        if self.covariates is not None and self.head_name == "knn":
+            raise InputError(
+                "data.covariates: few numbers change nothing in distances between many features: leave them out, or "
+                "use model.head linear"
+            )
         if config.ema_decay is not None:
             raise InputError("a probe is solved in one step, of which there is no moving average: leave out ema_decay")
         if data.balanced_sampling:
@@ -111,7 +127,9 @@ class Probe(SlideClassifier):
             for name, value in numbers.items():
                 self.log(name, value, on_step=False, on_epoch=True, batch_size=1)
         with torch.no_grad():
-            loss = self.objective.loss(self.logits(batch), batch["target"])
+            logits = self.logits(batch)
+            self.keep_learnt(logits, batch["target"])
+            loss = self.objective.loss(logits, batch["target"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]), sync_dist=True)
         return loss
 
@@ -132,13 +150,22 @@ class Probe(SlideClassifier):
         target = torch.as_tensor(dataset.targets)
         answers = self.objective.answers(target)
         views_MF, row_of_M = dataset.view_vectors()
+        beside_NK = self._columns(dataset.covariates, len(part))
+        if self.objective.joint:  # a view of a patient would be at risk beside the patient
+            views_MF, row_of_M = views_MF[:0], row_of_M[:0]
         examples = Examples(
-            dataset.vectors(), answers.values_NK.numpy(), answers.weights_NK.numpy(), views_MF, row_of_M
+            np.concatenate([dataset.vectors(), beside_NK], axis=1),
+            answers.values_NK.numpy(),
+            answers.weights_NK.numpy(),
+            np.concatenate([views_MF, beside_NK[row_of_M]], axis=1),
+            row_of_M,
+            beside_NK.shape[1],
         )
-        _require_different(part, examples)
+        require_different(part, examples)
         name = "C" if self.head_name == "linear" else "k"
-        folds, why = _folds(part, self.inner_folds)
-        chosen = choose(name, examples, self.objective.link, folds, self._loss_of(target), self.given)
+        folds, why = folds_of(part, self.inner_folds)
+        loss = loss_of(self.objective, target, folds)
+        chosen = choose(name, examples, self.objective.link, folds, loss, self.given, self.objective.outputs)
         self._learn(examples, chosen)
         self.solved = {name: float(chosen.value), "inner_folds": chosen.folds, "rows": len(part)}
         if chosen.loss is not None and chosen.logits_NK is not None:
@@ -148,37 +175,43 @@ class Probe(SlideClassifier):
 
     def _learn(self, examples: Examples, chosen: Chosen) -> None:
         linear = self.head_name == "linear"
-        every = examples.with_views(shared=linear)
-        scale = Scale.of(every.x_NF)
-        every = replace(every, x_NF=scale(every.x_NF))
-        self.standardise_by(scale)
+        every, scale = examples.with_views(shared=linear).standardised()
+        width = len(scale.mean_F) - examples.covariates
+        self.standardise_by(Scale(scale.mean_F[:width], scale.sd_F[:width]))
         head: Any = self.aggregator.head
         if linear:
             (found,) = solve_linear(every, self.objective.link, [chosen.value])
+            bias_K = found.bias_K
+            if self.covariates is not None:
+                own = Scale(scale.mean_F[width:], scale.sd_F[width:])
+                bias_K = bias_K + self.covariates.learn(found.weight_KF[:, width:], own.mean_F, own.sd_F)
             with torch.no_grad():
-                head.weight.copy_(torch.from_numpy(found.weight_KF))
-                head.bias.copy_(torch.from_numpy(found.bias_K))
+                head.weight.copy_(torch.from_numpy(found.weight_KF[:, :width]))
+                head.bias.copy_(torch.from_numpy(bias_K))
             return
         x, values, weights = map(torch.from_numpy, (every.x_NF, every.values_NK, every.weights_NK))
         average = torch.from_numpy(prior(every, self.objective.link))
         cast(Neighbours, head).learn(x, values, weights, average, int(chosen.value))
 
-    def _loss_of(self, target: Tensor) -> Callable[[np.ndarray], float]:
-        def loss(logits_NK: np.ndarray) -> float:
-            return float(self.objective.loss(torch.from_numpy(logits_NK), target))
-
-        return loss
+    def _columns(self, covariates: np.ndarray | None, rows: int) -> np.ndarray:
+        """(N, 2 K) float64: covariates, and whether each is missing; (N, 0) without covariates."""
+        if covariates is None:
+            return np.zeros((rows, 0))
+        values_NK = covariates.astype(np.float64)
+        return np.concatenate([values_NK, np.isnan(values_NK).astype(np.float64)], axis=1)
 
     def _inner_score(self, part: SampleTable, logits_NK: np.ndarray) -> dict[str, float]:
         """The task's own metric of the held-out predictions, computed as that of a predictions table."""
         task = self.spec.task
+        self.objective.learn(torch.from_numpy(logits_NK), torch.as_tensor(part.targets))
         p = self.objective.probabilities(torch.from_numpy(logits_NK)).double().numpy()
         value = headline(score(make_predictions(task, part.frame["id"].tolist(), p, part.targets), task))[task.monitor]
         return {} if value is None else {f"inner_{task.monitor}": float(value)}
 
     def _said(self, name: str, chosen: Chosen, part: SampleTable, views: int, why: str) -> str:
         rows = f"{len(part)} rows" + (f" and {views} views of them" if views else "")
-        text = f"Probe: {self.method} on {self.spec.num_features} standardised features of {rows}; "
+        beside = "" if self.covariates is None else f" and {len(self.covariates.covariates.names)} covariates"
+        text = f"Probe: {self.method} on {self.spec.num_features} standardised features{beside} of {rows}; "
         text += f"{name} = {chosen.value:g}"
         if chosen.loss is None:
             return f"{text}, not chosen by inner folds: {why}"
@@ -201,28 +234,3 @@ class _Solution(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.solve()
-
-
-def _require_different(part: SampleTable, examples: Examples) -> None:
-    """Raise InputError where all rows of the training part have the same labels."""
-    known = examples.weights_NK > 0
-    alike = [len(np.unique(examples.values_NK[known[:, k], k])) < 2 for k in range(known.shape[1])]
-    if all(alike):
-        raise InputError(
-            f"{part.source}: all {len(part)} rows of the training part have the same label: there is nothing to learn"
-        )
-
-
-def _folds(part: SampleTable, asked: int) -> tuple[np.ndarray, str]:
-    """(N,) inner fold of each row, all 0 where there can be none; and what is to be said of it."""
-    assert part.task is not None
-    groups = part.groups
-    patients = {name: len(set(groups[there])) for name, there in part.task.members(part.frame).items()}
-    fewest = min(patients, key=lambda name: patients[name]) if patients else ""
-    folds = min(asked, len(set(groups)), max(2, patients.get(fewest, asked)))
-    if folds < 2:
-        return np.zeros(len(part), np.int64), f"the training part has one {part.grouped_by} only"
-    why = ""
-    if folds < asked:
-        why = f" (not {asked}: class {fewest!r} has {patients[fewest]})" if fewest else f" (not {asked}: too few)"
-    return split_folds(part.strata, groups, folds, 0), why

@@ -35,11 +35,12 @@ class Examples:
     """What a probe learns from.
 
     Attributes:
-        x_NF: float64 vectors.
+        x_NF: float64 vectors: features, and then covariates (NaN where unknown).
         values_NK: what the outputs should say, as in ``Answers``.
         weights_NK: what each counts.
         views_MF: further views of the rows, (0, F) for none.
         row_of_M: whose each view is.
+        covariates: how many of the last columns are covariates.
     """
 
     x_NF: Array
@@ -47,6 +48,12 @@ class Examples:
     weights_NK: Array
     views_MF: Array
     row_of_M: npt.NDArray[np.intp]
+    covariates: int = 0
+
+    def standardised(self) -> tuple[Examples, Scale]:
+        """The rows brought to mean 0 and deviation 1 by themselves, and by what."""
+        scale = Scale.of(self.x_NF, self.covariates)
+        return replace(self, x_NF=scale(self.x_NF)), scale
 
     def of(self, rows_N: npt.NDArray[np.bool_]) -> Examples:
         """Some of the rows, with their views."""
@@ -58,6 +65,7 @@ class Examples:
             self.weights_NK[rows_N],
             self.views_MF[views_M],
             number_N[self.row_of_M[views_M]],
+            self.covariates,
         )
 
     def with_views(self, shared: bool) -> Examples:
@@ -71,7 +79,8 @@ class Examples:
         of = np.concatenate([np.arange(len(self.x_NF)), self.row_of_M])
         shares = 1.0 / np.bincount(of, minlength=len(self.x_NF))[of] if shared else np.ones(len(of))
         x = np.concatenate([self.x_NF, self.views_MF])
-        return Examples(x, self.values_NK[of], self.weights_NK[of] * shares[:, None], x[:0], of[:0])
+        weights = self.weights_NK[of] * shares[:, None]
+        return Examples(x, self.values_NK[of], weights, x[:0], of[:0], self.covariates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +117,13 @@ class Chosen:
 
 
 def choose(
-    name: str, examples: Examples, link: Link, fold_N: npt.NDArray[np.intp], loss: Loss, given: float | None = None
+    name: str,
+    examples: Examples,
+    link: Link,
+    fold_N: npt.NDArray[np.intp],
+    loss: Loss,
+    given: float | None = None,
+    outputs: int | None = None,
 ) -> Chosen:
     """C of a linear probe, or k of neighbours: the value of the grid with the smallest loss on held-out rows.
 
@@ -119,17 +134,16 @@ def choose(
         fold_N: of each row, from 0; all 0 where there are no folds.
         loss: of held-out logits.
         given: a value that is not to be chosen, only scored.
+        outputs: logits K of the model; as many as there are values where not given.
     """
     folds = int(fold_N.max()) + 1
     if folds < 2:
         return Chosen(WITHOUT_FOLDS[name] if given is None else given)
     values = [given] if given is not None else list(GRID if name == "C" else _possible(examples, fold_N))
-    logits = np.zeros((len(values), len(fold_N), examples.values_NK.shape[1]))
+    logits = np.zeros((len(values), len(fold_N), outputs or examples.values_NK.shape[1]))
     for fold in range(folds):
         held_out_N = fold_N == fold
-        train = examples.of(~held_out_N).with_views(shared=name == "C")
-        scale = Scale.of(train.x_NF)
-        train = replace(train, x_NF=scale(train.x_NF))
+        train, scale = examples.of(~held_out_N).with_views(shared=name == "C").standardised()
         path = linear_path if name == "C" else neighbours_path
         for index, found in enumerate(path(train, link, values, scale(examples.x_NF[held_out_N]))):
             logits[index, held_out_N] = found
@@ -165,6 +179,8 @@ def solve_linear(train: Examples, link: Link, values: Sequence[float]) -> Iterat
     outputs = train.values_NK.shape[1]
     if link == "softmax":
         solvers = [_classes(x_ND, train)]
+    elif link == "hazard":
+        solvers = [_hazard(x_ND, train)]
     elif link == "sigmoid":
         solvers = [_question(x_ND, train.values_NK[:, k], train.weights_NK[:, k]) for k in range(outputs)]
     else:
@@ -240,6 +256,20 @@ def _number(x_ND: Array, values_N: Array, weights_N: Array) -> Solve:
     def solved(C: float) -> tuple[Array, Array]:
         model = Ridge(alpha=1 / C).fit(x_ND, values_N, sample_weight=weights_N)
         return model.coef_[None], np.array([model.intercept_])
+
+    return solved
+
+
+def _hazard(x_ND: Array, train: Examples) -> Solve:
+    """Cox's regression with the penalty ‖w‖² / 2C beside the negative log partial likelihood."""
+    from medsoft.classifiers.survival.linear import solve_cox
+
+    last_D = np.zeros(x_ND.shape[1])
+
+    def solved(C: float) -> tuple[Array, Array]:
+        nonlocal last_D
+        last_D = solve_cox(x_ND, train.values_NK[:, 0], train.values_NK[:, 1], 1 / C, last_D)
+        return last_D[None], np.zeros(1)
 
     return solved
 

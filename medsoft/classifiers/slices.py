@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Literal
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from medsoft.classifiers.fine_tuning import FineTunedClassifier
 from medsoft.classifiers.image import create_backbone
 from medsoft.classifiers.optimizer import aggregator_groups, parameter_groups
-from medsoft.encoders.start import find_start
+from medsoft.encoders.start import complete_slices, find_start
 from medsoft.errors import InputError, check_range
-from medsoft.models.aggregators import build_aggregator
+from medsoft.models.aggregators import TORCHMIL, build_aggregator
 from medsoft.specs import DataSpec
 
-AXES = {"x": 0, "y": 1, "z": 2}
+AXES: dict[str, int] = {"x": 0, "y": 1, "z": 2}
 
 
 class SliceClassifier(FineTunedClassifier):
@@ -27,15 +29,22 @@ class SliceClassifier(FineTunedClassifier):
         step: distance between the slices that are used; 2 uses every second slice.
         neighbours: neighbouring slices on each side that are added to a slice as channels; beyond the ends the last
             slice is repeated.
-        encoder: name of a timm model for 2D images.
+        encoder: name of a timm model for 2D images, or of a pretrained encoder such as efficientnet-lite0 (medsoft
+            encoders lists them).
         encoder_args: keyword arguments for the encoder, such as {patch_size: 8, depth: 4}.
-        pretrained: local file with weights for the encoder, or the name of an encoder such as efficientnet-lite0.
+        pretrained: local file with weights for the encoder, or the name of a pretrained encoder.
+        mean: that slices are scaled with, for values from 0 to 1, one per channel of the encoder; comes with a
+            pretrained encoder.
+        std: standard deviation, likewise.
         aggregator: aggregator: mean, max, abmil or transformer.
         aggregator_args: its options, such as {attention: seqnorm, dim: 128, depth: 2}; it does not know the positions
             of slices.
         lr: peak learning rate of AdamW.
         **training: see ``FineTunedClassifier``.
     """
+
+    mean_C: Tensor | None
+    std_C: Tensor | None
 
     def __init__(
         self,
@@ -46,6 +55,8 @@ class SliceClassifier(FineTunedClassifier):
         encoder: str = "vit_seqnorm_tiny_patch8_224",
         encoder_args: dict[str, Any] | None = None,
         pretrained: str | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         aggregator: str = "transformer",
         aggregator_args: dict[str, Any] | None = None,
         lr: float = 5e-4,
@@ -58,6 +69,8 @@ class SliceClassifier(FineTunedClassifier):
         check_range("model.neighbours", neighbours, 0)
         if (aggregator_args or {}).get("coordinates"):
             raise InputError("model.aggregator_args: slices have no places in µm; leave out coordinates")
+        if (aggregator_args or {}).get("on_probe"):
+            raise InputError("model.aggregator_args: features of slices change in training; leave out on_probe")
         self.axis, self.step, self.neighbours = AXES[axis], step, neighbours
         self.encoder_name, self.aggregator_name = encoder, aggregator
         height, width = (side for index, side in enumerate(spec.image_size) if index != self.axis)
@@ -66,13 +79,46 @@ class SliceClassifier(FineTunedClassifier):
         self.start = find_start(None, pretrained)
         if self.start is not None:
             self.start.load(self.encoder)
+        self._take_scaling(mean, std, seen.channels)
         features = self._width(seen)
+        if aggregator in TORCHMIL:
+            # Their losses and graphs are of bags, and maps of slices show contributions, which they do not give.
+            raise InputError(f"model.aggregator {aggregator} is for bags of encoded tiles (--config histo)")
         try:
             options = aggregator_args or {}
             self.aggregator = build_aggregator(aggregator, features, self.objective.outputs, **options)
         except (ValueError, TypeError) as error:
             raise InputError(f"model.aggregator {aggregator}, aggregator_args {options}: {error}") from None
         self.begin()
+
+    @classmethod
+    def complete(
+        cls, model: MutableMapping[str, Any], transforms: MutableMapping[str, Any], typed: Sequence[str]
+    ) -> list[str]:
+        """Fill in what a pretrained encoder decides, see ``medsoft.encoders.start.complete_slices``."""
+        return complete_slices(model, transforms, typed, timm.is_model(str(model["encoder"])))
+
+    def _take_scaling(self, mean: list[float] | None, std: list[float] | None, channels: int) -> None:
+        """Mean and deviation for each channel of a slice, which no checkpoint needs to hold.
+
+        Weights for three colours are given to more channels in turn, and to a single one as their sum (timm's
+        ``adapt_input_conv``); so are mean and deviation, the latter as their means.
+
+        Raises:
+            InputError: only one of the two is given, or a pretrained encoder has none.
+        """
+        if (mean is None) != (std is None):
+            raise InputError("model.mean and model.std go together: give both, or neither")
+        if mean is None or std is None:
+            if self.start is not None:
+                raise InputError(f"model.pretrained {self.start.name}: needs model.mean and model.std")
+            self.mean_C = self.std_C = None
+            return
+        if len(mean) != len(std) or not std or min(std) <= 0:
+            raise InputError(f"model.mean {mean}, model.std {std}: as many numbers each, and deviations above 0")
+        for name, values in (("mean_C", mean), ("std_C", std)):
+            taken = [sum(values) / len(values)] if channels == 1 else [values[i % len(values)] for i in range(channels)]
+            self.register_buffer(name, torch.tensor(taken), persistent=False)
 
     @property
     def pretrained_part(self) -> nn.Module:
@@ -95,8 +141,10 @@ class SliceClassifier(FineTunedClassifier):
         return int(features.shape[1])
 
     def slice_features(self, volume_BCXYZ: Tensor) -> Tensor:
-        """Features (B, N, F) of the N slices that are taken."""
+        """Features (B, N, F) of the N slices that are taken, scaled as the encoder's pictures were."""
         slices_BNCHW = self.slices(volume_BCXYZ)
+        if self.mean_C is not None and self.std_C is not None:
+            slices_BNCHW = (slices_BNCHW - self.mean_C[:, None, None]) / self.std_C[:, None, None]
         features: Tensor = self.encoder(slices_BNCHW.flatten(0, 1))
         return features.reshape(*slices_BNCHW.shape[:2], -1)
 

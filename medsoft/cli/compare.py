@@ -48,10 +48,12 @@ def compare(
     Args:
         predictions: Two or more tables; the last is the reference with which the others are compared.
         metric: metric to compare: auroc, average_precision, brier, log_loss, sensitivity, specificity, ppv, npv,
-            accuracy, balanced_accuracy, f1, mcc, kappa; for regression: mae, rmse, r2, concordance. If not given, the
-            one that chooses checkpoints: auroc; of grades kappa, of a regression mae.
+            accuracy, balanced_accuracy, f1, mcc, kappa; for regression: mae, rmse, r2, concordance; for survival:
+            c_index, uno_c, integrated_brier, auc_at, brier_at. If not given, the one that chooses checkpoints: auroc;
+            of grades kappa, of a regression mae, of survival c_index.
         margin: Margin of non-inferiority in units of the metric: how much worse a model may be and still be acceptable.
-        of: Class or label to compare by itself; the positive class or the macro average if not given.
+        of: Class or label to compare by itself; the positive class or the macro average if not given. Of auc_at and
+            brier_at the time.
         threshold: Decision threshold: a number, or a rule such as youden or sensitivity:0.95 that each model applies to
             its own validation rows.
         split: Split to compare; test, or the only one, if not given.
@@ -77,16 +79,19 @@ def compare(
         raise InputError(f"by {by!r}: one of {', '.join(LEVELS)}")
     names = short_names(predictions)
     tables = [read_parts([path]) for path in predictions]
+    task = tables[0].task
     for path, given in zip(predictions, tables, strict=True):
-        if given.task != tables[0].task:
+        shared = task.shared_with(given.task)
+        if shared is None:
             raise InputError(f"{path} and {predictions[0]} have different tasks or classes")
-    metric = metric or tables[0].task.monitor
+        task = shared
+    metric = metric or task.monitor
     rule = parse_rule(str(threshold))
     asked = Asked(metric, of or "", rule.text)
-    wanted_key(asked, tables[0].task)
+    wanted_key(asked, task)
     paired = pair(
         [(name, given.frame) for name, given in zip(names, tables, strict=True)],
-        tables[0].task,
+        task,
         split=split,
         level=by,
         rule=rule,

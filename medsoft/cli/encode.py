@@ -89,4 +89,4 @@ def _say(made: object) -> None:
     if made.windows is not None:
         side, overlap = (made.windows.settings[name] for name in ("side", "overlap"))
         windows = f"; larger ones are read in windows of {side} px that overlap by {overlap}"
-    print(f"Prepared as {made.preparation.in_words}{windows}")
+    print(f"Prepared as {made.preparation.in_words}{made.rounded}{windows}")

@@ -50,16 +50,25 @@ def _print_table(shown: list[Recipe], there: set[str]) -> None:
 
     from medsoft.system.terminal import plain_console
 
-    # Names are typed again, so that they may not be cut off.
-    table = Table(Column("encoder", no_wrap=True), "for", "parameters", "features", "licence", "weights")
+    # One line each, within 100 columns. Names are typed again and never cut off; of the rest, the licence gives way.
+    columns = [Column(name, no_wrap=True, min_width=len(name)) for name in ("for", "parameters", "features")]
+    table = Table(
+        Column("encoder", no_wrap=True, min_width=max(len(one.name) for one in shown) if shown else 0),
+        *columns,
+        Column("licence", no_wrap=True, overflow="ellipsis"),
+        Column("weights", no_wrap=True, min_width=len("weights")),
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for recipe in shown:
         parameters = f"{recipe.parameters:,.0f} M" if recipe.parameters else ""
         weights = "here" if recipe.name in there else ""
         table.add_row(recipe.name, kinds_of(recipe), parameters, str(recipe.features or ""), recipe.licence, weights)
     plain_console().print(table)
     print(
-        "medsoft encoders NAME says everything of one, and how it was checked. Weights that are not here are yours to "
-        f"get, and to add: medsoft weights add FILE --recipe NAME (the folder is {VARIABLE})"
+        "medsoft encoders NAME says everything of one, and how it was checked.\n"
+        "Weights that are not here are yours to get, and to add:\n"
+        f"medsoft weights add FILE --recipe NAME (the folder is {VARIABLE})"
     )
 
 
@@ -92,6 +101,9 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         else ""
     )
     checked = recipe.checked + (f" ({recipe.checked_how})" if recipe.checked_how else "")
+    size = " x ".join(map(str, recipe.size)) if recipe.input_size else str(recipe.input_px)
+    window = f" ({recipe.window[0]:g} to {recipe.window[1]:g})" if recipe.window else ""
+    spacing = " x ".join(f"{side:g}" for side in recipe.spacing_mm or ())
     values: dict[str, Any] = {
         "for": kinds_of(recipe),
         "architecture": recipe.architecture,
@@ -99,12 +111,13 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         "parameters": f"{recipe.parameters:g} M",
         "features": recipe.features or "",
         "pooling": recipe.pooling,
-        "input": f"{recipe.input_px} {unit}, {recipe.channels} channel(s)" + (", or any" if recipe.any_size else ""),
+        "input": f"{size} {unit}, {recipe.channels} channel(s)" + (", or any" if recipe.any_size else ""),
         "token": f"{recipe.stride} {unit} a side" if recipe.stride else "",
         "tile": tile,
         "mean": ", ".join(f"{value:g}" for value in recipe.mean),
         "deviation": ", ".join(f"{value:g}" for value in recipe.std),
-        "values of volumes": recipe.intensity,
+        "values of volumes": recipe.intensity + window,
+        "spacing of volumes": f"{spacing} mm" if spacing else "",
         "weights": f"{of_package}; {'here' if here else 'not here'}",
         "left out of a file": ", ".join(recipe.left_out),
         "licence": recipe.licence,

@@ -44,6 +44,9 @@ def evaluate(
     locked: str | None = None,
     prevalences: float | str | list[float] | None = None,
     uncertainty: str | None = None,
+    times: float | str | list[float] | None = None,
+    tau: float | None = None,
+    risk_cut: float | str | list[float] = "median",
     draws: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -72,20 +75,26 @@ def evaluate(
         thresholds: Rules for thresholds, separated by commas: a number, youden, sensitivity:0.95, specificity:0.9,
             cost:5 (a miss costs five false alarms). If not given, 0.5, and also youden if there are rows to choose it
             on.
-        choose_on: Split on whose rows thresholds are chosen and the recalibration is fitted.
+        choose_on: Split on whose rows thresholds and risk groups are chosen and the recalibration is fitted.
         optimistic: Allow choosing on the split that is reported. Every value from it is then marked OPTIMISTIC.
         recalibrate: recalibration: temperature, isotonic or none; if not given, temperature if there are rows to fit it
             on.
-        locked: file locked.json of an earlier evaluation, whose thresholds and recalibration are used.
+        locked: file locked.json of an earlier evaluation, whose thresholds, recalibration and risk groups are used.
         prevalences: Prevalences at which PPV and NPV are also given, separated by commas, such as 0.01,0.05.
         uncertainty: Column by which selective prediction rejects rows, such as spread_ill or ood_score; the predicted
             class's probability if not given.
+        times: Survival: times at which AUC(t) is given, separated by commas, in the unit of the table's times; if not
+            given, those of the columns s_<time>, else the quartiles of the event times.
+        tau: Survival: time at which Uno's C ends; if not given, the last one at which a tenth of the rows is at risk.
+        risk_cut: Survival: risk at which groups are divided: median, of the validation rows, or numbers separated by
+            commas.
         draws: Number of bootstrap draws over patients.
         seed: Seed of the bootstrap.
         confidence: Confidence level of all intervals.
         stratify: Draw patients within classes. Use false for a consecutive series, whose mix of classes arose by
             chance.
-        figures: Draw ROC curves with bands, reliability diagrams, decision curves and forest plots.
+        figures: Draw ROC curves with bands, reliability diagrams, decision curves, Kaplan-Meier curves and forest
+            plots.
         report: Write report.json and report.html, a self-contained file.
         run: Folder of the run that made the predictions, for the report's flow of samples, learning curves, examples,
             configuration and versions; not needed if that folder is given as the predictions.
@@ -109,21 +118,28 @@ def evaluate(
         choose_on=choose_on,
         optimistic=optimistic,
         recalibrate=recalibrate,
-        prevalences=_numbers(prevalences),
+        prevalences=_numbers("prevalences", prevalences),
         levels=None if by is None else tuple(words(by)),
         uncertainty=uncertainty,
+        times=_numbers("times", times),
+        tau=tau,
+        risk_cut=",".join(words(risk_cut)),
     )
     chosen_before = None
     if locked is not None:
         if rules is not None or recalibrate is not None:
             raise InputError("--locked brings thresholds and recalibration: leave out --thresholds and --recalibrate")
-        if not given.task.has_probabilities:
-            raise InputError("--locked is for classes: a regression has no thresholds")
+        if risk_cut != "median":
+            raise InputError("--locked brings the cut of the risk groups: leave out --risk_cut")
+        if not (given.task.has_probabilities or given.task.has_risk_groups):
+            raise InputError(f"--locked is for classes and risk groups: a {given.task.kind} has neither")
         chosen_before = read_locked(locked, given.task)
     if not given.task.has_probabilities and (rules is not None or recalibrate is not None or settings.prevalences):
         raise InputError(
-            "thresholds, recalibration and prevalences are for classes: these predictions are a regression"
+            f"thresholds, recalibration and prevalences are for classes: these predictions are a {given.task.kind}"
         )
+    if not given.task.has_risk_groups and (settings.times or tau is not None or risk_cut != "median"):
+        raise InputError(f"times, tau and risk_cut are for survival: these predictions are {given.task.kind}")
     groups = None
     notes = notes_on_spellings(given.frame["patient"], "patient")
     if len(predictions) > 1:
@@ -148,13 +164,16 @@ def evaluate(
     )
     check_range("examples", examples, 0)
     shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
-    result = evaluate_table(given.frame, given.task, settings, groups, chosen_before)
+    data = about.run.config.get("data") if about.run else None
+    task = given.task.as_configured(data if isinstance(data, dict) else {})
+    result = evaluate_table(given.frame, task, settings, groups, chosen_before)
     result.notes.extend(notes)
     if about.run is not None:
         kept = kept_shortcuts(RunFolder(about.run.path), given.frame, given.task, settings)
         about = replace(about, shortcuts=kept)
     if chosen_before is not None:
-        result.notes.append(f"thresholds and recalibration as locked in {locked}")
+        what = "risk groups" if given.task.has_risk_groups else "thresholds and recalibration"
+        result.notes.append(f"{what} as locked in {locked}")
     with holding(Path(out)), progress("drawing figures and writing the report"):
         written = write_evaluation(result, out, given.inputs, figures)
         if report:
@@ -176,11 +195,11 @@ def words(values: str | float | Sequence[str | float]) -> list[str]:
     return [str(word).strip() for word in listed if str(word).strip()]
 
 
-def _numbers(values: float | str | list[float] | None) -> tuple[float, ...]:
+def _numbers(option: str, values: float | str | list[float] | None) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words(values)) if values is not None else ()
     except ValueError as error:
-        raise InputError(f"--prevalences: {error}") from error
+        raise InputError(f"--{option}: {error}") from error
 
 
 def _print(result: Evaluation, given: Predictions, out: Path, n_written: int, report: bool) -> None:

@@ -13,6 +13,7 @@ from medsoft.encoders.from_run import find_run
 from medsoft.encoders.recipes import find_recipe
 from medsoft.encoders.weights import checked_sha256
 from medsoft.errors import InputError
+from medsoft.slides.annotations.settings import RegionOptions, RegionSettings
 from medsoft.slides.tiling.settings import Precision, TrainedTiles
 
 
@@ -50,6 +51,27 @@ def check_tiles(slides: dict[str, Any] | None, asked: TrainedTiles) -> None:
                 f"--{name} {value:g}: the model was trained with {trained:g}, which is taken where the option is left "
                 "out"
             )
+
+
+def check_regions(slides: dict[str, Any] | None, asked: RegionOptions) -> RegionSettings | None:
+    """Which tiles regions leave: as in the training where they did, else as the user says.
+
+    Args:
+        slides: how slides became features, of the checkpoint; None where another tool made them.
+        asked: as the user states them.
+
+    Raises:
+        InputError: the training had regions and none are named, or other ones; or there are no slides to restrict.
+    """
+    if slides is None:
+        if asked.regions is not None:
+            raise InputError("--regions: the model was trained on features of another tool: leave it out")
+        return None
+    trained = slides["tile_settings"].get("regions")
+    settings = asked.settings_of_training(None if trained is None else RegionSettings.from_dict(trained))
+    if settings is not None and trained is None:
+        print(f"WARNING: tiles {settings.in_words} are predicted, but the model was trained on tiles of whole slides")
+    return settings
 
 
 def trained_encoder(slides: dict[str, Any], named: NamedEncoder, *, device: str, precision: Precision) -> Encoder:

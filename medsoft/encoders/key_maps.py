@@ -87,11 +87,7 @@ def _is_of_decoder(key: str) -> bool:
 
 def cae(state: State) -> State:
     """Weights of PanDerm, after CAE: the encoder beside teacher and decoder, and no bias of the keys."""
-    if any(key.startswith("encoder.") for key in state):
-        state = {
-            key.removeprefix("encoder.") if key.startswith("encoder.") else f"{BESIDE}{key}": value
-            for key, value in state.items()
-        }
+    state = of_encoder(state)
     found = {}
     for key, value in state.items():
         start, _, name = key.rpartition(".")
@@ -138,25 +134,75 @@ def _query_pool(name: str, value: Tensor, state: State, key: str) -> State:
 
 def clip_trunk(state: State) -> State:
     """Weights of the vision tower that open_clip builds from timm: its trunk, and the rest of CLIP beside."""
-    trunk = "visual.trunk."
-    return {
-        key.removeprefix(trunk) if key.startswith(trunk) else f"{BESIDE}{key}": value for key, value in state.items()
-    }
+    return _within(state, "visual.trunk.")
 
 
 def swin_unetr(state: State) -> State:
     """Weights of SwinUNETR's encoder, alone or in a whole SwinUNETR, as published or as MONAI keeps them."""
     if any(key.startswith("swinViT.") for key in state):
-        state = {
-            key.removeprefix("swinViT.") if key.startswith("swinViT.") else f"{BESIDE}{key}": value
-            for key, value in state.items()
-        }
-    known = re.compile(r"^(patch_embed|layers\d)\.")
+        state = _within(state, "swinViT.")
+    known = re.compile(r"^(patch_embed|layers\dc?)\.")
     renamed = {}
     for key, value in state.items():
         key = key.replace(".mlp.fc1.", ".mlp.linear1.").replace(".mlp.fc2.", ".mlp.linear2.")
         renamed[key if known.match(key) or key.startswith(BESIDE) else f"{BESIDE}{key}"] = value
     return renamed
+
+
+def of_vision_model(state: State) -> State:
+    """Weights of FLAIR's network for images, before its projection; the rest of the model beside."""
+    return _within(state, "vision_model.model.")
+
+
+def eva(state: State) -> State:
+    """Weights of EVA-02 as its authors name them; after masked pretraining the last norm becomes that of the mean.
+
+    Rotary positions are computed, and not read.
+    """
+    is_masked = "mask_token" in state
+    has_own_keys = any(key.endswith("attn.q_proj.weight") for key in state)
+    renamed = {}
+    for key, value in state.items():
+        if "rope" in key or key.startswith(("mask_token", "lm_head.")):
+            renamed[f"{BESIDE}{key}"] = value
+            continue
+        for theirs, ours in EVA:
+            key = key.replace(theirs, ours)
+        if has_own_keys:
+            key = key.replace("q_bias", "q_proj.bias").replace("v_bias", "v_proj.bias")
+        renamed[f"fc_{key}" if is_masked and key.startswith("norm.") else key] = value
+    return renamed
+
+
+EVA = (
+    (".mlp.ffn_ln.", ".mlp.norm."),
+    (".attn.inner_attn_ln.", ".attn.norm."),
+    (".mlp.w12.", ".mlp.fc1."),
+    (".mlp.w1.", ".mlp.fc1_g."),
+    (".mlp.w2.", ".mlp.fc1_x."),
+    (".mlp.w3.", ".mlp.fc2."),
+)
+"""Parts of names in the authors' files, and in timm's models."""
+
+
+def merlin(state: State) -> State:
+    """Weights of Merlin's network for images, whose three equal colours become the one channel that they are of."""
+    if any(key.startswith("encode_image.") for key in state):
+        state = _within(state, "encode_image.i3_resnet.")
+    stem = state.get("conv1.weight")
+    return state if stem is None else state | {"conv1.weight": stem.sum(dim=1, keepdim=True)}
+
+
+def of_encoder(state: State) -> State:
+    """Weights of an encoder alone, or within a network that calls it so."""
+    return _within(state, "encoder.") if any(key.startswith("encoder.") for key in state) else state
+
+
+def _within(state: State, prefix: str) -> State:
+    """The weights under a prefix, without it; all others beside."""
+    return {
+        key.removeprefix(prefix) if key.startswith(prefix) else f"{BESIDE}{key}": value for key, value in state.items()
+    }
 
 
 def swin_of_timm_05(state: State) -> State:
@@ -188,6 +234,10 @@ KEY_MAPS: dict[str, Callable[[State], State]] = {
     "conch": conch,
     "clip_trunk": clip_trunk,
     "swin_unetr": swin_unetr,
+    "of_vision_model": of_vision_model,
+    "eva": eva,
+    "merlin": merlin,
+    "of_encoder": of_encoder,
     "swin_of_timm_05": swin_of_timm_05,
 }
 """By the name that a recipe gives."""

@@ -60,6 +60,9 @@ class Recipe:
         value_range: what values from 0 to 1 become for the model, where that is how the authors state the scaling;
             ``mean`` and ``std`` say the same for values from 0 to 1.
         intensity: how the values of volumes are scaled before, as ``transforms.intensity``; "" of pictures.
+        window: values of the volumes that become 0 and 1, where ``intensity`` is window; in HU.
+        spacing_mm: of the voxels that it was trained on, along X, Y and Z; None where the source names none, and of
+            pictures. What volumes are resampled to is the user's to say (``transforms.spacing_mm``).
         stride: pixels or voxels a token, along each axis; 0 where it is not known before the model is built.
         any_size: whether other sizes of the input than ``input_px`` are taken.
         input_size: another size of the input that was asked for, one number an axis; None: ``input_px``.
@@ -91,6 +94,8 @@ class Recipe:
     channels: Literal[1, 3] = 3
     value_range: tuple[float, float] = (0.0, 1.0)
     intensity: str = ""
+    window: tuple[float, float] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
     stride: int = 0
     any_size: bool = False
     input_size: tuple[int, ...] | None = None
@@ -236,6 +241,7 @@ def recipe_of(name: str, entry: Mapping[str, Any], source: str) -> Recipe:
         or recipe.dims not in (2, 3)
         or recipe.checked not in get_args(Checked)
         or not set(recipe.images) <= set(get_args(Images))
+        or (recipe.window is not None and (recipe.intensity != "window" or recipe.window[0] >= recipe.window[1]))
     )
     if wrong:
         raise InputError(f"{source}: the recipe {name} holds values that a recipe cannot have")

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from medsoft.data.transforms.base import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, SHOWS_PICTURES, WINDOW
 from medsoft.encoders.backbone import backbone_arguments
 from medsoft.encoders.choice import NONE
 from medsoft.encoders.pretrained import find_pretrained
@@ -42,6 +43,7 @@ class Start:
         mean: that images are scaled with; None where it is not known.
         std: likewise.
         intensity: how volumes are scaled, as ``transforms.intensity``; "" where it is not known.
+        window: the values that become 0 and 1, where that is by a window and known.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Start:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     intensity: str = ""
+    window: tuple[float, float] | None = None
 
     def load(self, network: nn.Module) -> None:
         """Load the weights into a network without a head, in place.
@@ -143,10 +146,60 @@ def complete(model: MutableMapping[str, Any], transforms: MutableMapping[str, An
         model["backbone"], model["backbone_args"] = begun_with(str(model["encoder"]), kept, given)
         model["pretrained"] = model.get("pretrained") or start.name
     if "mean" in transforms:
-        notes += _link_scaling(start, transforms)
+        notes += _link_scaling(start, transforms, "transforms", transforms.get("channels"))
     elif "intensity" in transforms:
         notes += _link_intensity(start, transforms)
     return notes
+
+
+def complete_slices(
+    model: MutableMapping[str, Any], transforms: MutableMapping[str, Any], typed: Sequence[str], is_network: bool
+) -> list[str]:
+    """Fill in what a pretrained encoder of pictures decides that reads the slices of volumes: one rule with pictures.
+
+    The slices are shown between black and white, and the model scales them as the encoder's pictures were: its options
+    ``mean`` and ``std`` are filled in, and are part of its configuration from then on.
+
+    Args:
+        model: options of a classifier of slices; changed.
+        transforms: options of the recipe for volumes; changed.
+        typed: names of the options that stand on the command line.
+        is_network: whether ``model.encoder`` names an architecture; otherwise it is a pretrained encoder.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        InputError: options that contradict each other, or weights whose scaling is not known.
+    """
+    if not is_network and (asked := _of_encoder(str(model["encoder"]))) is not None and asked.recipe is not None:
+        is_typed = any(name.startswith("model.encoder_args") for name in typed)
+        more = (model.get("encoder_args") or {}) if is_typed else {}
+        model["pretrained"] = model.get("pretrained") or str(model["encoder"])
+        model["encoder"], model["encoder_args"] = asked.recipe.architecture, backbone_arguments(asked.recipe) | more
+    start = find_start(None, model.get("pretrained"))
+    if start is None:
+        return []
+    if start.recipe is not None:
+        start.recipe.check_dims("model.pretrained", 2)
+    notes = _link_scaling(start, model, "model", None)
+    if transforms["intensity"] == "auto":
+        transforms["intensity"] = OF_SLICES
+    check_shows_pictures("transforms.intensity", transforms["intensity"])
+    return notes
+
+
+def check_shows_pictures(option: str, intensity: str) -> None:
+    """Check that volumes are scaled to between black and white, as an encoder of pictures takes them.
+
+    Raises:
+        InputError: they are not.
+    """
+    if intensity not in SHOWS_PICTURES:
+        raise InputError(
+            f"{option} {intensity}: an encoder for pictures takes values between black and white: "
+            f"{', '.join(SHOWS_PICTURES[:-1])} or {SHOWS_PICTURES[-1]}"
+        )
 
 
 def _leave_out_what_is_replaced(model: MutableMapping[str, Any], typed: Sequence[str]) -> None:
@@ -170,25 +223,32 @@ def _link_channels(recipe: Recipe, transforms: MutableMapping[str, Any], typed: 
     transforms["channels"] = recipe.channels
 
 
-def _link_scaling(start: Start, transforms: MutableMapping[str, Any]) -> list[str]:
-    """Scale images as those of the pretraining were."""
-    mean, std = _for_channels(start, transforms.get("channels"))
+def _link_scaling(start: Start, options: MutableMapping[str, Any], group: str, channels: int | None) -> list[str]:
+    """Scale images as those of the pretraining were.
+
+    Args:
+        start: what the training begins with.
+        options: with ``mean`` and ``std``; changed.
+        group: of these options, for messages.
+        channels: of the images; None where mean and deviation stay as the encoder has them.
+    """
+    mean, std = _for_channels(start, channels)
     if mean is None or std is None:
-        if transforms["mean"] is None or transforms["std"] is None:
+        if options["mean"] is None or options["std"] is None:
             _require_weights(start)
             raise InputError(
                 f"model.pretrained {start.name}: no recipe says how the images of its pretraining were scaled, and a "
-                "network that is shown others learns worse. Say it, with transforms.mean and transforms.std (for "
+                f"network that is shown others learns worse. Say it, with {group}.mean and {group}.std (for "
                 "values from 0 to 1), or name the encoder that the weights are of: model.encoder (see medsoft encoders)"
             )
         return []
     for option, values in (("mean", mean), ("std", std)):
-        given = transforms[option]
+        given = options[option]
         if given is not None and [float(value) for value in given] != [float(value) for value in values]:
             raise InputError(
-                f"transforms.{option} {list(given)}: {start.name} was trained with {list(values)}; leave the option out"
+                f"{group}.{option} {list(given)}: {start.name} was trained with {list(values)}; leave the option out"
             )
-        transforms[option] = list(values)
+        options[option] = list(values)
     said = ", ".join(f"{value:g}" for value in mean), ", ".join(f"{value:g}" for value in std)
     return [f"Begins with {start.name}: images are scaled with its mean {said[0]} and deviation {said[1]}"]
 
@@ -229,19 +289,29 @@ def _link_intensity(start: Start, transforms: MutableMapping[str, Any]) -> list[
             "the option out"
         )
     transforms["intensity"] = start.intensity
-    return [f"Begins with {start.name}: volumes are scaled by {start.intensity}, as in its pretraining"]
+    how = start.intensity
+    if start.window is not None:
+        window = tuple(float(value) for value in transforms["window"])
+        if window not in (WINDOW, start.window):
+            raise InputError(
+                f"transforms.window {list(window)}: {start.name} was trained with {list(start.window)}; leave the "
+                "option out"
+            )
+        transforms["window"] = list(start.window)
+        how += f" ({start.window[0]:g} to {start.window[1]:g})"
+    return [f"Begins with {start.name}: volumes are scaled by {how}, as in its pretraining"]
 
 
 def _of_encoder(name: str) -> Start | None:
     """Of a recipe by its name, or of the folder that a pretraining left."""
     recipe = find_recipe(name)
     if recipe is not None:
-        return Start(name, recipe, None, recipe.mean, recipe.std, recipe.intensity)
+        return Start(name, recipe, None, recipe.mean, recipe.std, recipe.intensity, recipe.window)
     found = find_pretrained(name)
     if found is None:
         return None
     recipe, file = found
-    return Start(name, recipe, file, recipe.mean, recipe.std, recipe.intensity)
+    return Start(name, recipe, file, recipe.mean, recipe.std, recipe.intensity, recipe.window)
 
 
 def _of_listed(pretrained: str) -> Start | None:
@@ -255,7 +325,8 @@ def _of_listed(pretrained: str) -> Start | None:
     recipe = find_recipe(entry.recipe) if entry is not None and entry.recipe else None
     if recipe is None:
         return None
-    return Start(pretrained, recipe, find_weights(pretrained), recipe.mean, recipe.std, recipe.intensity)
+    file = find_weights(pretrained)
+    return Start(pretrained, recipe, file, recipe.mean, recipe.std, recipe.intensity, recipe.window)
 
 
 def _of_file(pretrained: str) -> Start:

@@ -18,7 +18,8 @@ from medsoft.evaluation.metrics.targets import one_against_rest
 from medsoft.evaluation.metrics.thresholds import choose
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.score_part import score_part
-from medsoft.evaluation.settings import Plan, Settings, plan
+from medsoft.evaluation.settings import Plan, Settings, plan, plan_groups
+from medsoft.evaluation.survival.risk_groups import choose_cut
 from medsoft.evaluation.tables.levels import at_level, levels_of
 from medsoft.evaluation.tables.overlap import ChosenRows
 from medsoft.system.progress import progress, tracked
@@ -33,7 +34,7 @@ class Evaluation:
         task: the question that was answered.
         settings: how it was done.
         parts: in the order of the table.
-        locked: thresholds and recalibration; None where predictions are no probabilities.
+        locked: thresholds and recalibration, of survival the cut between risk groups; None for numbers.
         notes: on the whole.
         across: means over the folds, where there are several.
         choose_on: the split whose rows chose here; None where nothing was chosen, or it was locked before.
@@ -74,12 +75,17 @@ def evaluate_table(
     intended = Plan((), "none", None)
     if task.has_probabilities and locked is None:
         intended = plan(frame, task, settings)
+    chosen_things = "risk groups" if task.has_risk_groups else "thresholds"
     parts: list[Part] = []
     all_chosen: list[Chosen] = []
+    if task.has_risk_groups and locked is None:
+        intended = plan_groups(frame, task, settings)
     notes = list(intended.notes)
     for fold, of_fold in frame.groupby("fold", sort=False):
         for name in levels:
-            chosen = locked.find(str(fold), name) if locked else _choose(of_fold, task, str(fold), name, intended)
+            chosen = (
+                locked.find(str(fold), name) if locked else _choose(of_fold, task, str(fold), name, intended, settings)
+            )
             if locked is None:
                 all_chosen.append(chosen)
                 notes += _not_recalibrated(chosen, intended)
@@ -87,17 +93,27 @@ def evaluate_table(
             for split, rows in tracked(by_split, f"evaluating by {name}", by_split.ngroups):
                 shown = None if groups is None or name != "row" else groups.loc[rows.index]
                 level = at_level(rows.reset_index(drop=True), task, name)
-                part = score_part(level, task, settings, chosen, shown)
-                part.notes.extend(_shared(of_fold, str(split), intended.choose_on))
+                asked = _asked(frame, rows, of_fold, task, name, settings)
+                part = score_part(level, asked, settings, chosen, shown)
+                part.notes.extend(_shared(of_fold, str(split), intended.choose_on, chosen_things))
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
-    if task.has_probabilities and locked is None:
+    if (task.has_probabilities or task.has_risk_groups) and locked is None:
         locked = Locked(task, tuple(all_chosen))
     with progress("evaluating the mean over the folds"):
         across = across_folds(parts, task, settings, locked)
     return Evaluation(task, settings, parts, locked, notes, across, intended.choose_on)
 
 
-def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan) -> Chosen:
+def _asked(
+    frame: pd.DataFrame, rows: pd.DataFrame, of_fold: pd.DataFrame, task: Task, level: str, settings: Settings
+) -> Task:
+    """The task with what its metrics must know of a part: its rows in all folds, and the fold's training part."""
+    train = of_fold[of_fold["split"] == "train"]
+    train = at_level(train.reset_index(drop=True), task, level).frame if len(train) else train
+    return task.asked_of(frame[frame["split"] == rows["split"].iloc[0]], train, settings)
+
+
+def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan, settings: Settings) -> Chosen:
     rows = of_fold[of_fold["split"] == intended.choose_on] if intended.choose_on is not None else of_fold.iloc[:0]
     known = at_level(rows.reset_index(drop=True), task, level).frame if len(rows) else rows
     known = known[task.known(known)] if len(known) else known
@@ -108,7 +124,11 @@ def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: 
     if intended.choose_on is not None and len(known):
         recalibration = fit_recalibration(known, task, intended.recalibrate)
     who = ChosenRows.of(known, task) if len(known) else ChosenRows()
-    return Chosen(fold, level, intended.choose_on or "", len(known), tuple(points), recalibration, who)
+    cut = None
+    if task.has_risk_groups:
+        risks = known["risk"].to_numpy(dtype="float64")
+        cut = choose_cut(risks, intended.choose_on or "", settings.risk_cut)
+    return Chosen(fold, level, intended.choose_on or "", len(known), tuple(points), recalibration, who, cut)
 
 
 def _not_recalibrated(chosen: Chosen, intended: Plan) -> list[str]:
@@ -118,7 +138,7 @@ def _not_recalibrated(chosen: Chosen, intended: Plan) -> list[str]:
     return [f"not recalibrated by {chosen.level}: the {chosen.n} rows of {chosen.split!r}{fold} are all of one class"]
 
 
-def _shared(of_fold: pd.DataFrame, split: str, choose_on: str | None) -> list[str]:
+def _shared(of_fold: pd.DataFrame, split: str, choose_on: str | None, chosen: str) -> list[str]:
     """Patients, or samples without a patient, that are in this split and in the one that chose."""
     if choose_on is None or split == choose_on:
         return []
@@ -129,7 +149,7 @@ def _shared(of_fold: pd.DataFrame, split: str, choose_on: str | None) -> list[st
         shared = here & set(rows.loc[rows["split"] == choose_on, column])
         if shared:
             notes.append(
-                f"WARNING: {len(shared)} of {len(here)} {what} are in {choose_on!r} too, where thresholds were chosen, "
+                f"WARNING: {len(shared)} of {len(here)} {what} are in {choose_on!r} too, where {chosen} were chosen, "
                 f"such as {sorted(shared)[0]!r}"
             )
     return notes

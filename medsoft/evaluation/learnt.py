@@ -1,8 +1,9 @@
 """Whether predictions show any sign that a model has learnt something, in one plain sentence where they do not.
 
-Three signs say that it has not: predictions that hardly vary, whatever the sample; an R² whose interval lies below 0,
-so that the mean of the targets would predict better; an AUROC whose interval holds 0.5, which chance gives. With few
-samples intervals are wide: the sentence then says that nothing is shown, not that nothing was learnt.
+Signs that it has not: predictions that hardly vary, whatever the sample; an R² whose interval lies below 0, so that the
+mean of the targets would predict better; an AUROC or a C-index whose interval holds 0.5, which chance gives; and a
+C-index whose interval lies below, where the risks are the wrong way round. With few samples intervals are wide: the
+sentence then says that nothing is shown, not that nothing was learnt.
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ def _by_intervals(found: Part | AcrossFolds, task: Task, confidence: float) -> l
     if r2 is not None and r2.high is not None and r2.high < 0:
         below = "lies below 0, where the mean of the targets would predict better"
         reasons.append(f"R² {_with_interval(r2, confidence)} {below}")
+    c = found.find("c_index")
+    if c is not None and _is_chance(c):
+        reasons.append(f"the C-index {_with_interval(c, confidence)} cannot be told from chance (0.5)")
+    elif c is not None and c.high is not None and c.high < 0.5:
+        wrong_way = "lies below 0.5: are the risks the wrong way round? A larger risk must mean an earlier event"
+        reasons.append(f"the C-index {_with_interval(c, confidence)} {wrong_way}")
     of = {"class_name": task.positive} if task.positive else {"average": "macro"}
     chief = found.find("auroc", **of)
     name = "AUROC" if task.positive else "macro AUROC"
@@ -85,10 +92,10 @@ def _by_intervals(found: Part | AcrossFolds, task: Task, confidence: float) -> l
     return reasons
 
 
-def _is_chance(auroc: Estimate | FoldsEstimate) -> bool:
-    if auroc.low is None or auroc.high is None:  # such as of predictions that are all the same
-        return auroc.value is not None and abs(auroc.value - 0.5) < 1e-9
-    return auroc.low <= 0.5 <= auroc.high
+def _is_chance(found: Estimate | FoldsEstimate) -> bool:
+    if found.low is None or found.high is None:  # such as of predictions that are all the same
+        return found.value is not None and abs(found.value - 0.5) < 1e-9
+    return found.low <= 0.5 <= found.high
 
 
 def _with_interval(found: Estimate | FoldsEstimate, confidence: float) -> str:

@@ -19,6 +19,7 @@ from medsoft.evaluation.metrics.recalibration import Recalibration
 from medsoft.evaluation.metrics.targets import predicted, probabilities
 from medsoft.evaluation.metrics.thresholds import OperatingPoint
 from medsoft.evaluation.sound import require_map, require_point
+from medsoft.evaluation.survival.risk_groups import RiskCut
 from medsoft.evaluation.tables.levels import LEVELS
 from medsoft.evaluation.tables.overlap import ChosenRows, Overlap
 from medsoft.storage.files import replacing
@@ -40,6 +41,7 @@ class Chosen:
         points: thresholds.
         recalibration: None where there is none.
         rows: fingerprints of the rows that chose; None where a file of an earlier version does not have them.
+        risk_cut: between risk groups; None where there are none.
     """
 
     fold: str
@@ -49,6 +51,7 @@ class Chosen:
     points: tuple[OperatingPoint, ...] = ()
     recalibration: Recalibration | None = None
     rows: ChosenRows | None = None
+    risk_cut: RiskCut | None = None
 
     @property
     def thresholds(self) -> dict[tuple[str, str], float | None]:
@@ -73,6 +76,8 @@ class Chosen:
             require_point(point, task)
         if self.recalibration is not None:
             require_map(self.recalibration, task)
+        if self.risk_cut is not None:
+            self.risk_cut.require_sound()
 
     def overlap(self, known: pd.DataFrame, task: Task) -> Overlap:
         """How many rows of one split, all with a target, are among those that chose here."""
@@ -88,7 +93,8 @@ class Chosen:
         map_ = self.recalibration.to_json() if self.recalibration else None
         about = {"fold": self.fold, "level": self.level, "split": self.split, "n": self.n}
         rows = {"rows": self.rows.to_json()} if with_rows and self.rows is not None else {}
-        return {**about, "points": [asdict(point) for point in self.points], "recalibration": map_, **rows}
+        cut = {"risk_cut": self.risk_cut.to_json()} if self.risk_cut is not None else {}
+        return {**about, "points": [asdict(point) for point in self.points], "recalibration": map_, **cut, **rows}
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ def _chosen(part: dict[str, Any]) -> Chosen:
     points = tuple(OperatingPoint(**point) for point in part["points"])
     recalibration = Recalibration.from_json(map_) if map_ else None
     rows = ChosenRows.from_json(part["rows"]) if "rows" in part else None
-    return Chosen(part["fold"], part["level"], part["split"], part["n"], points, recalibration, rows)
+    cut = RiskCut.from_json(part["risk_cut"]) if "risk_cut" in part else None
+    return Chosen(part["fold"], part["level"], part["split"], part["n"], points, recalibration, rows, cut)
 
 
 ABOUT = ("id", "patient", "exam", "split")
@@ -180,13 +187,18 @@ def decide(frame: pd.DataFrame, task: Task, locked: Locked) -> pd.DataFrame:
         ``id``, ``patient``, ``exam`` and ``split``, ``ood_score`` and ``abstain`` where there are any;
         ``recalibrated_<class>`` where there is a recalibration. Of a binary or multilabel task for each class and rule
         ``<class>, <rule>, p >= <threshold>`` of 0 and 1; of a multiclass or ordinal task ``decision``, the class that
-        the model holds for most probable.
+        the model holds for most probable. Of a survival task ``risk_group``.
 
     Raises:
         InputError: nothing was locked for rows.
     """
     chosen = locked.find("", "row")
     columns: dict[str, object] = {name: frame[name] for name in (*ABOUT, *FURTHER) if name in frame}
+    if task.has_risk_groups:
+        cut = chosen.risk_cut
+        names = np.array(cut.names if cut is not None else [""], dtype=object)
+        columns["risk_group"] = names[cut.group(frame["risk"].to_numpy(np.float64))] if cut is not None else ""
+        return pd.DataFrame(columns)
     p_NC = probabilities(frame, task)
     if chosen.recalibration is not None:
         better_NC = chosen.recalibration.apply(p_NC, task)

@@ -5,31 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from medsoft.evaluation.abstention import Abstention
+from medsoft.evaluation.intervals.curve import Curve
 from medsoft.evaluation.intervals.estimates import Estimate
 from medsoft.evaluation.metrics.calibration import Calibration
 from medsoft.evaluation.subgroups import GroupEstimate
+from medsoft.evaluation.survival.findings import SurvivalFindings
 from medsoft.evaluation.tables.overlap import Overlap
-
-FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve with a pointwise bootstrap band; ``low`` and ``high`` are empty where the draws give none."""
-
-    x: FloatArray
-    y: FloatArray
-    low: FloatArray
-    high: FloatArray
-
-    def to_json(self) -> dict[str, list[float]]:
-        """Plain values."""
-        return {name: np.asarray(getattr(self, name)).tolist() for name in ("x", "y", "low", "high")}
+from medsoft.task import Task
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,8 @@ class Part:
         n_missing: samples without.
         n_mixed: exams or patients (multilabel: their targets) whose rows disagree; counted in ``n_missing`` too.
         n_patients: None where the table names none.
-        n_per_class: samples of each class; for multilabel, that have the label. Empty for regression.
+        n_per_class: samples of each class; for multilabel, that have the label; for survival, with the event and
+            censored. Empty for regression.
         clustered: whether a patient has several samples here.
         bootstrap: what was drawn, in words.
         estimates: all metrics.
@@ -68,6 +54,8 @@ class Part:
         frame: the samples with a target, as a predictions table.
         recalibrated: the same with recalibrated probabilities, or None.
         notes: what to know before reading.
+        task: the question, with what its metrics must know of these rows.
+        survival: risk groups, calibration and curves over time; None where the task has no times.
         overlap: how many of the samples with a target chose the thresholds or the recalibration.
     """
 
@@ -91,6 +79,8 @@ class Part:
     frame: pd.DataFrame
     recalibrated: pd.DataFrame | None
     notes: list[str]
+    task: Task
+    survival: SurvivalFindings | None = None
     overlap: Overlap = field(default_factory=Overlap)
 
     def find(self, metric: str, **about: Any) -> Estimate | None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from medsoft.evaluation.abstention import abstention
 from medsoft.evaluation.intervals.bootstrap import Units, few_notes, make_units, patients_of, resample
+from medsoft.evaluation.intervals.curve import Curve, curve_of
 from medsoft.evaluation.intervals.estimates import Estimate, estimates
 from medsoft.evaluation.locked import Chosen
 from medsoft.evaluation.metrics.calibration import Calibration, calibrate, top_label_error
@@ -26,7 +27,7 @@ from medsoft.evaluation.metrics.weighted import (
     Values,
     weighted_metrics,
 )
-from medsoft.evaluation.part import ClassCurves, Curve, Part
+from medsoft.evaluation.part import ClassCurves, Part
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import GroupEstimate, subgroup_estimates
 from medsoft.evaluation.tables.levels import Level
@@ -79,6 +80,8 @@ def score_part(level: Level, task: Task, settings: Settings, chosen: Chosen, gro
         found = [_marked(estimate, chosen, overlap.mark) for estimate in found]
         grouped = [_marked_group(group, chosen, overlap.mark) for group in grouped]
         before = [point for point in points if point.sensitivity is None]
+    survival = task.survival_findings(known, chosen.risk_cut, point, drawn, units.clustered, settings.confidence)
+    part.notes.extend(survival.notes if survival else ())
     aside = abstention(known, task, units, before, settings)
     part.notes.extend([aside.said()] if aside and aside.n_answered < aside.n else [])
     return replace(
@@ -91,6 +94,7 @@ def score_part(level: Level, task: Task, settings: Settings, chosen: Chosen, gro
         groups=grouped,
         abstention=aside,
         recalibrated=recalibrated,
+        survival=survival,
     )
 
 
@@ -139,7 +143,7 @@ def _empty_part(level: Level, known_N: npt.NDArray[np.bool_], known: pd.DataFram
         n_missing=int((~known_N).sum()),
         n_mixed=level.n_mixed,
         n_patients=len(units) if len(known) and named.any() else None,
-        n_per_class={name: int(rows.sum()) for name, rows in task.members(known).items()},
+        n_per_class=task.tally(known),
         clustered=units.clustered,
         bootstrap=f"{len(units)} {'patients' if named.any() else 'rows'}{stratified}",
         estimates=[],
@@ -152,6 +156,7 @@ def _empty_part(level: Level, known_N: npt.NDArray[np.bool_], known: pd.DataFram
         frame=known,
         recalibrated=None,
         notes=notes,
+        task=task,
     )
 
 
@@ -222,8 +227,8 @@ def _curves(
         name = question.name
         if not 0 < question.truth.sum() < len(question.truth):
             continue
-        roc = _curve(FALSE_POSITIVE_RATES, point, drawn, Key("roc", name), confidence)
-        benefit = _curve(NET_BENEFIT_THRESHOLDS, point, drawn, Key("net_benefit", name), confidence)
+        roc = curve_of(FALSE_POSITIVE_RATES, point, drawn, Key("roc", name), confidence)
+        benefit = curve_of(NET_BENEFIT_THRESHOLDS, point, drawn, Key("net_benefit", name), confidence)
         better = None
         if Key("net_benefit", name) in after:
             none = np.array([])
@@ -234,12 +239,4 @@ def _curves(
 
 def _risk_coverage(point: Values, drawn: dict[Key, FloatArray], confidence: float) -> dict[str, Curve]:
     keys = [key for key in point if key.metric == "risk_coverage"]
-    return {key.class_name: _curve(COVERAGES, point, drawn, key, confidence) for key in keys}
-
-
-def _curve(x: FloatArray, point: Values, drawn: dict[Key, FloatArray], key: Key, confidence: float) -> Curve:
-    defined = drawn[key][np.isfinite(drawn[key]).all(axis=1)]
-    if not len(defined):
-        return Curve(x, point[key][0], np.array([]), np.array([]))
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return Curve(x, point[key][0], low, high)
+    return {key.class_name: curve_of(COVERAGES, point, drawn, key, confidence) for key in keys}

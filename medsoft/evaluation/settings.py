@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import pandas as pd
 from medsoft.errors import InputError, check_range
 from medsoft.evaluation.metrics.recalibration import METHODS
 from medsoft.evaluation.metrics.thresholds import Rule, parse_rule
+from medsoft.evaluation.survival.risk_groups import MEDIAN, parse_cut
 from medsoft.evaluation.tables.levels import LEVELS
 from medsoft.task import Task
 
@@ -31,6 +33,10 @@ class Settings:
         recalibrate: temperature, isotonic or none; None for temperature where there are rows to fit on.
         prevalences: for further PPV and NPV.
         levels: of row, exam and patient; None for those that differ.
+        times: of survival, at which AUC(t) is reported; none for those at which survival was predicted, else quartiles
+            of the event times.
+        tau: of survival, where Uno's C ends; None for the last time at which a tenth of the rows is at risk.
+        risk_cut: of survival, between risk groups: ``median`` of the split that chooses, or numbers.
         uncertainty: column by which selective prediction sets rows aside; None for the predicted class's probability.
     """
 
@@ -45,6 +51,9 @@ class Settings:
     prevalences: tuple[float, ...] = ()
     levels: tuple[str, ...] | None = None
     uncertainty: str | None = None
+    times: tuple[float, ...] = ()
+    tau: float | None = None
+    risk_cut: str = MEDIAN
 
     def __post_init__(self) -> None:
         check_range("draws", self.draws, 1)
@@ -55,6 +64,9 @@ class Settings:
                 raise InputError(f"prevalence {prevalence:g} must lie between 0 and 1")
         if self.recalibrate is not None and self.recalibrate not in METHODS:
             raise InputError(f"recalibrate {self.recalibrate!r}: one of {', '.join(METHODS)}")
+        if not all(0 < time < math.inf for time in (*self.times, *(() if self.tau is None else (self.tau,)))):
+            raise InputError("times and tau must be above 0")
+        parse_cut(self.risk_cut)
         if strange := set(self.levels or ()) - set(LEVELS):
             raise InputError(f"by {', '.join(sorted(strange))}: levels are {', '.join(LEVELS)}")
 
@@ -112,6 +124,25 @@ def plan(frame: pd.DataFrame, task: Task, settings: Settings) -> Plan:
     if settings.rules is None:
         rules = (parse_rule("0.5"), parse_rule("youden")) if decides else ()
     return Plan(rules, settings.recalibrate or "temperature", settings.choose_on, tuple(notes))
+
+
+def plan_groups(frame: pd.DataFrame, task: Task, settings: Settings) -> Plan:
+    """Decide which rows choose the cut between risk groups; the median risk asks for no outcome.
+
+    Raises:
+        InputError: another split than val is asked for that has no rows.
+    """
+    labelled = list(dict.fromkeys(frame.loc[task.known(frame), "split"]))
+    if parse_cut(settings.risk_cut):
+        return Plan((), "none", None)
+    if settings.choose_on in labelled:
+        return Plan((), "none", settings.choose_on)
+    if settings.choose_on != "val":
+        raise InputError(
+            f"the cut of the risk groups is chosen on the split {settings.choose_on!r}, of which the predictions have "
+            f"no rows with targets (there is {_listed(labelled)})"
+        )
+    return Plan((), "none", None)
 
 
 def _listed(splits: Sequence[str]) -> str:

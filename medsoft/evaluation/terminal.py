@@ -54,4 +54,5 @@ def _is_shown(estimate: Estimate | FoldsEstimate, several: bool) -> bool:
 def _name(estimate: Estimate | FoldsEstimate) -> str:
     of = [part for part in (estimate.class_name, estimate.average) if part]
     at = f" at {estimate.rule}" if estimate.rule else ""
+    at += f" {estimate.time:g}" if estimate.time is not None else ""  # its name ends in "at"
     return f"{estimate.metric.replace('_', ' ')}{f' ({of[0]})' if of else ''}{at}"

@@ -74,6 +74,11 @@ def write_evaluation(
     written += _table(out / "curves.csv", (row for part in parts for row in _curve_rows(part)))
     aside = ((_about(part), part.abstention) for part in parts)
     written += _table(out / "abstention.csv", (about | row for about, found in aside if found for row in found.rows()))
+    survived = [(_about(part), part.survival) for part in parts if part.survival is not None]
+    groups = (about | row for about, found in survived for row in found.groups.rows())
+    written += _table(out / "survival_curves.csv", groups)
+    at_times = (about | row for about, found in survived for row in found.calibration_rows())
+    written += _table(out / "survival_calibration.csv", at_times)
     written += _table(out / "subgroups.csv", (_about(p) | g.to_json() for p in parts for g in p.groups))
     if evaluation.locked is not None:
         write_metrics(evaluation.locked.to_json(), out / "locked.json")
@@ -140,6 +145,7 @@ def _part_json(part: Part) -> dict[str, Any]:
             }
             for name, curves in part.curves.items()
         },
+        "survival": part.survival.to_json() if part.survival else None,
         "risk_coverage": {name: curve.to_json() for name, curve in part.risk_coverage.items()},
         "abstention": part.abstention.rows() if part.abstention else None,
         "subgroups": [group.to_json() for group in part.groups],
@@ -172,6 +178,8 @@ def _reliability_rows(part: Part) -> list[dict[str, Any]]:
 
 def _curve_rows(part: Part) -> list[dict[str, Any]]:
     found = [("risk_coverage", name, curve) for name, curve in part.risk_coverage.items()]
+    if part.survival and part.survival.auc:
+        found.append(("auc_over_time", "", part.survival.auc))
     for name, curves in part.curves.items():
         found += [("roc", name, curves.roc), ("net_benefit", name, curves.net_benefit)]
         if curves.net_benefit_recalibrated is not None:

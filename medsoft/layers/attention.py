@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from medsoft.layers.relu_linear import ReluLinearAttention
 from medsoft.layers.seqnorm import SeqNormAttention
 from medsoft.layers.sima import SimaAttention
 from medsoft.layers.soft import SoftAttention
@@ -17,6 +18,7 @@ ATTENTION: dict[str, Callable[..., nn.Module]] = {
     "softmax": SoftmaxAttention,
     "seqnorm": SeqNormAttention,
     "sima": SimaAttention,
+    "relu_linear": ReluLinearAttention,
     "soft": partial(SoftAttention, symmetric=False),
     "soft_norm": partial(SoftAttention, symmetric=True),
 }

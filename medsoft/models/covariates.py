@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ class CovariateHead(nn.Module):
 
     Added to the logits of a linear head, it is the same as joining the covariates to the image's features. A missing
     value stands at the training part's mean, and its indicator is 1. It begins at 0: the image alone.
+
+    Attributes:
+        covariates: names and scale.
 
     Args:
         covariates: names, and the training part's scale, or None for that until a checkpoint brings it.
@@ -39,6 +43,27 @@ class CovariateHead(nn.Module):
         joined = torch.cat([standardised_BN, missing_BN.float()], dim=1)
         added: Tensor = self.linear(joined.to(self.linear.weight.dtype))
         return added.float()
+
+    def learn(self, weight_KM: np.ndarray, mean_M: np.ndarray, sd_M: np.ndarray) -> np.ndarray:
+        """Take the solution of a linear model on 2 N standardised columns: the values, then which are missing.
+
+        Args:
+            weight_KM: (outputs, 2 N).
+            mean_M: of the columns as they were learnt from; of values, of the known ones.
+            sd_M: their standard deviations; infinite where a column does not count.
+
+        Returns:
+            (outputs,) what the biases must have in addition.
+        """
+        number = len(self.covariates.names)
+        mean_N, sd_N = mean_M[:number], np.where(np.isfinite(sd_M[:number]), sd_M[:number], 1.0)
+        scale = tuple(zip(mean_N.tolist(), sd_N.tolist(), strict=True))
+        self.covariates = Covariates(self.covariates.names, scale)
+        missing_KN = weight_KM[:, number:] / sd_M[number:]
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(np.concatenate([weight_KM[:, :number], missing_KN], axis=1)))
+        added_K: np.ndarray = -(missing_KN @ mean_M[number:])
+        return added_K
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: names and scale as plain values."""

@@ -1,4 +1,4 @@
-"""MONAI's networks for volumes, registered with timm: ``resnet18_3d`` and others, and SwinUNETR's encoder.
+"""MONAI's networks for volumes, registered with timm: ``resnet18_3d`` and others, SwinUNETR's encoder, SegResNet's.
 
 They take volumes of any size. The networks are in ``medsoft.models.volume_networks``.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from timm.models import register_model
 from torch import nn
 
-NAMES = ("resnet10_3d", "resnet18_3d", "resnet34_3d", "resnet50_3d", "swin_tiny_3d")
+NAMES = ("resnet10_3d", "resnet18_3d", "resnet34_3d", "resnet50_3d", "resnet152_3d", "swin_tiny_3d", "segres_3d")
 
 
 def _register(name: str) -> None:

@@ -313,7 +313,7 @@ def _block(
     refused += [option for option in absent if timm_options.get(option)]
     if not timm_options.get("proj_bias", True):
         refused.append("proj_bias")
-    if attention in ("softmax", "sima"):
+    if attention in ("softmax", "sima", "relu_linear"):
         attention_options = {"qkv_bias": timm_options["qkv_bias"]} | attention_options
     elif attention != "seqnorm" and not timm_options["qkv_bias"]:  # seqnorm has none either way
         refused.append("qkv_bias")

@@ -163,6 +163,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     if isinstance(state.get("teacher"), dict):  # of a training by self-distillation, beside the student
         return {key.removeprefix("backbone."): value for key, value in state["teacher"].items()}
+    if isinstance(state.get("module"), dict):  # as DeepSpeed writes it
+        state = state["module"]
     own_keys = [key for key in state if key.startswith("backbone.")]  # in a medsoft checkpoint
     return {key.removeprefix("backbone."): state[key] for key in own_keys} if own_keys else dict(state)
 

@@ -35,6 +35,19 @@ def sum_over_ranks(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Te
     return total
 
 
+def rows_of_all_processes(*columns: np.ndarray) -> list[np.ndarray]:
+    """Rows of all processes, one process after the other; what a single process has stays as it is.
+
+    Args:
+        *columns: (n, …) each.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return list(columns)
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, columns)
+    return [np.concatenate(parts) for parts in zip(*gathered, strict=True)]
+
+
 def of_all_processes(index_n: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
     """Rows of all processes, by their index in the data set and each once; what a single process has stays as it is.
 
@@ -47,8 +60,6 @@ def of_all_processes(index_n: np.ndarray, *columns: np.ndarray) -> list[np.ndarr
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [index_n, *columns]
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, (index_n, *columns))
-    together = [np.concatenate(parts) for parts in zip(*gathered, strict=True)]
+    together = rows_of_all_processes(index_n, *columns)
     _, first = np.unique(together[0], return_index=True)
     return [column[first] for column in together]

@@ -40,6 +40,7 @@ OF_A_BUNDLE = (
     "data",
     "model",
     "exams",
+    "patients",
     "figures",
     "report",
     "examples",

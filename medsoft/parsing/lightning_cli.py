@@ -37,7 +37,7 @@ from medsoft.parsing.options_of_plans import OF_AUTO, add_options_of_plans
 from medsoft.parsing.parser import OneLineErrors, class_paths
 from medsoft.parsing.shipped_arguments import with_arguments_of_others
 from medsoft.parsing.words import Words
-from medsoft.registry import DEFAULTS, find_class
+from medsoft.registry import DEFAULT_NAME, DEFAULTS, find_class
 from medsoft.system.progress import progress
 
 BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule}
@@ -181,7 +181,7 @@ class CommandLine(LightningCLI):
             raise InputError(f"name {self.config.name}: must be a name within runs/, not a path to somewhere else")
         complete = getattr(self.classes["model"], "complete", None)
         if self.verb not in TRAIN or self.config.get("resume"):
-            for option in ("pretrained", "encoder") if complete else ("pretrained",):
+            for option in getattr(self.classes["model"], "begins_with", ("pretrained",)):
                 if option in self.config.model:
                     self.config.model[option] = None  # the checkpoint holds all weights
         elif complete is not None and "transforms" in self.config:
@@ -235,12 +235,17 @@ class CommandLine(LightningCLI):
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
         add("use", dict[str, str], DEFAULTS, "Short names of the classes of data, model and transforms.")
-        add("name", str, "run", "Name of the experiment: runs go to runs/NAME/TIME.")
+        add("name", str, DEFAULT_NAME, "Name of the experiment: runs go to runs/NAME/TIME.")
         add("out", str | None, None, "Folder of this run, instead of runs/NAME/TIME.")
         pooling = (
             "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of the logits, or none."
         )
         add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
+        by_patient = (
+            "How the rows of one data.patient are pooled into predictions_patients.csv: mean or max of the logits, or "
+            "none."
+        )
+        add("patients", Literal["mean", "max", "none"], "none", SUPPRESS if self.verb == "show" else by_patient)
         add("figures", bool, True, "Draw curves, the confusion matrix, mistakes and examples.")
         ends = self.verb != "show"  # which takes the configuration of a fit as well
         report = "Write report.html, an evaluation of the predictions with confidence intervals."
@@ -297,7 +302,8 @@ class CommandLine(LightningCLI):
             "monitor",
             str,
             "auto",
-            "Validation metric that selects the checkpoint; auto is auroc; ordinal: kappa, regression: mae.",
+            "Validation metric that selects the checkpoint; auto is auroc; ordinal: kappa, regression: mae, "
+            "survival: c_index.",
         )
         add_for_fit(
             "patience", int | None, None, "Stop after this many epochs without improvement; never if not given."
@@ -352,7 +358,7 @@ class CommandLine(LightningCLI):
         """The resolved configuration, with the question as this table answers it."""
         config = self.resolved()
         task = self.datamodule.task
-        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None}
+        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None} | task.stated()
         return config
 
     def reproducible(self, split: Path) -> dict[str, Any]:

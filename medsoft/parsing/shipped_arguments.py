@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +66,10 @@ def _chosen(words: Words, kind: str) -> str | None:
 def _takes(kind: str, network: str, name: str, value: Any) -> bool:
     """Whether a network takes an argument of this name; where that cannot be known, it is for the network to say."""
     if kind == "aggregator":
-        from medsoft.models.aggregators import AGGREGATORS, OF_ALL
+        from medsoft.models.aggregators import arguments_of
 
-        known = AGGREGATORS.get(network)
-        return known is None or name in OF_ALL or name in inspect.signature(known).parameters
+        known = arguments_of(network)
+        return known is None or name in known
     import timm
     import torch
 

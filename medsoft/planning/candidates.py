@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+UNSAID = {"patience": None, "monitor": "auto"}
+"""How a training ends, and what chooses its checkpoint, where the command line does not say: the candidate's own then
+holds."""
+
 NETWORK = ("backbone", "backbone_args", "pretrained", "encoder")
 """Options of a model that say which network it is."""
 
@@ -102,9 +106,11 @@ def configuration_of(
     """
     if not candidate.config:
         return merged(merged(given, recipe_of_training(shipped)), candidate.options)
-    run = ("seed_everything", "exams", "patience", "monitor", "ood_quantile")
+    run = ("seed_everything", "exams", "patients", "patience", "monitor", "ood_quantile")
     table = {name: value for name, value in given["data"].items() if name in takes}
-    config = merged(shipped, {name: given[name] for name in run if name in given})
+    said = {name: given[name] for name in run if name in given}
+    own = {name for name, value in UNSAID.items() if name in shipped and said.get(name) == value}
+    config = merged(shipped, {name: value for name, value in said.items() if name not in own})
     where = {name: given["trainer"][name] for name in ("accelerator", "devices") if name in given.get("trainer", {})}
     config = merged(config, {"data": table, "trainer": where, "name": candidate.name})
     if features is not None:

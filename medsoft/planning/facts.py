@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from medsoft.data.datasets.image_module import unreadable_pictures
 from medsoft.data.facts.pictures import Facts, picture_facts
 from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import check_images
 from medsoft.data.tables.cleaning import Duplicates
 from medsoft.data.tables.duplicates import Content, content_of, pairs_in_words
+from medsoft.data.tables.problems import Problem
 from medsoft.data.tables.sample_table import SampleTable
 from medsoft.data.volumes.check import VolumeFacts, check_volumes, volumes_notes
 from medsoft.data.volumes.rows import VolumeFiles
@@ -202,6 +204,33 @@ def look_at(
         len(set(groups[~is_test])), by, classes, len(set(groups[is_test])), pictures, near, same, tuple(wrong),
         tuple(notes),
     )  # fmt: skip
+
+
+def unreadable(
+    samples: SampleTable, unit: str, files: VolumeFiles | None = None, max_pixels: int | None = None
+) -> list[Problem]:
+    """The rows of a whole table whose files cannot be read, as ``medsoft data check`` finds them.
+
+    Args:
+        samples: any.
+        unit: what a row is.
+        files: of a table of volumes.
+        max_pixels: as for ``read_image``.
+    """
+    rows = samples.frame["row"].tolist()
+    if files is not None:
+        with progress("checking volumes", len(rows)) as step:
+            problems, _, _ = check_volumes(files, rows, "refuse", None, 2**31, step)
+        return [problem for problem in problems if problem.skippable]
+    if unit != "image":
+        return []
+    paths = samples.frame["path"].tolist()
+    limit: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+    with progress("checking pictures", len(paths)) as step:
+        failures = check_images(paths, progress=step, **limit)
+    reason_of = dict(zip(failures["path"], failures["reason"], strict=True))
+    reasons = {place: reason_of[path] for place, path in enumerate(paths) if path in reason_of}
+    return unreadable_pictures(samples, reasons)
 
 
 def _spread(n: int, most: int) -> np.ndarray:

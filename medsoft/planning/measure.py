@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from medsoft.benchmark.memory import peak_extra_bytes
 STEPS = 3
 """Steps of training that are timed, after one that sets things up; the median counts."""
 
+SLOW = 2.0
+"""Seconds of a step of which one is enough: its time varies little, and three would make the user wait."""
+
 PICTURES = 4
 """Pictures that are encoded to time an encoder, after one that sets things up."""
 
@@ -25,6 +28,10 @@ of a tiny network on one core: 1.0 s a fold; doubled, because tables are larger 
 
 VALIDATION_IS_CHEAPER = 1 / 3
 """A pass without gradients takes about a third of one with them."""
+
+
+NOISE = 1.25
+"""Predicted times that differ by less than this factor may be in the other order at the next measurement."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,21 @@ class Cost:
     def all(self) -> float:
         """Seconds with features."""
         return self.seconds + self.features
+
+
+def cheapest_first(seconds: Sequence[float]) -> list[int]:
+    """Positions of predicted times, the shortest first; those that the measurement cannot tell apart keep their order.
+
+    Times within ``NOISE`` of the shortest of them count as the same. So two calls on one table agree on the order, as
+    long as no candidate lies just at that border.
+    """
+    left = sorted(range(len(seconds)), key=lambda place: seconds[place])
+    order: list[int] = []
+    while left:
+        tied = [place for place in left if seconds[place] <= NOISE * seconds[left[0]]]
+        order += sorted(tied)
+        left = left[len(tied) :]
+    return order
 
 
 @dataclass(frozen=True)
@@ -104,8 +126,10 @@ def measure_step(data: Any, model: Any, device: torch.device) -> Step:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
+    began = time.perf_counter()
     step()
-    seconds = _median(step)
+    first_seconds = time.perf_counter() - began
+    seconds = first_seconds if first_seconds > SLOW else _median(step)
     return Step(read, load, seconds, peak_extra_bytes(step, device), len(rows))
 
 

@@ -52,12 +52,16 @@ class Situation:
         encoders: whose weights are here and that fit this kind of picture, best first.
         has_gpu: whether there is one.
         configured: name of the configuration that was given, such as fundus; "" for none.
+        without_features: why no head can read features of this table, in words; "" where heads can.
+        has_size: whether the user has said at what size pictures are shown to networks that read them.
     """
 
     facts: TableFacts
     encoders: Sequence[KnownEncoder]
     has_gpu: bool
     configured: str = ""
+    without_features: str = ""
+    has_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,33 @@ def _finetuned(situation: Situation) -> list[Candidate]:
     ]
 
 
+def _hybrid(situation: Situation) -> list[Candidate]:
+    if situation.facts.groups < ENOUGH_TO_TUNE:
+        return []
+    found = []
+    for encoder in _used(situation):
+        if encoder.is_volume != situation.facts.is_volume:
+            continue
+        size = None if situation.has_size else larger_size(encoder, situation.facts)
+        # The configuration's arguments are those of the network that it trains from scratch.
+        model = {"backbone": "hybrid", "backbone_args": None, "encoder": encoder.name}
+        options: dict[str, Any] = {"model": model} | ({} if size is None else {"transforms": {"size": size}})
+        found.append(
+            Candidate(
+                _named("hybrid", encoder, situation),
+                f"{encoder.name} and two blocks of attention without softmax over its map, trained further together"
+                + _at(size or 0),
+                RULES["hybrid"].reason,
+                options=options,
+                over="finetune",
+            )
+        )
+    return found
+
+
 def _scratch(situation: Situation) -> list[Candidate]:
-    if situation.encoders and situation.facts.groups < ENOUGH_FROM_SCRATCH:
+    has_heads = situation.encoders and not situation.without_features
+    if has_heads and situation.facts.groups < ENOUGH_FROM_SCRATCH:
         return []
     return [
         Candidate(
@@ -221,8 +250,14 @@ _RULES = (
         _finetuned,
     ),
     Rule(
+        "hybrid",
+        f"{ENOUGH_TO_TUNE} patients or more, and an encoder of this kind (2D or 3D)",
+        "fine-tunes on larger pictures, whose places see each other at linear cost; takes several times as long",
+        _hybrid,
+    ),
+    Rule(
         "scratch",
-        f"no encoder is here, or {ENOUGH_FROM_SCRATCH} patients or more",
+        f"no encoder is here, heads cannot read this table, or {ENOUGH_FROM_SCRATCH} patients or more",
         "with a pretrained encoder at hand a network from scratch is behind until there are many patients",
         _scratch,
     ),

@@ -20,7 +20,8 @@ class ImageOptions(Settings):
     """Which images are learnt from, and how they are shown.
 
     Attributes:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per image, or a folder that is searched for images.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per image, or a folder that is searched
+            for images.
             Labels are not read.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files.

@@ -67,7 +67,7 @@ class Bundle:
         if encoder is not None and not (self.path / encoder).resolve().is_relative_to(self.path.resolve()):
             raise InputError(f"{about}: is damaged: its encoder lies outside of the bundle")
         known = check_model(self.about.get("model"), about)["task"]
-        self.task = Task.of(known["kind"], tuple(known["classes"]))
+        self.task = Task.from_json(known)
 
     @property
     def weights(self) -> Path:

@@ -82,7 +82,7 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
     try:
         if not isinstance(task.get("kind"), str) or not all(isinstance(name, str) for name in classes):
             raise ValueError("no question")
-        Task.of(task["kind"], tuple(classes))
+        Task.from_json(task)
     except ValueError as error:
         raise InputError(f"{path}: is damaged: its task is invalid ({error})") from None
     if "aggregator" in known:
@@ -97,11 +97,23 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: is damaged: it does not say which features it was trained on")
         for name in features:
             value_of(features, name, str, path)
+        if known.get("group") not in (None, "slide", "patient"):
+            raise InputError(f"{path}: is damaged: its group is neither slide nor patient")
+    if known.get("covariates") is not None:
+        beside = value_of(known, "covariates", dict, path)
+        names, scale = (value_of(beside, name, (list, tuple), path) for name in ("names", "scale"))
+        if len(names) != len(scale) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: is damaged: its covariates have no names, or no scale each")
+        pairs = [[one for one in pair if isinstance(one, int | float) and math.isfinite(one)] for pair in scale]
+        if any(len(pair) != 2 or not pair[1] > 0 for pair in pairs):
+            raise InputError(f"{path}: is damaged: the scale of its covariates is not a mean and standard deviation")
     if known.get("target_scale") is not None:
         scale = value_of(known, "target_scale", (list, tuple), path)
         numbers = [value for value in scale if isinstance(value, int | float) and math.isfinite(value)]
         if len(scale) != 2 or len(numbers) != 2 or not numbers[1] > 0:
             raise InputError(f"{path}: is damaged: its target_scale is not a mean and standard deviation")
+    if "hazards" in known:
+        _check_hazards(value_of(known, "hazards", dict, path), path)
     if "image_size" in known:
         sides = value_of(known, "image_size", (list, tuple), path)
         if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -109,6 +121,19 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
         if value_of(known, "channels", int, path) < 1:
             raise InputError(f"{path}: is damaged: it has no channels")
     return known
+
+
+def _check_hazards(known: dict[str, Any], path: Path) -> None:
+    """Check what a model of survival keeps of its training part: numbers, of which times and hazards rise.
+
+    Raises:
+        InputError: they are none.
+    """
+    value_of(known, "head", str, path)
+    rows = [[known.get("centre")], *known.get("baseline", []), known.get("cuts", [])]
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row)
+    if not numbers or any(list(row) != sorted(row) for row in rows) or len(known.get("baseline", [[], []])) != 2:
+        raise InputError(f"{path}: is damaged: its hazards are no rising numbers")
 
 
 def _reason(target: Path, error: Exception) -> str:

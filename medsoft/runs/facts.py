@@ -70,7 +70,8 @@ def write_facts(
     if isinstance(features := network.get("features"), dict):
         network["encoder_of_features"] = str(features.get("encoder", ""))
     facts = {"format": 1, "data": about_data, "model": {k: v for k, v in network.items() if _plain(v)}}
-    facts |= {"training": training, FILES: record_of([run.predictions, run.exam_predictions])}
+    tables = [run.predictions, *(run.pooled_predictions(level) for level in ("exam", "patient"))]
+    facts |= {"training": training, FILES: record_of(tables)}
     if out_of_distribution is not None:
         facts["out_of_distribution"] = out_of_distribution
     write_metrics(facts, run.facts)
@@ -86,8 +87,7 @@ def training_of(run: RunFolder | None) -> dict[str, Any]:
 
 def part_facts(part: SampleTable) -> dict[str, Any]:
     """Rows, patients and classes of a part of a table."""
-    members = {} if part.task is None else part.task.members(part.frame)
-    classes = {name: int(there.sum()) for name, there in members.items()}
+    classes = {} if part.task is None else part.task.tally(part.frame[part.task.known(part.frame)])
     return {"rows": len(part), "patients": _patients(part), "classes": classes}
 
 

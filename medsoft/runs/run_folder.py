@@ -47,8 +47,6 @@ class RunFolder:
         self.rates_figure = path / "lr_find.png"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.csv"
-        self.exam_predictions = path / "predictions_exams.csv"
-        self.exam_metrics = path / "metrics_exams.json"
         self.errors = path / "errors.csv"
         self.facts = path / "facts.json"
         self.evaluation = path / "evaluation"
@@ -93,6 +91,14 @@ class RunFolder:
         if not run.config.is_file():
             raise InputError(f"{path}: no folder of a run (it has no config.yaml)")
         return run
+
+    def pooled_predictions(self, level: str) -> Path:
+        """The predictions by exam, or by patient."""
+        return self.path / f"predictions_{level}s.csv"
+
+    def pooled_metrics(self, level: str) -> Path:
+        """The metrics by exam, or by patient."""
+        return self.path / f"metrics_{level}s.json"
 
     def shortcut_predictions(self, baseline: str) -> Path:
         """What a shortcut baseline predicts of the same rows as the model."""

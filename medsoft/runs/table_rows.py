@@ -92,7 +92,7 @@ class Seen:
 def rows_of(data: Any) -> pd.DataFrame:
     """What the table of a data module says; contents of the parts that are loaded, "" of the others."""
     frame = data.all_rows
-    targets = [name for name in frame if name == "target" or str(name).startswith("target_")]
+    targets = [name for name in data.task.target_columns if name in frame]
     answers = frame[targets].astype(object).where(frame[targets].notna(), "")
     contents: dict[str, str] = data.contents
     columns = {

@@ -12,8 +12,9 @@ from medsoft.data.features.names import PICTURES, SCANNED
 from medsoft.errors import InputError
 from medsoft.slides.source import SlideInput, SlideSource, make_ids
 from medsoft.storage.walk import SEEN, Walk, passed_in_words, special_kind, walk, walk_glob
+from medsoft.text.sheets import split_sheet
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".parquet", ".xlsx")
 
 
 def find_slides(which: SlideInput) -> list[SlideSource]:
@@ -33,8 +34,8 @@ def find_slides(which: SlideInput) -> list[SlideSource]:
             problems are listed.
     """
     if not which.slides:
-        raise InputError("name slides: files, folders, globs, or one table (.csv, .parquet)")
-    tables = [word for word in which.slides if Path(word).suffix.lower() in TABLES]
+        raise InputError(f"name slides: files, folders, globs, or one table ({', '.join(TABLES)})")
+    tables = [word for word in which.slides if split_sheet(word)[0].suffix.lower() in TABLES]
     if tables and len(which.slides) > 1:
         raise InputError(f"{tables[0]}: name one table, or slides, not both")
     if tables:

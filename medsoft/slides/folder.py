@@ -15,6 +15,8 @@ __all__ = ["COLUMNS", "NO_TISSUE", "TOO_LITTLE_TISSUE", "SlideStatus", "SlidesFo
 
 NO_TISSUE = "no tissue was found"
 TOO_LITTLE_TISSUE = "no tile has enough tissue"
+NOT_IN_REGIONS = "no tile with enough tissue lies"
+"""Goes on as ``RegionSettings.in_words``."""
 KINDS = ("tiles", "overviews", "features", "heatmaps")
 """Folders with a file a slide."""
 
@@ -39,6 +41,7 @@ class SlideStatus:
         overlap_px: how far neighbours overlap, in the same pixels.
         min_tissue: least fraction of tissue in a tile.
         tissue: how tissue was found, as words ``name=value``.
+        tile_regions: which tiles regions have left, in words; "" where they were those of the whole slide.
         kept: whether an earlier run did the work; no field of the row.
     """
 
@@ -57,6 +60,7 @@ class SlideStatus:
     overlap_px: int | None = None
     min_tissue: float | None = None
     tissue: str = ""
+    tile_regions: str = ""
     kept: bool = field(default=False, compare=False)
 
     @property
@@ -192,4 +196,5 @@ def _slide_status(row: Mapping[str, str]) -> SlideStatus:
         overlap_px=count("overlap_px"),
         min_tissue=number("min_tissue"),
         tissue=row.get("tissue", ""),
+        tile_regions=row.get("tile_regions", ""),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medsoft.data.features.names import OF_BAGS, PICTURES, SCANNED
 from medsoft.data.tables import checks
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import load_source, require_columns, text
@@ -28,7 +29,7 @@ def read_slide_table(which: SlideInput) -> list[SlideSource]:
     if not base.is_dir():
         raise InputError(f"{base}: the root of the paths is not a folder")
     rows = pd.DataFrame({str(name): text(source[name]) for name in source.columns})
-    paths = rows[path].map(lambda value: os.path.normpath(base / value) if value else "")
+    paths = rows[path].map(lambda value: _file(base, value))
     files, _ = checks.check_files(paths, base)
     # Contents are not compared, as terabytes would be read; two rows of one file are one mistake.
     problems = [*files, *_twice(paths)]
@@ -57,6 +58,17 @@ def read_slide_table(which: SlideInput) -> list[SlideSource]:
         )
         for name, file, stated, row in zip(ids, paths, mpp, rows.to_dict("records"), strict=True)
     ]
+
+
+def _file(base: Path, value: str) -> str:
+    """The absolute path that a cell names; of a name without suffix, as CLAM's, the one file of a slide so called."""
+    if not value:
+        return ""
+    path = os.path.normpath(base / value)
+    if os.path.exists(path):  # noqa: PTH110 (a Path for each of a million rows is slow)
+        return path
+    found = [path + suffix for suffix in (*SCANNED, *PICTURES, *OF_BAGS) if os.path.isfile(path + suffix)]  # noqa: PTH113
+    return found[0] if len(found) == 1 else path
 
 
 def _twice(paths: pd.Series) -> list[Problem]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
+from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.reading.resolution import STATED_LIMITS
 
 LONGEST_ID = 150
@@ -26,6 +27,7 @@ class SlideSource:
         mpp: the resolution that the user states, µm per level-0 pixel; None: the file says it.
         mpp_origin: "table" or "option" where ``mpp`` is stated, else "".
         row: the slide's row of the table, as text ("" where empty); {} without a table.
+        annotations: the regions that were drawn on it; None where none are known.
     """
 
     id: str
@@ -33,6 +35,7 @@ class SlideSource:
     mpp: float | None = None
     mpp_origin: str = ""
     row: dict[str, str] = field(default_factory=dict)
+    annotations: AnnotationSource | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class SlideInput(Settings):
     """Which slides to process, and what the command line or a table states about them.
 
     Attributes:
-        slides: Files, folders or globs, or one table (.csv, .parquet) with one row per slide; predict and heatmap also
-            take feature files.
+        slides: Files, folders or globs, or one table (.csv, .parquet, .xlsx) with one row per slide; predict and
+            heatmap also take feature files.
         slide_mpp: Resolution of the slides' finest level in µm per pixel; overrides what the files state.
         root: Folder that relative paths in a table start from; the table's own folder if not given.
         path: Column of the table with the files.

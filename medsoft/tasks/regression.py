@@ -90,6 +90,12 @@ class Regression(Task):
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
         return {}
 
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Above the mean, and up to it."""
+        targets = self.targets(frame)
+        mean, _ = self.target_scale(targets)
+        return [targets > mean, targets <= mean]
+
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         """Check that the targets in train differ; without such rows those of the table."""
         train = targets.loc[splits == "train" if (splits == "train").any() else splits == splits, "target"]
@@ -124,7 +130,7 @@ class Regression(Task):
     def sampling_weights(self, targets: npt.NDArray[Any]) -> FloatArray:
         raise InputError(f"data.balanced_sampling: a {self.kind} has no classes to balance; leave it out")
 
-    def target_scale(self, targets: npt.NDArray[Any]) -> tuple[float, float] | None:
+    def target_scale(self, targets: npt.NDArray[Any]) -> tuple[float, float]:
         return float(targets.mean()), float(targets.std())
 
     def objective(self, options: ObjectiveOptions) -> Objective:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,21 @@ def enough_memory(config: Any, training: bool) -> Iterator[None]:
     Raises:
         RunError: memory did not suffice, or a process that loads data was ended by the system.
     """
+    with enough_memory_or(lambda loader: advice(config, training, loader), training):
+        yield
+
+
+@contextmanager
+def enough_memory_or(advise: Callable[[bool], str], training: bool) -> Iterator[None]:
+    """The same for any verb.
+
+    Args:
+        advise: what to change, in words, given whether a process that loads data was ended by the system.
+        training: whether weights are learnt.
+
+    Raises:
+        RunError: memory did not suffice, or a process that loads data was ended by the system.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -32,7 +47,7 @@ def enough_memory(config: Any, training: bool) -> Iterator[None]:
             raise
         event("memory", "error", training=training, loader=loader)
         what = "a process that loads data was ended by the system, most often for lack of memory"
-        raise RunError(f"{what if loader else 'not enough memory'}. {advice(config, training, loader)}") from None
+        raise RunError(f"{what if loader else 'not enough memory'}. {advise(loader)}") from None
 
 
 def advice(config: Any, training: bool, loader: bool = False) -> str:
@@ -55,7 +70,8 @@ def advice(config: Any, training: bool, loader: bool = False) -> str:
     if of_bags and training:
         tries.append("data.max_tiles, such as 20000, or data.tile_fraction 0.5")
     elif of_bags:
-        tries.append("an aggregator that reads bags in pieces (mean, max, abmil, seqnorm, sima) and data.stream_above")
+        in_pieces = "mean, max, abmil, seqnorm, sima, relu_linear"
+        tries.append(f"an aggregator that reads bags in pieces ({in_pieces}) and data.stream_above")
     else:
         tries.append("a smaller transforms.size")
     tries += ["trainer.precision bf16-mixed", workers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.abstention import abstention_notes
 from medsoft.evaluation.metrics.score import Scores, headline, score_splits, write_metrics
 from medsoft.evaluation.metrics.table import METRICS
-from medsoft.evaluation.tables.exams import has_exams, pool_exams
+from medsoft.evaluation.tables.exams import Pooled, has_several, pool_rows
 from medsoft.evaluation.tables.predictions import make_predictions, score_columns, write_predictions
 from medsoft.evaluation.wording import counted
 from medsoft.ops.distributed import of_all_processes
@@ -129,9 +129,11 @@ def write_run_results(
     data: Predicted,
     figures: bool,
     monitor: str | None = None,
-    exams: Literal["mean", "max", "none"] = "none",
+    pooling: Pooled | None = None,
 ) -> dict[str, Scores]:
-    """Write predictions, metrics and pictures of a run, and print the summary; the same by exam, where it has several.
+    """Write predictions, metrics and pictures of a run, and print the summary.
+
+    The same is written by exam and by patient, where one has several rows.
 
     Args:
         run: where to.
@@ -139,7 +141,7 @@ def write_run_results(
         data: what was predicted.
         figures: whether to draw.
         monitor: the logged metric that chose the checkpoint.
-        exams: how the rows of an exam are pooled.
+        pooling: how the rows of an exam, and of a patient, are pooled; nothing is, where it is not named.
 
     Returns:
         Scores by split; empty where no row has a label.
@@ -162,12 +164,13 @@ def write_run_results(
     _print_summary(results, data.task, "Metrics")
     for line in abstention_notes(frame):
         print(line)
-    if exams != "none" and has_exams(frame):
-        pooled = pool_exams(frame, data.task, exams)
-        write_predictions(pooled, run.exam_predictions)
-        by_exam = score_splits(pooled, data.task)
-        write_metrics(by_exam, run.exam_metrics)
-        _print_summary(by_exam, data.task, f"Metrics by exam ({exams} of logits)")
+    for level, how in (pooling or {}).items():
+        if how != "none" and has_several(frame, level):
+            pooled = pool_rows(frame, data.task, how, level)
+            write_predictions(pooled, run.pooled_predictions(level))
+            by_level = score_splits(pooled, data.task)
+            write_metrics(by_level, run.pooled_metrics(level))
+            _print_summary(by_level, data.task, f"Metrics by {level} ({how} of logits)")
     return results
 
 

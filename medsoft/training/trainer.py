@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medsoft.data.tables.sample_table import SampleTable
@@ -32,8 +32,11 @@ from medsoft.training.callbacks import (
     StopGracefully,
 )
 from medsoft.training.distributed import as_list, with_slurm
+from medsoft.training.until_stopped import TrainingLog
 
 AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
+FEWEST_EVENTS = 4.0
+"""Events that a step of a Cox model should hold."""
 SOME = ("max_steps", "limit_train_batches", "limit_val_batches")
 
 
@@ -98,7 +101,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
             **options,
             callbacks=[*own["callbacks"], *callbacks, progress],
             plugins=[*own["plugins"], AtomicCheckpointIO()],
-            logger=TensorBoardLogger(logs.tensorboard, name="", version="") if logs else False,
+            logger=TrainingLog(logs.tensorboard, name="", version="") if logs else False,
             enable_checkpointing=logs is not None,
             enable_progress_bar=terminal,
             enable_model_summary=False,
@@ -128,6 +131,37 @@ def check_fine_tuning(model: Any, data: Any, max_epochs: int) -> None:
             f"model.freeze_epochs {epochs} of trainer.max_epochs {max_epochs} never releases the pretrained part: "
             "lower it, or say model.freeze true"
         )
+
+
+def check_joint_step(model: Any, data: Any, config: Any, processes: int = 1) -> list[str]:
+    """Check that a step holds several samples where its loss compares them, as that of a risk set.
+
+    Args:
+        model: to be trained.
+        data: the data module.
+        config: the parsed command line.
+        processes: that share each step.
+
+    Returns:
+        A warning where a step is so small that few of its samples had the event.
+
+    Raises:
+        InputError: a step is a single sample, or the learning rate is to be found from batches of one.
+    """
+    if not (model.objective.joint and model.automatic_optimization):
+        return []
+    step = data.batch_size * (config.trainer.accumulate_grad_batches or 1) * processes
+    said = "model.survival cox compares the samples of a step with each other"
+    advice = "raise trainer.accumulate_grad_batches (bags) or data.batch_size (images)"
+    if step == 1:
+        raise InputError(f"{said}, and a step is a single one: {advice}")
+    if config.lr_find and data.batch_size == 1:
+        raise InputError(f"lr_find takes steps of one batch, and {said}: raise data.batch_size, or leave out lr_find")
+    times = data.event_times
+    events = step * (0 if times is None else len(times)) / len(data.samples.subset("train"))
+    if events >= FEWEST_EVENTS:
+        return []
+    return [f"WARNING: {said}, and of {step} samples a step about {events:.1g} had the event: {advice}, to 32 or more"]
 
 
 def check_batches(model: Any, data: Any, processes: int = 1, synchronised: bool = False) -> list[str]:
@@ -170,13 +204,19 @@ def check_batches(model: Any, data: Any, processes: int = 1, synchronised: bool 
     return [f"WARNING: {said}, so that what it learns in training does not hold in prediction: {advice}"]
 
 
-def monitored(name: str, task: Task) -> tuple[str, str]:
+def monitored(name: str, task: Task, val: pd.DataFrame | None = None) -> tuple[str, str]:
     """The logged name and the direction (max or min) of the metric that chooses the checkpoint.
+
+    Args:
+        name: of the metric; auto for the task's own.
+        task: the question.
+        val: rows of the validation part, where auto depends on what they can answer.
 
     Raises:
         InputError: no validation metric of this name.
     """
-    name = task.monitor if name == "auto" else name.removeprefix("val_")
+    own = task.monitor if val is None else task.monitor_of(val)
+    name = own if name == "auto" else name.removeprefix("val_")
     known = [*task.headline, "loss"]
     if name not in known:
         raise InputError(f"--monitor {name}: no metric of a {task.kind} task; one of {', '.join(known)}")

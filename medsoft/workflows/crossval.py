@@ -241,7 +241,7 @@ def divide(line: CommandLine, folder: CrossvalFolder, train_fraction: float = 1)
         train_fraction=train_fraction,
     )
     check_range("jobs", config.jobs, 1)
-    monitor, _ = monitored(config.monitor, data.task)
+    monitored(config.monitor, data.task)  # raises where there is no such metric
     build_trainer(config, [])
     if Processes.of(config.trainer).number > 1:
         raise InputError("trainer.devices: crossval trains each fold in one process; --jobs trains folds side by side")
@@ -250,8 +250,10 @@ def divide(line: CommandLine, folder: CrossvalFolder, train_fraction: float = 1)
         raise InputError(f"--fold {config.fold}: there are folds 0 to {len(folds) - 1}")
     for fold in folds:
         part = data.samples.select(fold.split == "val")
+        monitor, _ = monitored(config.monitor, data.task, part.frame)
         try:
             check_monitored(monitor, part, data.eval_batch_size, config.trainer.limit_val_batches)
+            data.covariates_in(fold.split)
         except InputError as error:
             raise InputError(f"fold {fold.number} ({fold.name}): {error}") from None
     data.notes += [note for note in notes_on_folds(data.samples, folds) if note not in data.notes]

@@ -25,6 +25,7 @@ from medsoft.runs.bundle import Bundle
 from medsoft.runs.checkpoint_io import AtomicCheckpointIO
 from medsoft.runs.checkpoint_paths import Checkpoint
 from medsoft.runs.run_folder import RunFolder
+from medsoft.training.predict import show_path
 
 BY_HAND = "medsoft encode {table} --encoder {encoder} --out DIR, with the training's options, then --data.features DIR"
 
@@ -120,7 +121,10 @@ def _encode(
     """Encode the images of a table into a folder; what is there already is left as it is."""
     found = find_samples(which)
     what = f"{which.kind}s"
-    print(f"No --data.features: encoding {len(found.samples)} {what} with {trained.encoder}, as those of the training")
+    print(
+        f"No --data.features: encoding {len(found.samples)} {what} with {trained.encoder}, as those of the training, "
+        f"into {show_path(out)}. It is kept, for --data.features; delete it where it is not needed again"
+    )
     where = Workers(device=accelerator or "auto")
     recipe = find_recipe(settings.encoder.encoder)
     try:

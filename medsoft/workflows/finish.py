@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch import LightningModule, Trainer
 
+from medsoft.evaluation.tables.exams import Pooled
 from medsoft.runs.checkpoint_paths import is_crossval
 from medsoft.runs.facts import write_facts
 from medsoft.runs.run_folder import RunFolder
@@ -90,7 +91,8 @@ def end_run(
         said: whether the table as a whole is unlike the data of the training.
         trained: the runs that trained the models, which know facts of what they learnt from; None for this run.
     """
-    write_run_results(run, frame, data, config.figures, monitor, config.exams)
+    pooling: Pooled = {"exam": config.exams, "patient": config.patients}
+    write_run_results(run, frame, data, config.figures, monitor, pooling)
     write_facts(run, data, model, trainer, monitor, model_of, members, None if said is None else said.numbers)
     if config.figures and config.examples:
         with progress("drawing examples"):

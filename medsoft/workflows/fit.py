@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
@@ -31,11 +30,14 @@ from medsoft.training.trainer import (
     build_trainer,
     check_batches,
     check_fine_tuning,
+    check_joint_step,
     check_monitored,
     monitored,
     training_callbacks,
 )
+from medsoft.training.training_part import learn_from_training_part
 from medsoft.training.tuning import RangeTest, check_tuning, find_batch, find_rate
+from medsoft.training.until_stopped import train_until_stopped
 from medsoft.workflows.finish import predict_and_end
 from medsoft.workflows.seen import notes_on_seen
 
@@ -66,6 +68,7 @@ def _fit(argv: Sequence[str]) -> int:
     line.model.check_training(line.config, line.datamodule)
     check_tuning(line.config, processes.number, fitting.resumed)
     check_fine_tuning(line.model, line.datamodule, line.config.trainer.max_epochs or 0)
+    line.notes += check_joint_step(line.model, line.datamodule, line.config, processes.number)
     trainer = _build_trainer(fitting)
     _load_data(fitting, trainer)
     tested = _find_out(fitting, trainer)
@@ -77,6 +80,7 @@ def _fit(argv: Sequence[str]) -> int:
     if stop is not None:
         return _say_stopped(fitting, stop)
     _take_best(fitting)
+    learn_from_training_part(trainer, line.model, line.datamodule, run.best)
     _learn_detector(fitting, trainer)
     predict_and_end(trainer, line.model, line.datamodule, run, line.config, processes, fitting.monitor)
     return code
@@ -107,7 +111,11 @@ class _Fitting:
     changed: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
-        self.monitor, _ = monitored(self.line.config.monitor, self.line.datamodule.task)
+        config, data = self.line.config, self.line.datamodule
+        self.monitor, _ = monitored(config.monitor, data.task, data.samples.subset("val").frame)
+        if self.monitor != monitored(config.monitor, data.task)[0]:
+            config.monitor = self.monitor.removeprefix("val_")
+            self.line.notes.append(f"monitor auto: {config.monitor}, as val cannot answer {data.task.monitor}")
 
 
 def _stopped_run(words: Words) -> RunFolder | None:
@@ -199,29 +207,11 @@ def _begin_run(fitting: _Fitting) -> None:
 
 
 def _train(fitting: _Fitting, trainer: Trainer) -> Stopped | KeyboardInterrupt | None:
-    """Train to the end.
-
-    Returns:
-        What stopped it before; None where nothing did.
-    """
-    run, resumed = fitting.run, fitting.resumed
-    try:
-        with finish_together(trainer), enough_memory(fitting.line.config, training=True):
-            state = run.last if resumed else None
-            trainer.fit(fitting.line.model, fitting.line.datamodule, ckpt_path=state, weights_only=True)
-    except (Stopped, KeyboardInterrupt) as stop:
-        return stop
-    except MisconfigurationException as error:
-        raise RunError(f"trainer: {error}") from None
-    except OSError as error:
-        error.filename = error.filename or str(run.path)  # a full disk leaves it open, in Lightning's own files
-        raise
-    except RuntimeError as error:
-        if resumed and "loading state_dict" in str(error):
-            what = str(error).splitlines()[-1].strip()
-            raise InputError(f"{show_path(run.last)}: an added option changes the model's shape: {what}") from None
-        raise
-    return None
+    """Train to the end, see ``train_until_stopped``."""
+    line, run = fitting.line, fitting.run
+    state = run.last if fitting.resumed else None
+    within = finish_together(trainer), enough_memory(line.config, training=True)
+    return train_until_stopped(trainer, line.model, line.datamodule, run.path, state, *within)
 
 
 def _say_stopped(fitting: _Fitting, stop: Stopped | KeyboardInterrupt) -> int:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from medsoft import __version__
 from medsoft.encoders.pretrained import write_recipe
-from medsoft.errors import InputError, RunError, is_out_of_memory
+from medsoft.errors import InputError
 from medsoft.parsing.lightning_cli import accelerator, devices
 from medsoft.pretraining.base import Pretraining, Rates
 from medsoft.pretraining.closeness import number_of_neighbours
@@ -46,10 +45,12 @@ from medsoft.system.progress import tracked
 from medsoft.system.signals import Stopped
 from medsoft.training.callbacks import BestCheckpoint, MetricsTable, MovableCheckpoint, SeedEachStep, StopGracefully
 from medsoft.training.disk_space import check_space
+from medsoft.training.memory import enough_memory_or
 from medsoft.training.predict import show_path, write_errors_if_any
 from medsoft.training.silence_warnings import silence_warnings
 from medsoft.training.slurm import requeue, stopped_by_sigusr1
 from medsoft.training.trainer import build_trainer
+from medsoft.training.until_stopped import train_until_stopped
 
 SCALE_IMAGES = 256
 """Of the training part, from which the scale of a teacher's features is taken."""
@@ -249,28 +250,15 @@ def _plain_batches(data: UnlabelledImages, learning: LearningOptions) -> Iterato
 def _train(
     trainer: Trainer, model: Pretraining, data: UnlabelledImages, run: PretrainFolder
 ) -> Stopped | KeyboardInterrupt | None:
-    """Train to the end.
+    """Train to the end, see ``train_until_stopped``."""
 
-    Returns:
-        What stopped it before; None where nothing did.
-    """
-    try:
-        trainer.fit(model, data, ckpt_path=run.last if run.last.is_file() else None, weights_only=True)
-    except (Stopped, KeyboardInterrupt) as stop:
-        return stop
-    except MisconfigurationException as error:
-        raise RunError(f"trainer: {error}") from None
-    except OSError as error:
-        error.filename = error.filename or str(run.path)  # a full disk leaves it open, in Lightning's own files
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"not enough memory: lower --batch-size (now {data.batch_size}) or --size, or set --precision bf16-mixed. "
-            f"What was saved is kept in {show_path(run.path)}"
-        ) from None
-    return None
+    def advise(loader: bool) -> str:
+        of_batches = f"--batch-size (now {data.batch_size}) or --size, or set --precision bf16-mixed"
+        what = f"--num-workers (now {data.num_workers})" if loader else of_batches
+        return f"Lower {what}. What was saved is kept in {show_path(run.path)}"
+
+    state = run.last if run.last.is_file() else None
+    return train_until_stopped(trainer, model, data, run.path, state, enough_memory_or(advise, training=True))
 
 
 def _say_stopped(run: PretrainFolder, stop: Stopped | KeyboardInterrupt) -> int:

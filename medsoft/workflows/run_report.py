@@ -47,7 +47,8 @@ def evaluate_run(
     result = evaluate_table(frame, task, settings, locked=locked)
     result.notes[:0] = notes
     if locked is not None and model_of is not None:
-        result.notes.append(f"thresholds and recalibration as locked by {model_of.path.name!r}, with the model")
+        what = "risk groups" if task.has_risk_groups else "thresholds and recalibration"
+        result.notes.append(f"{what} as locked by {model_of.path.name!r}, with the model")
     return result
 
 
@@ -99,7 +100,8 @@ def _locked(
 ) -> tuple[Locked | None, tuple[str, ...] | None]:
     """What the model's own run or bundle locked, and the levels that it is there for."""
     # A folder of medsoft auto has one beside its evaluation, which may be of other models (nested cross-validation).
-    folders = [model_of.path, model_of.evaluation] if model_of is not None and task.has_probabilities else []
+    locks = task.has_probabilities or task.has_risk_groups
+    folders = [model_of.path, model_of.evaluation] if model_of is not None and locks else []
     file = next((folder / LOCKED for folder in folders if (folder / LOCKED).is_file()), None)
     if file is None:
         return None, None

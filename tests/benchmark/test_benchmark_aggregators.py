@@ -2,12 +2,14 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import torch
 
 from medsoft.benchmark.aggregators import NAMES, OverData
 
+OURS = [name for name in NAMES if not name.startswith("torchmil:")]
 SMALL = ["--features=24", "--dim=32", "--num_heads=2", "--sample_seconds=0", "--threads=1", "--device=cpu"]
 
 
@@ -23,14 +25,28 @@ def benchmark(medsoft, tmp_path):
 
 
 def test_each_aggregator_is_measured_in_both_passes_at_each_size(benchmark, tmp_path):
-    rows = benchmark("--tiles=32,64", f"--names={','.join(NAMES)}")
+    rows = benchmark("--tiles=32,64", f"--names={','.join(OURS)}")
     measured = {(row["name"], row["pass"], row["tiles"]) for row in rows if float(row["median_ms"]) > 0}
-    assert measured == {(n, p, t) for n in NAMES for p in ("forward", "forward+backward") for t in ("32", "64")}
+    assert measured == {(n, p, t) for n in OURS for p in ("forward", "forward+backward") for t in ("32", "64")}
     assert all(row["rounds"] == "7" and float(row["extra_bytes"]) > 0 for row in rows)
     assert all(float(row["to_softmax"]) == 1 for row in rows if row["name"] == "softmax")
     assert (tmp_path / "aggregators.png").is_file()
     record = json.loads((tmp_path / "aggregators.json").read_text())
     assert record["options"]["features"] == 24
+
+
+def test_models_of_torchmil_are_measured_beside_ours(benchmark):
+    pytest.importorskip("torchmil", reason="the models are in an optional package: pip install 'medsoft[mil]'")
+    rows = benchmark("--tiles=20", "--names=mean,torchmil:ABMIL,torchmil:TransMIL")
+    names = {row["name"] for row in rows if float(row["median_ms"]) > 0}
+    assert names == {"mean", "torchmil:ABMIL", "torchmil:TransMIL"}
+
+
+def test_a_model_of_torchmil_that_is_not_installed_is_refused_first(medsoft, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmil", None)
+    code, _, err = medsoft("benchmark", "aggregators", *SMALL, f"--out={tmp_path}", "--names=torchmil:ABMIL")
+    assert code == 2
+    assert "--names: torchmil:ABMIL: torchmil is not installed: pip install 'medsoft[mil]'" in err
 
 
 def test_the_memory_of_training_grows_with_the_bag_and_that_of_the_mean_less(benchmark):

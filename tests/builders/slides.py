@@ -11,7 +11,7 @@ import torch
 from medsoft.classifiers.slide import SlideClassifier
 from medsoft.data.features.open import open_bag
 from medsoft.data.images.write_pyramid import write_pyramid
-from medsoft.specs import BagSpec
+from medsoft.specs import BagSpec, Covariates
 from medsoft.task import Task
 
 BINARY = Task.of("binary", ("normal", "tumour"))
@@ -39,8 +39,10 @@ def write_checkpoint(
     aggregator: str = "abmil",
     scale: tuple[float, float] = (0.0, 1.0),
     weight: float = 0.5,
+    covariates: Covariates | None = None,
+    group: str = "slide",
 ) -> Path:
-    """A classifier with random weights for features like those of a file."""
+    """A classifier with random weights for features like those of a file; its aggregator is one of those below."""
     with open_bag(features) as bag:
         facts = bag.facts
         slides = None
@@ -48,11 +50,13 @@ def write_checkpoint(
             slides = {name: getattr(facts, name) for name in ("encoder", "encoder_sha256", "encoder_init")}
             slides |= {name: dict(getattr(facts, name)) for name in ("encoder_settings", "tile_settings")}
         kind = (bag.num_features, True, asdict(bag.identity), slides, scale if task.kind == "regression" else None)
-        spec = BagSpec(task, np.ones(len(task.classes)), *kind)
-    name, options = AGGREGATORS[aggregator]
+        spec = BagSpec(task, np.ones(len(task.classes)), *kind, covariates=covariates, group=group)
+    name, options = AGGREGATORS.get(aggregator, (aggregator, {"dim": 8}))
     torch.manual_seed(0)
     model = SlideClassifier(spec, name, options)
     torch.nn.init.normal_(model.aggregator.head.weight, std=weight)
+    if model.covariates is not None:
+        torch.nn.init.normal_(model.covariates.linear.weight)
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)

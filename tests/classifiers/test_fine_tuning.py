@@ -277,7 +277,7 @@ def test_any_network_with_a_map_is_an_encoder_of_pictures_and_of_volumes(encoder
     assert can_be_attributed(own.backbone)
 
 
-@pytest.mark.parametrize("attention", ["seqnorm", "softmax", "sima", "soft", "soft_norm"])
+@pytest.mark.parametrize("attention", ["seqnorm", "softmax", "sima", "relu_linear", "soft", "soft_norm"])
 def test_a_hybrid_takes_images_of_any_size_with_any_attention(attention):
     own = model("hybrid", HYBRID | {"attention": attention}).eval()
     for size in ((32, 32), (64, 128), (50, 70)):

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from medsoft.classifiers.objectives import Corn, CrossEntropy, MaskedBinaryCrossEntropy, Quantity
 from medsoft.classifiers.probe_solver import GRID, Examples, choose, neighbours_path, solve_linear
 from medsoft.data.datasets.feature_scale import Scale
+from medsoft.data.features.open import open_bag
 from medsoft.models.aggregators import build_aggregator
 from medsoft.models.aggregators.neighbours import Neighbours
 from tests.builders.bags import write_bag, write_table
@@ -129,6 +130,17 @@ def test_weights_of_neighbours_are_loaded_into_a_module_that_was_just_made():
     assert torch.equal(one(bags), other(bags))
     with pytest.raises(ValueError, match="no sum over tiles"):
         one.eval().explain(bags[:1], 0)
+
+
+def test_covariates_are_standardised_by_what_is_known_of_them():
+    x = np.concatenate([1000 * vectors(), vectors(width=2, seed=1), np.ones((N, 1))], axis=1)
+    x[:9, 8] = np.nan
+    scale = Scale.of(x, covariates=3)
+    found = scale(x)
+    assert (found[:9, 8] == 0).all()
+    assert [found[9:, 8].mean(), found[9:, 8].std()] == pytest.approx([0, 1])
+    assert found[:, 9].std() == pytest.approx(1)  # though the features vary a thousand times as much
+    assert (found[:, 10] == 0).all()
 
 
 # ---- what is chosen
@@ -266,3 +278,32 @@ def test_one_label_in_all_rows_is_one_message(tmp_path, medsoft, table):
     code, _, err = fit(medsoft, table.with_name("same.csv"), tmp_path / "run", "--data.label=same")
     assert code == 2
     assert len(err.strip().splitlines()) <= 3
+
+
+def test_covariates_join_the_features_as_in_scikit_learn(tmp_path, medsoft, table):
+    frame = pd.read_csv(table)
+    frame["dose"] = np.where(frame.index % 7 == 0, np.nan, 5.0 * frame["high"] + np.arange(40) % 3)
+    frame["sex"] = frame["patient"].str[1:].astype(int) % 2
+    frame.to_csv(table.with_name("doses.csv"), index=False)
+    more = ["--data.label=high", "--data.positive=1", "--data.covariates=dose,sex", "--model.C=0.1"]
+    code, out, err = fit(medsoft, table.with_name("doses.csv"), tmp_path / "run", *more)
+    assert code == 0, err
+    assert "6 standardised features and 2 covariates of" in out
+
+    features = []
+    for path in frame["path"]:
+        with open_bag(table.parent / "features" / path.replace(".svs", ".h5")) as bag:
+            features.append(bag.read().mean(axis=0, dtype=np.float64))
+    beside = frame[["dose", "sex"]].to_numpy(np.float64)
+    x = np.concatenate([np.stack(features), beside, np.isnan(beside).astype(float)], axis=1)
+    ids = frame["path"].str.removesuffix(".svs")
+    train = (ids.map(pd.read_csv(tmp_path / "run" / "split.csv").set_index("id")["split"]) == "train").to_numpy()
+    sd = np.nanstd(x[train], axis=0)
+    z = np.nan_to_num((x - np.nanmean(x[train], axis=0)) / np.where(sd > 0, sd, np.inf))
+    direct = LogisticRegression(C=0.1, tol=1e-8).fit(z[train], frame["high"][train])
+    expected = pd.Series(direct.predict_proba(z)[:, 1], index=ids)
+    found = pd.read_csv(tmp_path / "run" / "predictions.csv").set_index("id")["p_positive"]
+    assert found.to_numpy() == pytest.approx(expected[found.index].to_numpy(), abs=1e-4)
+
+    code, _, err = fit(medsoft, table.with_name("doses.csv"), tmp_path / "knn", *more[:3], "--model.head=knn")
+    assert (code, "use model.head linear" in err) == (2, True), err

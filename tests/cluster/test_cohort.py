@@ -23,6 +23,7 @@ from medsoft.cluster import slurm as slurm_jobs
 from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import ClusterSettings, Workers
 from medsoft.errors import InputError
+from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.encode_cohort import EncodeJob, encode_slides
 from medsoft.inference.slides.model import SlideModel
 from medsoft.inference.slides.predict import HeatmapRequest
@@ -394,7 +395,8 @@ def test_a_worker_killed_in_the_middle_of_a_heatmap_leaves_nothing_half_written(
     sources = find_slides(SlideInput([str(tmp_path / "slides")]))
     monkeypatch.setattr(Workers, "is_this_process", False)  # one process that is lost is enough
     with Cluster(job.where, folder) as group, slides_progress(1, "predicting") as progress:
-        found = predict_slides(sources, folder.slide_statuses(), folder, job, model, group, progress)
+        cases = [Case(source.id, (source,), (1,)) for source in sources]
+        found = predict_slides(cases, folder.slide_statuses(), folder, job, model, group, progress)
     assert once.exists(), "a worker was killed"
     assert found.keys() == {"a"}
     assert hidden(out) == []

@@ -29,6 +29,19 @@ def test_all_encoders_are_listed(medsoft):
     assert all(name in out for name in recipes())  # no name is cut off: it is what one types
 
 
+def test_the_list_has_one_line_for_each_encoder_within_100_columns(medsoft, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = medsoft("encoders")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    listed = {line.split()[0]: line for line in lines[1 : 1 + len(recipes())]}
+    assert list(listed) == list(recipes())
+    for name, recipe in recipes().items():
+        assert recipe.licence in listed[name], "nothing is cut off at this width"
+    monkeypatch.setenv("COLUMNS", "60")
+    assert all(name in medsoft("encoders")[1] for name in ("torchxrayvision-densenet121", "efficientnet-lite0"))
+
+
 def test_only_those_for_some_images_or_whose_weights_are_here(medsoft, folder):
     _, out, _ = medsoft("encoders", "--images=oct")
     assert all(name in out for name in ("retfound-oct", "mine", "efficientnet-lite0"))
@@ -43,6 +56,9 @@ def test_one_encoder_is_described(medsoft, folder):
     for said in ("radiograph", "6.95 M", "1 channel(s)", "classifier., op_threshs", "Apache-2.0"):
         assert said in out
     assert "equal features (torchxrayvision" in out
+    _, of_volumes, _ = medsoft("encoders", "merlin")
+    for said in ("224 x 224 x 160 voxels", "window (-1000 to 1000)", "1.5 x 1.5 x 3 mm"):
+        assert said in of_volumes
     assert "yours; not here" in out
     assert "yours; here" in medsoft("encoders", "mine")[1]
 

@@ -3,7 +3,7 @@
 Each network has few layers and small images here, which changes nothing in how its weights are named and computed.
 Where the authors' package is not installed, the test is skipped. Code that is no package is read from the folder that
 ``MEDSOFT_AUTHORS`` names, with the repositories of ``checked_how`` side by side at these commits: RETFound_MAE,
-PanDerm, MedicalNet, CONCH, TRIDENT and hibou.
+PanDerm, MedicalNet, CONCH, TRIDENT, hibou, VisionFM, EVA-X and Merlin.
 """
 
 import importlib
@@ -284,6 +284,116 @@ def test_the_encoder_of_swin_unetr(tmp_path):
     compare(recipe, file, lambda x: theirs.swinViT(x)[-1].mean((2, 3, 4)), tmp_path)
     whole = theirs.state_dict()
     compare(recipe, {"state_dict": whole}, lambda x: theirs.swinViT(x)[-1].mean((2, 3, 4)), tmp_path)
+
+
+def test_voco(tmp_path):
+    """As a whole SwinUNETR, and as its self-supervised pretraining keeps it: without a decoder, beside its heads."""
+    pytest.importorskip("einops", reason="MONAI's Swin transformer needs it: the extra swin")
+    from monai.networks.nets import SwinUNETR
+
+    theirs = stirred(SwinUNETR(in_channels=1, out_channels=21, feature_size=48, use_v2=True))
+    whole = theirs.state_dict()
+    alone = {f"backbone.{key}": value for key, value in whole.items() if key.startswith(("swinViT.", "encoder"))}
+    for published in (whole, alone | {"student.layer1.0.weight": torch.zeros(2, 2)}):
+        found = {key.removeprefix("backbone."): value for key, value in published.items()}
+        compare(reduced("voco-b", 32), found, lambda x: theirs.swinViT(x)[-1].mean((2, 3, 4)), tmp_path)
+
+
+def test_ct_fm(tmp_path):
+    """The encoder of a SegResNet, whose authors turn volumes to superior, posterior, left."""
+    from monai.data import MetaTensor
+    from monai.networks.nets.segresnet_ds import SegResEncoder
+    from monai.transforms import Orientation
+
+    sizes: dict[str, Any] = {"init_filters": 4, "blocks_down": (1, 2, 1)}
+    theirs = stirred(SegResEncoder(**sizes))
+    turn = Orientation("SPL", labels=None)
+
+    def pooled(x_BCXYZ: Tensor) -> Tensor:
+        turned = torch.stack([torch.as_tensor(turn(MetaTensor(one, affine=torch.eye(4)))) for one in x_BCXYZ])
+        return torch.nn.functional.adaptive_avg_pool3d(theirs(turned)[-1], 1).flatten(1)
+
+    recipe = reduced("ct-fm", 16, init_filters=4, blocks_down=[1, 2, 1])
+    recipe = replace(recipe, input_size=(16, 14, 9))
+    state = theirs.state_dict()
+    compare(recipe, state, pooled, tmp_path)
+    within = {f"encoder.{key}": value for key, value in state.items()} | {"up_layers.0.head.bias": torch.zeros(2)}
+    compare(recipe, within, pooled, tmp_path)
+
+
+def test_merlin(tmp_path, monkeypatch):
+    """An inflated ResNet; here one of a block or two a stage in place of a ResNet-152."""
+    resnet = package("torchvision.models.resnet")
+    code("Merlin", "merlin/models/inflate.py")
+    merlin, models = types.ModuleType("merlin"), types.ModuleType("merlin.models")
+    models.__path__ = [str(Path(str(AUTHORS)) / "Merlin" / "merlin" / "models")]
+    monkeypatch.setitem(sys.modules, "merlin", merlin)
+    monkeypatch.setitem(sys.modules, "merlin.models", models)
+    module = importlib.import_module("merlin.models.i3res")
+    from medsoft.models.volume_networks import RESNETS
+
+    blocks = (1, 2, 1, 1)
+    monkeypatch.setitem(RESNETS, "resnet152_3d", (RESNETS["resnet152_3d"][0], blocks))
+    torch.manual_seed(0)
+    flat = resnet.ResNet(resnet.Bottleneck, list(blocks))
+    theirs = stirred(module.I3ResNet(flat, class_nb=5, conv_class=True, ImageEmbedding=True))
+
+    def pooled(x: Tensor) -> Tensor:
+        return torch.cat([theirs(one[None])[0] for one in x])
+
+    recipe = replace(recipes()["merlin"], input_size=(64, 48, 24))
+    alone = theirs.state_dict()
+    whole = {f"encode_image.i3_resnet.{key}": value for key, value in alone.items()}
+    whole |= {"encode_text.linear_layer.bias": torch.zeros(2), "logit_scale": torch.ones(())}
+    compare(recipe, whole, pooled, tmp_path)
+    compare(recipe, alone, pooled, tmp_path)
+
+
+def test_flair(tmp_path):
+    theirs = stirred(package("torchvision.models").resnet50(weights=None))
+    theirs.fc = nn.Identity()
+    state = {f"vision_model.model.{key}": value for key, value in theirs.state_dict().items()}
+    beside = {"vision_model.projection_head_vision.projection.weight": torch.zeros(4, 4), "logit_scale": torch.ones(())}
+    compare(reduced("flair", 64), state | beside, theirs, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["visionfm-fundus", "visionfm-oct"])
+def test_visionfm(name, tmp_path, monkeypatch):
+    package("einops")
+    theirs_utils = types.ModuleType("utils")
+    theirs_utils.trunc_normal_ = nn.init.trunc_normal_  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "utils", theirs_utils)
+    module = code("VisionFM", "models/vision_transformer.py")
+    sizes: dict[str, Any] = {"embed_dim": 64, "depth": 2, "num_heads": 2}
+    theirs = stirred(module.VisionTransformer(img_size=[PX], patch_size=16, qkv_bias=True, **sizes))
+    teacher = {f"backbone.{key}": value for key, value in theirs.state_dict().items()}
+    beside = {"head.mlp.0.weight": torch.zeros(2, 2), "backbone.masked_embed": torch.zeros(1, 64)}
+    published = {"teacher": teacher | beside, "student": {f"module.{key}": value for key, value in teacher.items()}}
+    compare(reduced(name, **sizes), published, theirs, tmp_path)
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_eva_x(size, tmp_path):
+    """From a file of masked pretraining, which the authors' own function reads into their network."""
+    module = code("EVA-X", "eva_x.py")
+    own = {"qkv_fused": False, "scale_mlp": True} if size == "base" else {}
+    sizes: dict[str, Any] = {"embed_dim": 64, "depth": 2, "num_heads": 2}
+    common: dict[str, Any] = {"patch_size": 16, "mlp_ratio": 4 * 2 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True}
+    theirs = module.EVA_X(img_size=PX, ref_feat_shape=(14, 14), num_classes=0, **sizes, **common, **own)
+    state = stirred(theirs).state_dict()
+    names = {"fc_norm.": "norm.", ".mlp.norm.": ".mlp.ffn_ln.", "q_proj.bias": "q_bias", "v_proj.bias": "v_bias"}
+    names |= {".mlp.fc1_g.": ".mlp.w1.", ".mlp.fc1_x.": ".mlp.w2.", ".mlp.fc2.": ".mlp.w3."}
+    published = {}
+    for key, value in state.items():
+        for timms, authors in names.items():
+            key = key.replace(timms, authors)
+        published[key] = value
+    beside = {"mask_token": torch.zeros(1, 1, 64), "lm_head.weight": torch.zeros(3, 64), "lm_head.bias": torch.zeros(3)}
+    published |= beside | {"rope.freqs_cos": torch.zeros(4)}
+    read = module.checkpoint_filter_fn(dict(published), theirs)
+    missing, unknown = theirs.load_state_dict(read, strict=False)
+    assert (list(missing), list(unknown)) == ([], [])
+    compare(reduced(f"eva-x-{size}", **sizes), {"module": published}, theirs, tmp_path)
 
 
 def test_without_einops_it_says_what_to_install(monkeypatch):

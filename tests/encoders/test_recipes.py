@@ -91,6 +91,8 @@ def test_a_recipe_says_everything(name):
     assert recipe.images
     assert recipe.stride
     assert (recipe.intensity != "") == (recipe.dims == 3)
+    assert (recipe.window is not None) == (recipe.intensity == "window")
+    assert recipe.spacing_mm is None or recipe.dims == 3
     assert recipe.checked != "own"
     assert recipe.key_map in ("", *KEY_MAPS)
     assert recipe.tile_mpp in (0.5, None)
@@ -126,7 +128,16 @@ def table_of_recipes() -> str:
             kinds_of(recipe),
             f"{recipe.parameters:,.0f} M",
             str(recipe.features),
-            f"{recipe.input_px} {unit}{', grey' if recipe.channels == 1 else ''}{', any' if recipe.any_size else ''}",
+            ", ".join(
+                filter(
+                    None,
+                    (
+                        f"{size_of_input(recipe)} {unit}",
+                        "grey" if recipe.channels == 1 else "",
+                        "any" if recipe.any_size else "",
+                    ),
+                )
+            ),
             f"{recipe.tile_mpp:g}" if recipe.tile_mpp else "",
             {"model": "its own", "cls": "class token"}.get(recipe.pooling, recipe.pooling),
             recipe.licence,
@@ -134,6 +145,11 @@ def table_of_recipes() -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def size_of_input(recipe: Recipe) -> str:
+    """A side, or all where they differ."""
+    return " x ".join(map(str, recipe.size)) if recipe.input_size else str(recipe.input_px)
 
 
 def test_capitals_do_not_matter():

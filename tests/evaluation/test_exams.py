@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsoft.classifiers.objectives import Corn
-from medsoft.evaluation.tables.exams import has_exams, pool_exams
+from medsoft.evaluation.tables.exams import has_several, pool_rows
 from medsoft.evaluation.tables.predictions import make_predictions
 from medsoft.evaluation.tables.read import read_either
 from medsoft.task import Task
@@ -32,7 +32,7 @@ def predictions(task, answers, targets, exams, **about):
 def test_binary_logits_are_pooled(logits, how):
     p = 1 / (1 + np.exp(-np.array(logits)))
     frame = predictions(BINARY, np.stack([1 - p, p], axis=1), None, ["e"] * len(p))
-    pooled = pool_exams(frame, BINARY, how)
+    pooled = pool_rows(frame, BINARY, how)
     wanted = np.mean(logits) if how == "mean" else np.max(logits)
     assert np.log(pooled["p_ill"] / pooled["p_healthy"]).item() == pytest.approx(wanted, abs=1e-5)
     assert pooled["rows"].item() == len(logits)
@@ -40,8 +40,8 @@ def test_binary_logits_are_pooled(logits, how):
 
 def test_probabilities_of_exactly_0_and_1_are_pooled_too():
     frame = predictions(BINARY, [[1.0, 0.0], [0.0, 1.0]], None, ["e", "e"])
-    assert pool_exams(frame, BINARY, "mean")["p_ill"].item() == pytest.approx(0.5)
-    assert pool_exams(frame, BINARY, "max")["p_ill"].item() == 1.0
+    assert pool_rows(frame, BINARY, "mean")["p_ill"].item() == pytest.approx(0.5)
+    assert pool_rows(frame, BINARY, "max")["p_ill"].item() == 1.0
 
 
 def test_grades_are_pooled_in_the_logits_that_the_model_learns():
@@ -49,7 +49,7 @@ def test_grades_are_pooled_in_the_logits_that_the_model_learns():
     corn = Corn(3)
     frame = predictions(GRADES, corn.probabilities(logits).numpy(), [0, 2], ["e", "e"])
     for how, wanted in (("mean", logits.mean(dim=0)), ("max", logits.amax(dim=0))):
-        pooled = pool_exams(frame, GRADES, how)
+        pooled = pool_rows(frame, GRADES, how)
         assert pooled[GRADES.p_columns].to_numpy() == pytest.approx(corn.probabilities(wanted[None]).numpy())
         assert pooled["target"].item() == {"mean": "", "max": "2"}[how]
 
@@ -57,7 +57,7 @@ def test_grades_are_pooled_in_the_logits_that_the_model_learns():
 def test_the_mean_of_several_classes_is_that_of_their_logits():
     logits = torch.randn(3, 3, dtype=torch.float64)
     frame = predictions(CLASSES, logits.softmax(dim=1).numpy(), [1, 1, -1], ["e"] * 3)
-    pooled = pool_exams(frame, CLASSES, "mean")
+    pooled = pool_rows(frame, CLASSES, "mean")
     assert pooled[CLASSES.p_columns].to_numpy()[0] == pytest.approx(logits.mean(dim=0).softmax(dim=0).numpy())
     assert pooled["target"].item() == "b"  # of the rows that have one
 
@@ -65,13 +65,13 @@ def test_the_mean_of_several_classes_is_that_of_their_logits():
 def test_targets_of_an_exam():
     answers = np.full((4, 2), 0.5)
     frame = predictions(BINARY, answers, [0, 1, 1, -1], ["e", "e", "f", "f"])
-    assert pool_exams(frame, BINARY, "mean")["target"].tolist() == ["", "ill"]
-    assert pool_exams(frame, BINARY, "max")["target"].tolist() == ["ill", "ill"]
+    assert pool_rows(frame, BINARY, "mean")["target"].tolist() == ["", "ill"]
+    assert pool_rows(frame, BINARY, "max")["target"].tolist() == ["ill", "ill"]
     numbers = predictions(NUMBER, [[1.0], [3.0]], [2.0, 8.0], ["e", "e"])
-    assert pool_exams(numbers, NUMBER, "mean")[["target", "prediction"]].iloc[0].tolist() == [5, 2]
-    assert pool_exams(numbers, NUMBER, "max")[["target", "prediction"]].iloc[0].tolist() == [8, 3]
+    assert pool_rows(numbers, NUMBER, "mean")[["target", "prediction"]].iloc[0].tolist() == [5, 2]
+    assert pool_rows(numbers, NUMBER, "max")[["target", "prediction"]].iloc[0].tolist() == [8, 3]
     labels = predictions(LABELS, answers, [[0, 1], [np.nan, 0], [0, 0], [0, np.nan]], ["e", "e", "f", "f"])
-    found = pool_exams(labels, LABELS, "max")
+    found = pool_rows(labels, LABELS, "max")
     assert found["target_mass"].tolist() == [pd.NA, 0]  # absent only where every row says so
     assert found["target_fluid"].tolist() == [1, pd.NA]
 
@@ -81,11 +81,11 @@ def test_exams_are_of_one_patient_split_and_fold_and_other_rows_stand_for_themse
         BINARY, np.full((6, 2), 0.5), None, ["1", "1", "1", "1", "", ""],
         patient=["p", "p", "q", "q", "r", "r"], split=["val", "val", "test", "val", "test", "test"],
     )  # fmt: skip
-    pooled = pool_exams(frame, BINARY, "mean")
+    pooled = pool_rows(frame, BINARY, "mean")
     assert pooled["id"].tolist() == ["p/1", "q/1", "q/1", "s4", "s5"]
     assert pooled["rows"].tolist() == [2, 1, 1, 1, 1]
-    assert has_exams(frame)
-    assert not has_exams(frame.iloc[2:])
+    assert has_several(frame, "exam")
+    assert not has_several(frame.iloc[2:], "exam")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_run_writes_one_answer_an_exam(medsoft, eyes, tmp_path, how):
     exams, _ = read_either("run/predictions_exams.csv")
     assert len(exams) * 2 == len(rows)
     pd.testing.assert_frame_equal(
-        exams.drop(columns="rows"), pool_exams(rows, task, how).drop(columns="rows"), check_dtype=False
+        exams.drop(columns="rows"), pool_rows(rows, task, how).drop(columns="rows"), check_dtype=False
     )
     assert json.loads((tmp_path / "run/metrics_exams.json").read_text())["test"]["n"] == len(
         exams.query("split == 'test'")

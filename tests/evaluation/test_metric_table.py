@@ -17,6 +17,7 @@ from medsoft.evaluation.metrics.thresholds import at_half
 from medsoft.evaluation.metrics.weighted import Values, weighted_metrics
 from medsoft.evaluation.tables.predictions import make_predictions
 from medsoft.task import Task
+from tests.builders.survival_tables import TIMES, outcomes, survival_of
 
 TASKS = [
     Task.of("binary", ("no", "yes")),
@@ -24,6 +25,7 @@ TASKS = [
     Task.of("ordinal", ("none", "mild", "severe")),
     Task.of("multilabel", ("oedema", "effusion")),
     Task.of("regression"),
+    Task.from_json({"kind": "survival", "classes": (), "times": TIMES, "unit": "", "logits": 1}),
 ]
 
 
@@ -34,6 +36,11 @@ def table_of(task: Task, error: float, n: int = 60) -> pd.DataFrame:
     if task.kind == "regression":
         target = rng.normal(size=n)
         return make_predictions(task, ids, target[:, None] + noise, target).assign(doubt=np.abs(noise[:, 0]))
+    if task.kind == "survival":
+        rows, x = outcomes(n, 1)
+        risk = x + noise[:, 0]
+        answers = np.column_stack([risk, *survival_of(risk).values()])
+        return make_predictions(task, ids, answers, np.column_stack([rows.time, rows.event]))
     if task.kind == "multilabel":
         labels = rng.integers(2, size=(n, 2))
         return make_predictions(task, ids, 1 / (1 + np.exp(-(4 * labels - 2 + noise))), labels)
@@ -62,7 +69,7 @@ def test_a_task_names_all_of_its_metrics_that_can_be_better_or_worse(task) -> No
 
 def test_every_metric_of_the_table_is_computed() -> None:
     computed = {key.metric for task in TASKS for key in values_of(task, 1.0)}
-    assert computed | {"roc", "net_benefit", "loss"} == METRICS.keys()
+    assert computed | {"roc", "net_benefit", "auc_over_time", "loss"} == METRICS.keys()
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
@@ -80,7 +87,7 @@ def test_better_predictions_have_better_values(task) -> None:
 
 def test_logged_names_are_asked_too_and_nothing_is_guessed() -> None:
     assert [name for name in (*HEADLINE, "loss") if lower_is_better(f"val_{name}")] == [
-        *("brier", "log_loss", "mae", "rmse", "loss")
+        *("brier", "log_loss", "mae", "rmse", "integrated_brier", "loss")
     ]
     for name in ("bias", "seconds"):
         with pytest.raises(InputError, match=f"'{name}' is no metric of which more or less is better"):

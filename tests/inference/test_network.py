@@ -46,14 +46,17 @@ def of_images(backbone: str, task: Task = BINARY, **options: object) -> Classifi
     return shaken(Classifier(DataSpec(task, 3, (32, 32), np.ones(len(task.classes))), backbone, options))
 
 
+AGE_AND_SEX = Covariates(("age", "sex"), ((60.0, 10.0), (0.5, 0.5)))
+
+
 def of_volumes_and_covariates() -> Classifier:
-    age_and_sex = Covariates(("age", "sex"), ((60.0, 10.0), (0.5, 0.5)))
-    spec = DataSpec(BINARY, 1, (16, 16, 8), np.ones(2), None, age_and_sex)
+    spec = DataSpec(BINARY, 1, (16, 16, 8), np.ones(2), None, AGE_AND_SEX)
     return shaken(Classifier(spec, "vit_seqnorm_tiny_patch16_224", {**TINY, "spatial_dims": 3}))
 
 
-def of_bags(name: str, **options: object) -> SlideClassifier:
-    return shaken(SlideClassifier(BagSpec(BINARY, np.ones(2), 12, True, {}, None), name, options))
+def of_bags(name: str, covariates: Covariates | None = None, **options: object) -> SlideClassifier:
+    spec = BagSpec(BINARY, np.ones(2), 12, True, {}, None, covariates=covariates)
+    return shaken(SlideClassifier(spec, name, options))
 
 
 MODELS = {
@@ -66,6 +69,7 @@ MODELS = {
     "volumes with covariates": (of_volumes_and_covariates, "torch-export"),
     "bags": (lambda: of_bags("transformer", **TRANSFORMER), "onnx"),
     "gated attention": (lambda: of_bags("abmil", dim=16, attention_dim=8), "torch-export"),
+    "a mean and covariates": (lambda: of_bags("mean", AGE_AND_SEX, dim=16), "torch-export"),
 }
 
 

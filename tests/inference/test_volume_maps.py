@@ -78,7 +78,7 @@ def test_a_nifti_keeps_its_affine(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.nii.gz"]
 
 
-@pytest.mark.parametrize("attention", ["softmax", "seqnorm", "sima", "soft", "soft_norm"])
+@pytest.mark.parametrize("attention", ["softmax", "seqnorm", "sima", "relu_linear", "soft", "soft_norm"])
 def test_shares_are_what_a_little_less_of_the_patches_would_change(attention):
     torch.manual_seed(0)
     model = timm.create_model(
@@ -144,6 +144,7 @@ class TestSlices:
         [
             ({"step": 9}, "model.step 9"),
             ({"aggregator": "mode"}, "model.aggregator mode"),
+            ({"aggregator": "torchmil:ABMIL"}, "for bags of encoded tiles"),
             ({"aggregator_args": {"coordinates": True}}, "no places"),
             ({"encoder": "vit_seqnorm"}, "model.encoder: no model"),
             ({"encoder_args": {"depths": 3}}, "model.encoder_args"),

@@ -48,11 +48,20 @@ def quadratic_sima(layer, x):
     return layer.proj((x.shape[1] * (q @ k.transpose(-2, -1)) @ v).transpose(1, 2).flatten(-2))
 
 
+def quadratic_relu_linear(layer, x):
+    q, k, v = (heads(t) for t in layer.qkv(x).chunk(3, -1))
+    weights = q.relu() @ k.relu().transpose(-2, -1)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=layer.floor)
+    return layer.proj((layer.scale[:, None, None] * weights @ v).transpose(1, 2).flatten(-2))
+
+
 MEMBERS = {  # every mechanism and, of seqnorm, both forms
     "softmax": ("softmax", {}),
     "seqnorm": ("seqnorm", {"form": "reordered"}),
     "moments": ("seqnorm", {"form": "moments"}),
     "sima": ("sima", {}),
+    "relu_linear": ("relu_linear", {}),
+    "relu_linear floor": ("relu_linear", {"floor": 100.0}),
     "soft": ("soft", {}),
     "soft_norm": ("soft_norm", {}),
 }
@@ -61,8 +70,10 @@ TWIN = {  # of soft and soft_norm: tests/layers/test_soft.py
     "seqnorm": quadratic_seqnorm,
     "moments": quadratic_seqnorm,
     "sima": quadratic_sima,
+    "relu_linear": quadratic_relu_linear,
+    "relu_linear floor": quadratic_relu_linear,
 }
-STREAMING = ["moments", "sima"]
+STREAMING = ["moments", "sima", "relu_linear"]
 
 
 def make(name, dtype=torch.float64, width=D, num_heads=H):
@@ -330,7 +341,7 @@ def test_seqnorm_branch_averages_to_its_constant_part():
 
 
 def test_unknown_name_and_indivisible_width_are_refused():
-    with pytest.raises(ValueError, match="one of softmax, seqnorm, sima"):
+    with pytest.raises(ValueError, match="one of softmax, seqnorm, sima, relu_linear"):
         build_attention("soft-max", 24, 3)
     with pytest.raises(ValueError, match="not divisible"):
         build_attention("seqnorm", 25, 3)

@@ -21,7 +21,7 @@ POOLINGS = {name: {"dim": 16} for name in AGGREGATORS if name != "transformer"}
 POOLINGS |= {f"{name} of features": {"dim": None} for name in POOLINGS}
 TRANSFORMERS = {name: {"attention": name, "dim": 16, "num_heads": 2, "coordinates": True} for name in ATTENTION}
 KINDS = POOLINGS | TRANSFORMERS
-STREAMED = [*POOLINGS, "seqnorm", "sima"]
+STREAMED = [*POOLINGS, "seqnorm", "sima", "relu_linear"]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
@@ -110,7 +110,7 @@ def test_a_bag_without_real_tiles(kind, padded):
     close(explanation.logit, logits[0, 0])
 
 
-@pytest.mark.parametrize("kind", ["mean", "max", "abmil", "softmax", "seqnorm", "sima"])
+@pytest.mark.parametrize("kind", ["mean", "max", "abmil", "softmax", "seqnorm", "sima", "relu_linear"])
 def test_the_order_of_the_tiles_does_not_matter(kind):
     model = make(kind)
     x, coords = bag(63)

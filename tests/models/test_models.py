@@ -12,6 +12,7 @@ from timm.layers import create_feature_extractor
 
 from medsoft.errors import InputError
 from medsoft.layers.embeddings import resample_positions
+from medsoft.layers.relu_linear import ReluLinearAttention
 from medsoft.layers.seqnorm import SeqNormAttention
 from medsoft.layers.sima import SimaAttention
 from medsoft.layers.soft import SoftAttention
@@ -24,6 +25,7 @@ MODULES = {
     "softmax": SoftmaxAttention,
     "seqnorm": SeqNormAttention,
     "sima": SimaAttention,
+    "relu_linear": ReluLinearAttention,
     "soft": SoftAttention,
     "soft_norm": SoftAttention,
 }
@@ -187,7 +189,7 @@ def test_gradient_checkpointing_changes_no_gradient(attention):
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-@pytest.mark.parametrize("attention", ["seqnorm", "sima", "soft", "soft_norm"])
+@pytest.mark.parametrize("attention", ["seqnorm", "sima", "relu_linear", "soft", "soft_norm"])
 def test_what_training_keeps_grows_in_proportion_to_the_pixels(attention):
     model = small_vit(attention, depth=1, img_size=64)
     kept = []
@@ -220,6 +222,7 @@ def test_options_of_a_mechanism_reach_it():
     assert small_vit("soft", attention_options={"local_kernel": 5}).blocks[1].attn.local.kernel_size == (5, 5)
     assert small_vit("softmax", attn_drop_rate=0.2).blocks[1].attn.attn_drop == 0.2
     assert small_vit("sima", qkv_bias=False).blocks[1].attn.qkv.bias is None
+    assert small_vit("relu_linear", attention_options={"floor": 100.0}).blocks[1].attn.floor == 100
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,7 @@ def test_average_pooling_of_seqnorm_is_refused_and_allowed_for_the_others():
         model.reset_classifier(3, "avg")
     model.reset_classifier(3)
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 3)
-    for attention in ("softmax", "sima", "soft", "soft_norm"):
+    for attention in ("softmax", "sima", "relu_linear", "soft", "soft_norm"):
         timm.create_model(f"vit_{attention}_tiny_patch16_224", global_pool="avg", class_token=False, **SMALL)
 
 

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 TINY = {
     "vit_softmax_tiny_patch16_224", "vit_seqnorm_tiny_patch16_224", "vit_sima_tiny_patch16_224",
-    "vit_soft_tiny_patch16_224", "vit_soft_norm_tiny_patch16_224", "soft_tiny", "soft_norm_tiny",
+    "vit_relu_linear_tiny_patch16_224", "vit_soft_tiny_patch16_224", "vit_soft_norm_tiny_patch16_224",
+    "soft_tiny", "soft_norm_tiny",
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def edited(table: Path, **columns: object) -> Path:
 
 def test_a_missing_table(refused, small):
     assert "nowhere.csv: no such table" in refused(on=small.with_name("nowhere.csv"))
-    assert "a table is a file .csv, .parquet, .npz" in refused(on=small.with_name("nowhere"))
+    assert "a table is a file .csv, .parquet, .xlsx, .npz" in refused(on=small.with_name("nowhere"))
 
 
 @pytest.mark.parametrize("text", ["", "path,label\n"])

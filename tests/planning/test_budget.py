@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medsoft.errors import InputError
 from medsoft.planning.budget import FOR_THE_REPORT, Clock, as_option, duration_in_words, enough, parse_duration
+from medsoft.planning.measure import NOISE, cheapest_first
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,26 @@ def test_what_earlier_calls_used_counts():
 def test_what_is_enough_leaves_time_for_the_report_and_for_a_wrong_guess():
     budget = enough(spent=10, more=40)
     assert budget * (1 - FOR_THE_REPORT) >= 1.2 * 50
+
+
+def test_times_that_cannot_be_told_apart_keep_their_order():
+    assert cheapest_first([]) == []
+    assert cheapest_first([3.0, 1.0, 2.0]) == [1, 2, 0]
+    assert cheapest_first([1.1, 1.0, 1.2, 5.0, 4.5]) == [0, 1, 2, 3, 4]
+    assert cheapest_first([1.0, 1.3]) == [0, 1]
+    assert cheapest_first([1.3, 1.0]) == [1, 0]
+
+
+@given(st.lists(st.floats(0.1, 1e4), max_size=8))
+def test_each_candidate_comes_once_and_none_before_one_that_is_clearly_cheaper(seconds):
+    order = cheapest_first(seconds)
+    assert sorted(order) == list(range(len(seconds)))
+    for first, second in itertools.pairwise(order):
+        assert seconds[first] <= NOISE * seconds[second]
+
+
+@given(st.permutations([1.0, 10.0, 100.0]), st.lists(st.floats(0.9, 1.1), min_size=3, max_size=3))
+def test_the_order_does_not_depend_on_the_noise(seconds, noise):
+    shaken = [one * factor for one, factor in zip(seconds, noise, strict=True)]
+    assert cheapest_first(shaken) == cheapest_first(seconds)
+    assert cheapest_first(noise) == [0, 1, 2]

@@ -36,7 +36,7 @@ def names(groups: int = 400, encoders: tuple[KnownEncoder, ...] = (ENCODER,), **
 
 
 def test_a_middling_table_gets_heads_and_fine_tuning():
-    assert names() == ["probe", "probe_large", "tokens_seqnorm", "tokens_gated", "finetuned"]
+    assert names() == ["probe", "probe_large", "tokens_seqnorm", "tokens_gated", "finetuned", "hybrid"]
 
 
 def test_few_patients_get_probes_alone():
@@ -49,6 +49,11 @@ def test_many_patients_get_training_from_scratch_too():
 
 def test_without_an_encoder_there_is_training_from_scratch():
     assert names(40, ()) == ["scratch"]
+
+
+def test_where_heads_cannot_read_a_table_there_is_training_from_scratch_beside_what_cannot_run():
+    situation = Situation(facts(40), (ENCODER,), has_gpu=False, without_features="two volumes a row")
+    assert [one.name for one in propose(situation)] == ["probe", "probe_large", "scratch"]
 
 
 def test_small_pictures_get_no_larger_size():
@@ -67,6 +72,26 @@ def test_two_encoders_are_compared_where_there_is_a_gpu():
 def test_heads_of_one_size_share_features():
     found = {one.name: one for one in propose(Situation(facts(), (ENCODER,), has_gpu=False))}
     assert found["probe_large"].features == found["tokens_seqnorm"].features == found["tokens_gated"].features
+
+
+def test_a_hybrid_reads_larger_pictures_where_there_are_some_and_the_encoders_own_size_elsewhere():
+    sizes = {}
+    for side in (240, 4288):
+        (found,) = [one for one in propose(Situation(facts(side=side), (ENCODER,), False)) if one.name == "hybrid"]
+        assert found.options["model"] == {"backbone": "hybrid", "backbone_args": None, "encoder": "net"}
+        sizes[side] = found.options.get("transforms")
+    assert sizes == {240: None, 4288: {"size": 512}}
+    typed = propose(Situation(facts(side=4288), (ENCODER,), False, has_size=True))
+    assert "transforms" not in next(one for one in typed if one.name == "hybrid").options
+
+
+def test_a_hybrid_of_a_modality_has_the_arguments_of_neither_its_network_nor_another_size():
+    (found,) = [one for one in propose(Situation(facts(), (ENCODER,), False)) if one.name == "hybrid"]
+    given = {"name": "fundus", "model": {"backbone": "vit", "backbone_args": {"patch_size": 8}, "lr": 1.0}}
+    given |= {"transforms": {"size": 96, "mean": [0.5]}}
+    config = configuration_of(found, given, {"model": {"lr": 0.1, "encoder": "other"}}, frozenset(), None)
+    assert config["model"] == {"backbone": "hybrid", "backbone_args": None, "encoder": "net", "lr": 0.1}
+    assert config["transforms"] == {"size": larger_size(ENCODER, facts()), "mean": [0.5]}
 
 
 def test_every_rule_is_in_the_reference_with_its_reason():
@@ -133,3 +158,13 @@ def test_what_is_not_proposed_is_explained(name):
     said = why_not(name, facts(groups=48))
     assert said == f"{name} is proposed with: 60 patients or more (here are 48 patients to develop on)"
     assert why_not("magic", facts()) == ""
+
+
+def test_a_candidate_stops_and_chooses_as_its_own_configuration_says_where_the_command_line_does_not():
+    candidate = next(one for one in propose(Situation(facts(), (ENCODER,), False)) if one.name == "tokens_seqnorm")
+    given: dict[str, object] = {"data": {}, "patience": None, "monitor": "auto", "seed_everything": 3}
+    shipped = {"patience": 6, "monitor": "loss", "name": "tokens"}
+    own = configuration_of(candidate, given, shipped, frozenset(), None)
+    assert (own["patience"], own["monitor"], own["seed_everything"]) == (6, "loss", 3)
+    asked = configuration_of(candidate, given | {"patience": 2, "monitor": "auroc"}, shipped, frozenset(), None)
+    assert (asked["patience"], asked["monitor"]) == (2, "auroc")

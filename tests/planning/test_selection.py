@@ -124,3 +124,31 @@ def test_of_several_settings_of_one_candidate_the_best_alone_is_averaged():
     assert sum(score.chosen for score in scores) == 2
     assert {score.name for score in scores if score.chosen} > {"other"}
     assert any("another setting of base" in score.reason for score in scores)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel", "regression"])
+def test_every_task_gets_an_interval_of_its_own_metric(kind):
+    """With patients who have rows of several classes, and a rare class, so that not every draw has all in each fold."""
+    rng = np.random.default_rng(4)
+    n, names = 60, ("a", "b", "c", "d")
+    task = Task.of(kind, {"binary": names[:2], "regression": ()}.get(kind, names))
+    truth: np.ndarray
+    if kind == "regression":
+        truth = rng.normal(size=n)
+        answers = (truth + rng.normal(size=n))[:, None]
+    elif kind == "multilabel":
+        truth = (rng.random((n, 4)) < [0.15, 0.5, 0.3, 0.4]).astype(int)
+        answers = 1 / (1 + np.exp(1 - 2 * truth - rng.normal(size=truth.shape)))
+    else:
+        truth = np.arange(n) % len(task.classes)
+        answers = np.exp(np.eye(len(task.classes))[truth] + rng.normal(size=(n, len(task.classes))))
+        answers /= answers.sum(axis=1, keepdims=True)
+    folds = [str(i // 2 % 5) for i in range(n)]
+    patients = [f"P{i // 2}" for i in range(n)]
+    ids = [f"s{i}" for i in range(n)]
+    frame = make_predictions(task, ids, answers, truth, patient=patients, split="test", fold=folds)
+    score = choose({"only": frame}, task, draws=200)[0]
+    assert score.metric == task.primary["metric"]
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low < score.value < score.high

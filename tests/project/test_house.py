@@ -12,7 +12,7 @@ from jinja2.nodes import Const
 from medsoft.task import TASK_KINDS
 
 ROOT = Path(__file__).parents[2] / "medsoft"
-FOYER = ("errors", "registry", "specs", "task", "task_types", "storage", "system", "text")
+FOYER = ("errors", "registry", "specs", "task", "task_defaults", "task_types", "storage", "system", "text")
 """What every room may use; it uses no room itself."""
 
 KNOWS = {
@@ -55,6 +55,7 @@ LIGHT = {  # module -> what it may import when it is imported; the standard libr
     "medsoft.storage.walk": set(),
     "medsoft.specs": {"numpy"},
     "medsoft.task": {"numpy"},
+    "medsoft.task_defaults": {"numpy"},
     "medsoft.task_types": {"numpy"},
     "medsoft.parsing.parser": {"jsonargparse"},
     "medsoft.system.child_processes": set(),

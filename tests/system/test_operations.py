@@ -290,7 +290,7 @@ def test_one_bag_too_large_does_not_end_the_others(medsoft, scans, tmp_path, mon
     logits = slide_model.read_logits
 
     def hungry(aggregator, read_chunks):
-        if read_chunks.args[0].path == files[1]:
+        if read_chunks.args[0][0].path == files[1]:
             raise RuntimeError("CUDA error: out of memory")
         return logits(aggregator, read_chunks)
 

@@ -94,6 +94,21 @@ def test_it_learns_from_one_tile_in_a_bag(tmp_path, medsoft, model):
     assert scores["test"]["overall"]["auroc"] > 0.85
 
 
+def test_a_model_of_torchmil_is_trained_and_predicts_from_its_checkpoint(tmp_path, medsoft, slides):
+    pytest.importorskip("torchmil", reason="the models are in an optional package: pip install 'medsoft[mil]'")
+    where = [f"--data.table={slides}", f"--data.features={slides.parent / 'features'}"]
+    more = ["--config=histo", "--data.positive=ill", "--trainer.max_epochs=1", "--model.aggregator=torchmil:CLAM_SB"]
+    code, _, err = medsoft("fit", *more, *where, "--model.aggregator_args.dim=8", f"--out={tmp_path / 'run'}")
+    assert code == 0, err
+    options = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["aggregator_args"]
+    assert options == {"dim": 8, "drop": 0.1}  # of the shipped ones, what this model takes
+    words = [f"--checkpoint={tmp_path / 'run'}", *where, f"--out={tmp_path / 'again'}"]
+    code, _, err = medsoft("predict", *words)
+    assert code == 0, err
+    first, again = (predictions(tmp_path / name).set_index("id")["p_ill"] for name in ("run", "again"))
+    np.testing.assert_allclose(again[first.index], first, rtol=1e-5)
+
+
 def test_the_shipped_configuration_runs_as_it_is(tmp_path, medsoft, slides):
     where = [f"--data.table={slides}", f"--data.features={slides.parent / 'features'}", f"--out={tmp_path / 'run'}"]
     more = ["--config=histo", "--data.positive=ill", "--trainer.max_epochs=1", "--figures=true", "--report=true"]
@@ -251,6 +266,7 @@ def test_a_model_of_images_is_not_asked_about_slides(tmp_path, medsoft, slides):
         ("--transforms.size=224", "unknown option --transforms.size"),
         ("--use.transforms=medsoft.data.transforms.fundus.Fundus", "takes no transforms"),
         ("--model.aggregator=clam", "unknown aggregator 'clam'"),
+        ("--model.aggregator=torchmil:clam", "'clam' is not a model of torchmil. Models: torchmil:ABMIL"),
         ("--model.aggregator_args.width=3", "width"),
         ("--data.group=patient --model.aggregator_args.coordinates=true", "pools several slides"),
         ("--data.features=nowhere", "no such folder of feature files"),

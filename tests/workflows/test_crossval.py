@@ -17,6 +17,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 
 from medsoft.data.tables.folds import Design, make_folds
 from medsoft.data.tables.sample_table import SampleTable
@@ -420,6 +421,34 @@ def test_a_signal_after_the_last_step_of_a_training_ends_the_verb(tmp_path, cros
     assert not folder.run(1).path.exists()
     monkeypatch.setattr(MetricsTable, "on_train_end", ended)
     assert medsoft("crossval", "--resume", tmp_path / "cv")[0] == 0
+
+
+@pytest.mark.parametrize("when", ["its folder is gone", "it was being closed"])
+def test_a_log_that_cannot_be_written_does_not_hide_a_stop(when, tmp_path, crossval, monkeypatch):
+    """TensorBoard's writer opens its file anew at each flush, and refuses to flush what is half closed."""
+    run = CrossvalFolder(tmp_path / "cv").run(0)
+    if when == "its folder is gone":
+        stop = StopGracefully._stop
+
+        def gone(self, trainer):
+            run.tensorboard.rename(run.path / "moved")
+            stop(self, trainer)
+
+        monkeypatch.setattr(StopGracefully, "_stop", gone)
+        monkeypatch.setattr(MetricsTable, "on_train_epoch_end", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    else:
+        close = _AsyncWriter.close
+
+        def half_closed(self):
+            if not self._closed:
+                self._closed = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            close(self)
+
+        monkeypatch.setattr(_AsyncWriter, "close", half_closed)
+    _, err = crossval("--folds=2", f"--out={tmp_path / 'cv'}", code=143)
+    assert "Go on with the cross-validation" in err
+    assert run.last.is_file()
 
 
 def test_what_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, crossval, finished):

@@ -124,6 +124,7 @@ def test_new_pictures_are_encoded_as_those_of_the_training(tmp_path, medsoft, tr
     )
     assert code == 0, err
     assert "encoding 6 images with efficientnet-lite0" in out
+    assert "encoded. It is kept, for --data.features" in out
     assert len(list((tmp_path / "out" / "encoded" / "features").glob("*.h5"))) == 6
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
     by_hand = tmp_path / "by_hand"

@@ -21,7 +21,7 @@ from medsoft.data.tables.cleaning import Duplicates, bad_rows
 from medsoft.data.tables.duplicates import Content, content_of, pairs_in_words
 from medsoft.data.tables.folds import notes_on_classes
 from medsoft.data.tables.joins import join_clinical
-from medsoft.data.tables.labels import Uncertain, words
+from medsoft.data.tables.labels import Uncertain, label_columns, words
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import load_source, table_to_write, text, write_table
 from medsoft.data.tables.sample_table import SampleTable, read_table
@@ -44,6 +44,9 @@ def check(
     root: str | None = None,
     path: str = "path",
     label: str | list[str] = "label",
+    time: str | None = None,
+    event: str | None = None,
+    time_unit: Literal["days", "months", "years"] | None = None,
     task: str | None = None,
     positive: str | int | list[str | int] | None = None,
     classes: str | list[str | int] | None = None,
@@ -75,10 +78,13 @@ def check(
     """Summarise a sample table, and report all its problems.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files or volumes; several volume columns, separated by commas, become channels.
         label: Label column, or several, separated by commas, for a multilabel task.
+        time: Column with the time until the event, or until a patient was last seen, of a survival task.
+        event: Column that says whether the event happened (1) or the patient was last seen without it (0).
+        time_unit: Unit of the times: days, months or years.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
         positive: Label values that count as the positive class of a binary task, such as 2,3,4.
         classes: Names of the classes in order; any other label is reported as a problem.
@@ -126,15 +132,16 @@ def check(
     bags = bag_files(table, source, kind, features, root, path, contents=decode)
     files = bags or volume_files(table, source, plain_kind(kind), root, path, missing, laterality, words(box), mask)
     volumes = files if isinstance(files, VolumeFiles) else None
+    labels = label_columns(task, label, time, event)
     wanted = _wanted(select)
     if volumes is None and (dynamic or mask_values or wanted):
         raise InputError("dynamic, mask_values and select are for volumes: leave them out, or say --kind volume")
     with progress("checking the table"):
         samples = read_table(
             table, source=given, files=files, root=bags.folder if bags else root,
-            path=volumes.columns[0] if volumes else path, label=label, task=task, positive=positive, classes=classes,
+            path=volumes.columns[0] if volumes else path, label=labels, task=task, positive=positive, classes=classes,
             patient=patient, site=site, exam=exam, id=id, split=split, rename_splits=rename_splits, uncertain=uncertain,
-            placeholders=placeholders, on_error="keep",
+            placeholders=placeholders, time_unit=time_unit, on_error="keep",
         )  # fmt: skip
     console = plain_console()
     _print_counts(samples, console)
@@ -145,10 +152,10 @@ def check(
     if bags:
         console.print(described(bags))
     elif decode and volumes:
-        time: Time = "phases" if dynamic else "refuse"
+        frames: Time = "phases" if dynamic else "refuse"
         rows = samples.frame["row"].tolist()
         with progress("reading volumes", len(rows)) as step:
-            found, facts, keys = check_volumes(volumes, rows, time, mask_values, max_voxels, step, wanted)
+            found, facts, keys = check_volumes(volumes, rows, frames, mask_values, max_voxels, step, wanted)
         problems += found
         contents = [Content(keys[row]) if row in keys else None for row in rows]
         if line := passed_in_words(passed_over(volumes, rows)):
@@ -201,6 +208,9 @@ def split(
     root: str | None = None,
     path: str = "path",
     label: str | list[str] = "label",
+    time: str | None = None,
+    event: str | None = None,
+    time_unit: Literal["days", "months", "years"] | None = None,
     task: str | None = None,
     positive: str | int | list[str | int] | None = None,
     classes: str | list[str | int] | None = None,
@@ -224,11 +234,14 @@ def split(
     """Write a sample table with an added column split (train, val, test) or fold.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         out: Table to write, .csv or .parquet.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files or volumes.
         label: Label column, or several, separated by commas, for a multilabel task.
+        time: Column with the time until the event, or until a patient was last seen, of a survival task.
+        event: Column that says whether the event happened (1) or the patient was last seen without it (0).
+        time_unit: Unit of the times: days, months or years.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
         positive: Label values that count as the positive class of a binary task, such as 2,3,4.
         classes: Names of the classes in order; any other label is reported as a problem.
@@ -263,12 +276,13 @@ def split(
     given = source if clinical is None else join_clinical(source, clinical, patient)
     bags = bag_files(table, source, kind, features, root, path, contents=False)
     files = bags or volume_files(table, source, plain_kind(kind), root, path, "zeros", laterality, words(box), mask)
+    labels = label_columns(task, label, time, event)
     with progress("checking the table"):
         samples = read_table(
             table, source=given, files=files, root=bags.folder if bags else root,
-            path=files.columns[0] if isinstance(files, VolumeFiles) else path, label=label, task=task,
+            path=files.columns[0] if isinstance(files, VolumeFiles) else path, label=labels, task=task,
             positive=positive, classes=classes, patient=patient, exam=exam, id=id, uncertain=uncertain,
-            placeholders=placeholders,
+            placeholders=placeholders, time_unit=time_unit,
         )  # fmt: skip
     if folds:
         values = pd.array([pd.NA] * len(samples), dtype="Int64")

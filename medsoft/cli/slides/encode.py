@@ -8,6 +8,7 @@ from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import Workers
 from medsoft.encoders.requirements import EncoderOptions
 from medsoft.errors import InputError
+from medsoft.slides.annotations.settings import NO_REGIONS, RegionOptions, RegionSettings
 from medsoft.slides.find import find_slides
 from medsoft.slides.source import SlideInput
 from medsoft.slides.tiling.settings import EncodingSettings, TileSettings, TilingOptions
@@ -27,6 +28,7 @@ def encode_tiles(
     encoding: EncodingSettings,
     where: Workers,
     dtype: Literal["float16", "float32"] = "float16",
+    drawn: RegionOptions = NO_REGIONS,
 ) -> int:
     """Turn the tiles of slides into features, one file per slide; slides that are already done are skipped.
 
@@ -40,6 +42,7 @@ def encode_tiles(
         encoding: how they are read and encoded.
         where: the work runs.
         dtype: Data type of the stored features.
+        drawn: regions that decide which tiles are kept.
 
     Returns:
         0, or 3 if slides failed or most of them have no tissue.
@@ -47,13 +50,16 @@ def encode_tiles(
     Raises:
         InputError: the call or the table is wrong, or the encoder cannot be built.
     """
+    from medsoft.slides.annotations.match import with_annotations
     from medsoft.slides.folder import SlidesFolder
     from medsoft.slides.progress import conclude, slides_progress
     from medsoft.slides.tiling.run import check_names
 
+    regions = drawn.settings()
     sources = find_slides(which)
     folder = SlidesFolder(out)
     check_names(sources, folder)
+    sources = with_annotations(sources, drawn, (*drawn.classes, *drawn.excluded))
     file = encoder.file()
 
     # torch and timm wait until what needs neither is found to be right.
@@ -63,7 +69,7 @@ def encode_tiles(
 
     build = builder_of(encoder, file, tiling.tile, encoding.precision)
     here = build(device=where.device_here, precision=where.precision_here(encoding.precision))
-    tiles = _tiles(here, tiling)
+    tiles = _tiles(here, tiling, regions)
     check_space(sources, folder, tiles, here.num_features, dtype)
     job = EncodeJob(
         out=folder.path.absolute(),
@@ -81,14 +87,14 @@ def encode_tiles(
     return conclude(progress, folder)
 
 
-def _tiles(encoder: Encoder, tiling: TilingOptions) -> TileSettings:
+def _tiles(encoder: Encoder, tiling: TilingOptions, regions: RegionSettings | None) -> TileSettings:
     """What was asked for, or else what the recipe says."""
     recipe = encoder.recipe
     if tiling.mpp is None and recipe.tile_mpp is None:
         raise InputError(
             f"--encoder {recipe.name} has no resolution of its own: say that of the tiles, such as --mpp 0.5"
         )
-    tiles = tiling.settings(recipe.tile_mpp, recipe.tile_px)
+    tiles = tiling.settings(recipe.tile_mpp, recipe.tile_px, regions)
     recipe.check_tile(tiles.tile_px)
     print(
         f"Encoder {encoder.name}: {encoder.num_features} features from tiles of {tiles.tile_px} px, "

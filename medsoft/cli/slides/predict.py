@@ -6,8 +6,9 @@ from pathlib import Path
 
 from medsoft.cluster.options import Workers
 from medsoft.encoders.requirements import weights_file
-from medsoft.inference.slides.options import ModelSource, ReportSettings, TruthColumns
+from medsoft.inference.slides.options import ModelSource, PatientColumns, ReportSettings, TruthColumns
 from medsoft.runs.checkpoint_paths import check_holds_no_run
+from medsoft.slides.annotations.settings import NO_REGIONS, RegionOptions
 from medsoft.slides.find import find_slides
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.source import SlideInput
@@ -18,6 +19,7 @@ def predict_table(
     which: SlideInput,
     out: str,
     source: ModelSource,
+    who: PatientColumns,
     columns: TruthColumns,
     heatmaps: HeatmapSettings,
     reported: ReportSettings,
@@ -26,6 +28,7 @@ def predict_table(
     tiles: TrainedTiles,
     encoder: str | None = None,
     weights: str | None = None,
+    drawn: RegionOptions = NO_REGIONS,
 ) -> int:
     """Predict slides with a trained slide classifier: tissue, tiles, features, probabilities, heatmaps and a report.
 
@@ -35,6 +38,7 @@ def predict_table(
         which: the slides.
         out: Folder for predictions.csv, slides.csv, tiles/, features/, heatmaps/, report.html and errors.csv.
         source: of the model.
+        who: whose the slides are.
         columns: of the table.
         heatmaps: to draw.
         reported: what is made of the predictions.
@@ -45,6 +49,7 @@ def predict_table(
             it.
         weights: Local file with the encoder's weights, or its name in MEDSOFT_WEIGHTS; its SHA-256 must match that of
             the training.
+        drawn: regions that decide which tiles are kept, as they did in the training.
 
     Returns:
         0, or 3 if slides failed.
@@ -57,6 +62,10 @@ def predict_table(
     source.check()
     file = weights_file(weights) if weights else None
     sources = find_slides(which)
+    if who.clinical is not None:
+        from medsoft.inference.slides.cases import with_clinical
+
+        sources = with_clinical(sources, who)
 
     # torch and timm wait until what needs neither is found to be right.
     from medsoft.encoders.from_checkpoint import NamedEncoder
@@ -66,5 +75,5 @@ def predict_table(
     encoder = str(Path(encoder).absolute()) if encoder and Path(encoder).exists() else encoder
     named = NamedEncoder(encoder, file)
     return predict_slides(
-        SlidesJob(sources, folder, source, columns, heatmaps, reported, encoding, where, tiles, named)
+        SlidesJob(sources, folder, source, who, columns, heatmaps, reported, encoding, where, tiles, named, drawn)
     )

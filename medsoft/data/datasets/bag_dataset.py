@@ -66,6 +66,17 @@ def pieces_of(bag: Bag) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield torch.from_numpy(features_nF), None if coords_nA is None else torch.from_numpy(coords_nA)
 
 
+def pieces_of_all(bags: Sequence[Bag]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Some open files as one bag, piece by piece; of several without places, which have no common frame.
+
+    Raises:
+        BagError: a file is damaged.
+    """
+    for bag in bags:
+        for features_nF, coords_nA in pieces_of(bag):
+            yield features_nF, coords_nA if len(bags) == 1 else None
+
+
 class BagPieces:
     """A bag that is read from its files piece by piece, as often as it is called.
 
@@ -98,8 +109,9 @@ class BagDataset(Dataset[dict[str, Any]]):
     """Bags and targets of some rows of a table.
 
     Indexed by an int for the whole bag, by a SampleKey for an augmented one, which is a function of (seed, epoch, row)
-    alone. A sample has ``features`` (N, F) float32, ``coords`` (N, axes) float32 where asked for, ``target`` and
-    ``index``. A whole bag that is not to be held in memory has its ``pieces`` in place of features and places.
+    alone. A sample has ``features`` (N, F) float32, ``coords`` (N, axes) float32 where asked for, ``covariates``
+    (K,) float32 where there are some, ``target`` and ``index``. A whole bag that is not to be held in memory has its
+    ``pieces`` in place of features and places.
 
     Args:
         files: of each bag, one slide after the other.
@@ -111,6 +123,7 @@ class BagDataset(Dataset[dict[str, Any]]):
         streamed: of each bag, whether it is handed on in pieces, and never kept; None: no bag is.
         pooled: give one vector a file in place of its tiles.
         with_views: draw each augmented bag among itself and the augmented views that its file holds.
+        covariates: (n, K) float32, NaN where missing, or None.
 
     Raises:
         RunError: a feature file can no longer be read.
@@ -127,10 +140,12 @@ class BagDataset(Dataset[dict[str, Any]]):
         streamed: Sequence[bool] | None = None,
         pooled: bool = False,
         with_views: bool = False,
+        covariates: np.ndarray | None = None,
     ) -> None:
         self.files, self.augmentation, self.pooled, self.with_views = files, augmentation, pooled, with_views
         self.streamed = [False] * len(files) if streamed is None else list(streamed)
         self.targets = for_torch(targets)
+        self.covariates = covariates
         self.seed, self.with_coordinates = seed, with_coordinates
         self.cache: list[Arrays | None] | None = None
         if in_memory:
@@ -190,18 +205,16 @@ class BagDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.sample if isinstance(key, SampleKey) else key
+        sample: dict[str, Any] = {"target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
+        if self.covariates is not None:
+            sample["covariates"] = torch.from_numpy(self.covariates[index])
         if self.streamed[index] and not isinstance(key, SampleKey):
-            pieces = BagPieces(self.files[index], self.with_coordinates)
-            return {"pieces": pieces, "target": torch.as_tensor(self.targets[index]), "index": torch.tensor(index)}
+            return {"pieces": BagPieces(self.files[index], self.with_coordinates), **sample}
         bag = self.read(index)
         if isinstance(key, SampleKey):
             rng = np.random.default_rng(sample_seed(self.seed, key))
             bag = self.augmentation(self._drawn(index, bag, rng), rng)
-        sample = {
-            "features": torch.from_numpy(bag[0]),
-            "target": torch.as_tensor(self.targets[index]),
-            "index": torch.tensor(index),
-        }
+        sample = {"features": torch.from_numpy(bag[0]), **sample}
         return sample if bag[1] is None else sample | {"coords": torch.from_numpy(bag[1])}
 
 
@@ -247,8 +260,9 @@ def collate_bags(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """
     if len(samples) == 1:
         return {name: value[None] if isinstance(value, Tensor) else value for name, value in samples[0].items()}
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in ("target", "index")}
-    for name in samples[0].keys() - batch.keys():
+    of_tiles = samples[0].keys() & {"features", "coords"}
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0].keys() - of_tiles}
+    for name in of_tiles:
         batch[name] = pad_sequence([sample[name] for sample in samples], batch_first=True)
     lengths = torch.tensor([len(sample["features"]) for sample in samples])
     return batch | {"mask": torch.arange(int(lengths.max())) < lengths[:, None]}

@@ -165,7 +165,7 @@ class BagFiles:
         paths = pd.Series([os.path.normpath(self.slides / value) if value else "" for value in values], dtype=object)
         return make_ids(paths, self.slides).tolist()
 
-    def check(self, frame: pd.DataFrame) -> list[Problem]:
+    def check(self, frame: pd.DataFrame, answers: Sequence[object]) -> list[Problem]:
         """Files that are missing, damaged, empty or of another slide, and features that do not belong together."""
         problems = self._missing(frame)
         there: dict[str, int] = {}
@@ -179,8 +179,7 @@ class BagFiles:
         problems += self._unusable(there)
         rows = {path: row for path, row in there.items() if path in self.summaries}
         problems += self._of_other_slides(rows)
-        answers = [column for column in frame if column == "target" or str(column).startswith("target_")]
-        target_of = dict(zip(frame["row"], frame[answers].fillna(-1).itertuples(index=False, name=None), strict=True))
+        target_of = dict(zip(frame["row"], answers, strict=True))
         problems += self._same_slides(rows, target_of)
         problems += self._kinds(rows)
         return problems + (_patients(frame, target_of) if self.one_bag_a_patient else [])
@@ -260,7 +259,7 @@ class BagFiles:
                     reasons[path] = summary
         return [Problem("unusable features", (rows[path],), reason, advice) for path, reason in reasons.items()]
 
-    def _same_slides(self, rows: dict[str, int], target_of: dict[int, tuple[Any, ...]]) -> list[Problem]:
+    def _same_slides(self, rows: dict[str, int], target_of: dict[int, object]) -> list[Problem]:
         problems = []
         first: dict[str, int] = {}
         for path, row in rows.items():
@@ -342,7 +341,7 @@ def _of_another(rows: tuple[int, ...], message: str) -> Problem:
     return Problem("features of another slide", rows, message, advice)
 
 
-def _patients(frame: pd.DataFrame, target_of: dict[int, tuple[Any, ...]]) -> list[Problem]:
+def _patients(frame: pd.DataFrame, target_of: dict[int, object]) -> list[Problem]:
     """What stands against one bag per patient: rows without a patient, patients with two labels."""
     problems = []
     rows_of: dict[str, list[int]] = defaultdict(list)

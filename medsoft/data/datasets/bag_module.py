@@ -19,7 +19,9 @@ from medsoft.data.facts.pictures import Facts
 from medsoft.data.features.encoded_folder import encode_settings, features_folder, portable
 from medsoft.data.features.provenance import ImageProvenance
 from medsoft.data.images.small import small_picture
+from medsoft.data.tables.covariates import covariate_names, one_of_each, read_covariates
 from medsoft.data.tables.joins import join_clinical
+from medsoft.data.tables.problems import TableError
 from medsoft.data.tables.reading import load_source, require_columns
 from medsoft.data.tables.sample_table import SampleTable
 from medsoft.errors import InputError, ReadError, check_range
@@ -33,14 +35,16 @@ class BagDataModule(TableDataModule[BagDataset]):
     """One bag of encoded tiles a slide, or a patient.
 
     Args:
-        table: CSV or Parquet with one row per slide.
+        table: CSV, Parquet or Excel (.xlsx, or file.xlsx#Sheet) with one row per slide.
         features: folder with the feature files, which are named after the slides; or one table of all instances (.csv,
             .parquet) with a column bag. If not given, path names the feature files.
         root: folder that relative paths of feature files or slides start from; the table's own folder if not given.
         path: column with the slide's file or name, or with the feature file.
-        clinical: CSV or Parquet with one row per patient, whose columns (such as the label) are joined to the table by
-            data.patient.
+        clinical: CSV, Parquet or Excel with one row per patient, whose columns (such as the label, or covariates) are
+            joined to the table by data.patient.
         group: slide makes one bag per slide; patient pools the tiles of all slides of a patient into one bag.
+        covariates: numeric columns, such as age, that are combined with the bag's features at the head; missing values
+            count as the mean.
         batch_size: bags per step; with more than 1, bags of similar length are batched together and padded.
         num_workers: processes that load bags; chosen automatically if not given (none on a CPU).
         cache: memory keeps all bags in memory; auto does so if they fit into cache_gib.
@@ -64,6 +68,7 @@ class BagDataModule(TableDataModule[BagDataset]):
         path: str = "path",
         clinical: str | None = None,
         group: Literal["slide", "patient"] = "slide",
+        covariates: str | list[str] | None = None,
         batch_size: int = 1,
         num_workers: int | None = None,
         cache: Literal["auto", "memory", "none"] = "auto",
@@ -78,7 +83,8 @@ class BagDataModule(TableDataModule[BagDataset]):
         **rows: Any,
     ) -> None:
         super().__init__(table, root=root, batch_size=batch_size, num_workers=num_workers, **rows)
-        self.unit = unit
+        self.unit, self.group = unit, group
+        self.covariate_columns = covariate_names(covariates)
         check_range("data.cache_gib", cache_gib, 0)
         check_range("data.max_tiles", 1 if max_tiles is None else max_tiles, 1)
         _check_share("data.tile_fraction", tile_fraction, low_allowed=False)
@@ -116,7 +122,7 @@ class BagDataModule(TableDataModule[BagDataset]):
         for _, row in samples.frame.iterrows():
             self._paths_of.setdefault(row["patient" if group == "patient" else "id"], []).append(row["path"])
         if group == "patient":
-            samples = _one_row_a_patient(samples)
+            samples = _one_row_a_patient(samples, self.covariate_columns)
         self._take(samples)
         self.notes += self.files.notes
         ids, summaries = self.samples.frame.set_index("path")["id"], self.files.summaries
@@ -138,6 +144,9 @@ class BagDataModule(TableDataModule[BagDataset]):
             self.target_scale,
             summary.frame or "um",
             self._images(summary),
+            self.event_times,
+            self.covariates,
+            self.group,
         )
 
     def _images(self, summary: BagSummary) -> dict[str, Any] | None:
@@ -200,6 +209,7 @@ class BagDataModule(TableDataModule[BagDataset]):
                     streamed[split],
                     self.pooled,
                     self._draws_views(split, files[split]),
+                    self.covariates_of(part),
                 )
             self._parts[split] = (part, dataset)
 
@@ -268,7 +278,20 @@ def _check_share(name: str, value: float, low_allowed: bool) -> None:
         raise InputError(f"{name} 1 leaves nothing of a tile")
 
 
-def _one_row_a_patient(samples: SampleTable) -> SampleTable:
-    """The first row of each patient, named by the patient; all its slides bear the same label and split."""
-    first = samples.frame.drop_duplicates("patient").reset_index(drop=True)
+def _one_row_a_patient(samples: SampleTable, covariates: Sequence[str]) -> SampleTable:
+    """The first row of each patient, named by the patient; all its slides bear the same label and split.
+
+    Raises:
+        TableError: a patient's slides have different covariates.
+    """
+    frame = samples.frame
+    if covariates:
+        rows = frame["row"].tolist()
+        values, problems = one_of_each(
+            read_covariates(samples, covariates), frame["patient"].tolist(), covariates, rows
+        )
+        if problems:
+            raise TableError(str(samples.source), problems)
+        frame = frame.assign(**dict(zip(covariates, values.T, strict=True)))
+    first = frame.drop_duplicates("patient").reset_index(drop=True)
     return replace(samples, frame=first.assign(id=first["patient"], exam=""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from medsoft.data.datasets.sampling import EpochBatchSampler, rows_of_process
 from medsoft.data.facts.pictures import Facts
 from medsoft.data.facts.table import facts_table
-from medsoft.data.tables.covariates import read_covariates, scaled_by
+from medsoft.data.tables.covariates import read_covariates, require_known, scaled_by
 from medsoft.data.tables.duplicates import Content, duplicate_problems, nearly_same, notes_on_near
+from medsoft.data.tables.labels import label_columns
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table, targets_of_rows
 from medsoft.data.tables.split import UNUSED, apply_split_file, complete_splits
@@ -39,11 +41,17 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     A subclass reads its table, hands it to ``_take``, and fills ``_parts`` in ``load``.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         root: Folder that paths in the table are relative to; the table's own folder if not given.
         label: column with the label, or several, separated by commas, for a multilabel task.
+        time: column with the time until the event, or until a patient was last seen, of a survival task.
+        event: column that says whether the event happened (1) or the patient was last seen without it (0).
+        time_unit: unit of data.time: days, months or years.
+        times: times, in this unit, at which survival is stated; if not given, the quartiles of the training part's
+            events.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
-        positive: label values that count as the positive class of a binary task, such as 2,3,4.
+        positive: label values that count as the positive class of a binary task, such as 2,3,4; values of data.event
+            that mean that it happened.
         classes: names of the classes in order (a list, or separated by commas); any other label is an error.
         patient: column with the patient; the split keeps each patient in one part.
         site: column with the site, for the counts per site.
@@ -88,6 +96,10 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         table: str,
         root: str | None = None,
         label: str | list[str] = "label",
+        time: str | None = None,
+        event: str | None = None,
+        time_unit: Literal["days", "months", "years"] | None = None,
+        times: str | list[float] | None = None,
         task: TaskKind | None = None,
         positive: str | int | list[str | int] | None = None,
         classes: str | list[str] | None = None,
@@ -119,7 +131,9 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self._table = table
         self._options: dict[str, Any] = {
             "root": root,
-            "label": label,
+            "label": label_columns(task, label, time, event),
+            "time_unit": time_unit,
+            "times": _numbers("data.times", times),
             "task": task,
             "positive": positive,
             "classes": classes,
@@ -168,12 +182,24 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         if self.stage == "fit":
             self.samples, done = complete_splits(self.samples, val_fraction, test_fraction, self.seed, splits_from)
             self.notes.append(done)
+            self._settle(self.samples.subset("train"))
             if "val" not in self.samples.splits:
                 raise InputError("data.val_fraction: fit chooses its checkpoint on a validation part; give it a share")
             if self.balanced_sampling:
                 self.task.sampling_weights(self.samples.subset("train").targets)  # raises where there are none
-        elif not self.samples.has_split:
+            self.notes += [note for part in ("val", "test") for note in self._notes_on(part)]
+        elif self.stage == "crossval":
+            self._settle(self.samples)
+        if self.stage != "fit" and not self.samples.has_split:
             self.samples = self.samples.with_split(SPLIT_OF_STAGE[self.stage])
+
+    def _settle(self, part: SampleTable) -> None:
+        """Let the part that is learnt from decide what is still open of the question."""
+        self.samples = replace(self.samples, task=self.task.settled(part.targets))
+
+    def _notes_on(self, split: str) -> list[str]:
+        part = self.samples.subset(split)
+        return self.task.part_notes(part.frame, split) if len(part) else []
 
     def _twice(
         self, parts: dict[str, SampleTable], contents: dict[str, list[Content | None]], problems: list[Problem]
@@ -257,18 +283,43 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         return self.task.target_scale(self.samples.subset("train").targets) if self.stage == "fit" else None
 
     @property
+    def event_times(self) -> np.ndarray | None:
+        """Times of events that are learnt from, rising, of a survival task; None of others, and for prediction.
+
+        Before a table is divided into folds they are those of all of it.
+        """
+        if self.stage not in ("fit", "crossval"):
+            return None
+        part = self.samples.subset("train") if self.stage == "fit" else self.samples
+        return self.task.event_times(part.targets)
+
+    @property
     def covariates(self) -> Covariates | None:
         """Clinical covariates with the training part's scale; without it outside of fit, where a checkpoint brings it.
 
         Raises:
-            InputError: a column does not exist, holds other things than numbers, or is constant.
+            InputError: a column does not exist, holds other things than numbers, is constant, or is missing in a whole
+                part.
+        """
+        if not self.covariate_columns or self.stage == "fit":
+            return self.covariates_in(self.samples.frame["split"].to_numpy())
+        read_covariates(self.samples, self.covariate_columns)
+        return Covariates(self.covariate_columns, None)
+
+    def covariates_in(self, split_N: np.ndarray) -> Covariates | None:
+        """Clinical covariates with the scale of the training part of a split; None without any.
+
+        Args:
+            split_N: the part of each row.
+
+        Raises:
+            InputError: as ``covariates``.
         """
         if not self.covariate_columns:
             return None
-        values = read_covariates(self.samples, self.covariate_columns)
-        if self.stage != "fit":
-            return Covariates(self.covariate_columns, None)
-        return scaled_by(values[(self.samples.frame["split"] == "train").to_numpy()], self.covariate_columns)
+        values_NK = read_covariates(self.samples, self.covariate_columns)
+        require_known(values_NK, self.covariate_columns, split_N)
+        return scaled_by(values_NK[split_N == "train"], self.covariate_columns)
 
     def covariates_of(self, part: SampleTable) -> np.ndarray | None:
         """Values of a part's rows, (N, K) float32, NaN where missing; None without covariates."""
@@ -284,7 +335,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of ``data.label``."""
-        label = self._options["label"]
+        label = self._options["label"]  # of a survival task the columns of time and event
         return tuple(word.strip() for word in label.split(",")) if isinstance(label, str) else tuple(label or ())
 
     def _facts_of_files(self, split: str) -> list[Facts]:
@@ -378,6 +429,19 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": _one_thread,
         }
+
+
+def _numbers(option: str, given: str | list[float] | None) -> tuple[float, ...]:
+    """The numbers of an option: a list, or separated by commas.
+
+    Raises:
+        InputError: one is no number.
+    """
+    values = given.strip("[] ").split(",") if isinstance(given, str) else given or ()
+    try:
+        return tuple(sorted(float(value) for value in values))
+    except ValueError:
+        raise InputError(f"{option} {given}: numbers separated by commas, such as 365,1095") from None
 
 
 def _one_thread(worker: int) -> None:

@@ -31,7 +31,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
     Args:
         transforms: how images become what the model sees; set under transforms.
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the image paths.
         covariates: numeric columns, such as age, that are combined with the image features at the head; missing values
             count as the mean.
@@ -80,8 +80,9 @@ class ImageDataModule(TableDataModule[ImageDataset]):
     @property
     def spec(self) -> DataSpec:
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
-        image = (self.transforms.channels, self.transforms.size)
-        return DataSpec(self.task, *image, self.class_counts, self.target_scale, self.covariates)
+        channels, size = self.transforms.channels, self.transforms.size
+        counts, scale = self.class_counts, self.target_scale
+        return DataSpec(self.task, channels, size, counts, scale, self.covariates, self.event_times)
 
     def load(self, splits: list[str]) -> None:
         """Read or check every image of these splits, so that a bad file is known before work starts.
@@ -100,7 +101,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
             cache, sizes, reasons = (
                 self._read_all(paths, found, facts) if in_memory else (None, None, self._check_all(paths, found, facts))
             )
-            problems += _unreadable(part, reasons)
+            problems += unreadable_pictures(part, reasons)
             read[split], contents[split] = (cache, sizes, reasons), found
         for split, again in self._twice(parts, contents, problems).items():
             cache, sizes, reasons = read[split]
@@ -237,7 +238,13 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-def _unreadable(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
+def unreadable_pictures(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:
+    """The problems of rows whose pictures cannot be had.
+
+    Args:
+        part: of a table.
+        reasons: by place in it, from 0.
+    """
     rows = part.frame["row"].tolist()
     advice = "export these pictures again or delete the rows"
     return [Problem("unreadable picture", (rows[index],), reason, advice) for index, reason in sorted(reasons.items())]

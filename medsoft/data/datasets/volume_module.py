@@ -42,7 +42,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
 
     Args:
         transforms: how volumes become what the model sees; set under transforms.
-        table: CSV, Parquet or MedMNIST-style .npz with one row per sample.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the volumes (files, or folders with a DICOM series), or several, separated by commas, which
             become channels on the grid of the first; if the table has no column path, all columns path_... are used.
         missing: what to do if a row names some of its volumes but not all: error, or zeros for the missing channels.
@@ -132,7 +132,13 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         """What the model must know of the data; class counts are those of the training part (else of all rows)."""
         channels = self.transforms.channels(sum(self.reader.channels))
         return DataSpec(
-            self.task, channels, self.transforms.size, self.class_counts, self.target_scale, self.covariates
+            self.task,
+            channels,
+            self.transforms.size,
+            self.class_counts,
+            self.target_scale,
+            self.covariates,
+            self.event_times,
         )
 
     @property

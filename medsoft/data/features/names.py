@@ -1,4 +1,4 @@
-"""Matches feature files to slides: by name, and by what a file states about the slide it was made from."""
+"""Matches feature files and annotations to slides: by name, and by what a file states of the slide it was made from."""
 
 from __future__ import annotations
 
@@ -50,43 +50,53 @@ def is_bag_name(name: str) -> bool:
 
 
 def locate_features(folder: Path, values: Sequence[str], ids: Sequence[str]) -> list[Located]:
-    """The feature files of slides, by exact names, in one folder.
+    """The feature files of slides in one folder: ``locate_files`` with the suffixes of feature files."""
+    return locate_files(folder, values, ids, OF_BAGS)
+
+
+def locate_files(folder: Path, values: Sequence[str], ids: Sequence[str], suffixes: tuple[str, ...]) -> list[Located]:
+    """The files that belong to slides, by exact names, in one folder.
 
     A file may bear the row's id, the slide's name, or that name without the suffix of a slide, in front of it the
     slide's folders where two slides share a name (``<folder>-<slide>.h5``). A name that several slides of the table
     have belongs to none of them.
 
     Args:
-        folder: of the feature files.
-        values: of each row, the slide's path or name, or the name of a feature file, which is then taken as it is.
+        folder: of the files.
+        values: of each row, the slide's path or name, or the name of such a file, which is then taken as it is.
         ids: of each row; "" where the table names none.
+        suffixes: of the files, in small letters, the ones that say most first.
 
     Raises:
         InputError: the folder cannot be read.
     """
+
+    def is_file_name(name: str) -> bool:
+        return name.lower().endswith(suffixes)
+
     try:
         with os.scandir(folder) as entries:
             there = {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
-        raise InputError(f"{folder}: this folder of feature files cannot be read: {error.strerror}") from None
-    slides = {os.path.normpath(value): _names(value) for value in values if value and not is_bag_name(value)}
+        raise InputError(f"{folder}: this folder cannot be read: {error.strerror}") from None
+    slides = {os.path.normpath(value): _names(value) for value in values if value and not is_file_name(value)}
     plain = Counter(name for names in slides.values() for name in names[0])
     longer = Counter(name for names in slides.values() for name in names[1])
     rows_of: dict[str, list[int]] = {}
     for row, value in enumerate(values):
-        for name in _names(value)[0] if value and not is_bag_name(value) else ():
+        for name in _names(value)[0] if value and not is_file_name(value) else ():
             rows_of.setdefault(name, []).append(row)
 
     def file_of(name: str) -> str | None:
-        return next((name + suffix for suffix in OF_BAGS if name + suffix in there), None)
+        return next((name + suffix for suffix in suffixes if name + suffix in there), None)
 
     def locate(row: int, value: str, id: str) -> Located:
-        if is_bag_name(value):
+        if is_file_name(value):
             return Located(os.path.normpath(folder / value))
         if id and (found := file_of(id)):
             return Located(str(folder / found))
         if not value:
-            return Located(str(folder / f"{id}{OF_BAGS[0]}") if id else "")
+            return Located(str(folder / f"{id}{suffixes[0]}") if id else "")
         own, with_folders = _names(value)
         names = [name for name in with_folders if longer[name] == 1 and not plain[name]]
         names += [name for name in own if plain[name] == 1]
@@ -96,7 +106,7 @@ def locate_features(folder: Path, values: Sequence[str], ids: Sequence[str]) -> 
         rivals = {other for name in own if plain[name] > 1 and file_of(name) for other in rows_of[name]} - {row}
         rivals = {other for other in rivals if os.path.normpath(values[other]) != os.path.normpath(value)}
         return Located(
-            str(folder / f"{id or without_slide_suffix(PurePath(value).name)}{OF_BAGS[0]}"), (*sorted(rivals),)
+            str(folder / f"{id or without_slide_suffix(PurePath(value).name)}{suffixes[0]}"), (*sorted(rivals),)
         )
 
     return [locate(row, value, id) for row, (value, id) in enumerate(zip(values, ids, strict=True))]

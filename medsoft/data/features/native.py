@@ -366,6 +366,8 @@ _JSON = ("tile_settings", "encoder_settings", "preparation", "views")
 def _attributes(facts: AnyProvenance) -> dict[str, Any]:
     values = {name: getattr(facts, name) for name in (field.name for field in fields(facts))}
     values = {name: canonical(value) if name in _JSON else value for name, value in values.items() if value is not None}
+    if not values.get("regions_from"):
+        values.pop("regions_from", None)  # as in files of earlier versions
     if isinstance(facts, ImageProvenance):
         version, sizes = VERSION_OF_IMAGES, {}
     else:
@@ -374,7 +376,7 @@ def _attributes(facts: AnyProvenance) -> dict[str, Any]:
     return {"format": FORMAT, "format_version": version, "medsoft_version": __version__, **values, **sizes}
 
 
-_NEEDED = [field.name for field in fields(Provenance) if field.name != "bounds_px0"]
+_NEEDED = [field.name for field in fields(Provenance) if field.name not in ("bounds_px0", "regions_from")]
 
 
 def _facts(file: h5py.File) -> Provenance:
@@ -389,6 +391,8 @@ def _facts(file: h5py.File) -> Provenance:
         if "bounds_px0" in attributes:  # not in files of version 0.1
             x, y, width, height = (int(side) for side in attributes["bounds_px0"])
             facts = replace(facts, bounds_px0=(x, y, width, height))
+        if "regions_from" in attributes:  # of tiles that regions have left
+            facts = replace(facts, regions_from=text(attributes, "regions_from"))
         if not facts.tile_px0 > 0:
             raise BagError(f"is damaged: a tile is {facts.tile_px0} level-0 pixels wide")
     return facts

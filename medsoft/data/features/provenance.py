@@ -62,6 +62,8 @@ class Provenance(Encoded):
         precision: in which the encoder ran, such as "float32" or "bfloat16"; recorded, not compared.
         bounds_px0: (x, y, width, height) of the part of level 0 that was scanned, whose corner QuPath counts from;
             None in files of version 0.1, which do not say it. Recorded, not compared.
+        regions_from: the regions that the tiles were chosen by: the SHA-256 of their file, and how its coordinates were
+            meant; "" for tiles of the whole slide.
     """
 
     slide: str
@@ -76,6 +78,7 @@ class Provenance(Encoded):
     encoder_settings: Mapping[str, Any] = field(default_factory=dict)
     precision: str = ""
     bounds_px0: tuple[int, int, int, int] | None = None
+    regions_from: str = ""
 
     @property
     def tile_px(self) -> int:
@@ -104,8 +107,8 @@ class Provenance(Encoded):
 
     @property
     def compared(self) -> object:
-        """The slide's content, size and resolution, its tiles, and the encoder."""
-        return self.quick_hash, tuple(self.size_px0), self.mpp, self.identity
+        """The slide's content, size and resolution, its regions and tiles, and the encoder."""
+        return self.quick_hash, tuple(self.size_px0), self.mpp, self.regions_from, self.identity
 
 
 @dataclass(frozen=True)

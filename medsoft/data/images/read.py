@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from medsoft.data.formats.arrays import npz_array, npz_shapes
 from medsoft.data.images.decode import decode
-from medsoft.errors import ReadError
+from medsoft.errors import BagError, ReadError
+from medsoft.registry import find_reader
 from medsoft.storage.files import open_regular_file
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ MAX_PIXELS = 89_478_485
 CONSTANT = "has the same value in every"
 """Begins what is said of pictures and volumes that show nothing."""
 
+TILE = "tile="
+"""Begins what follows the # of a slide's path where a tile of it is the picture."""
+
 MIN_SIDE = 2
 """Shortest side in pixels: a side of one pixel is a broken export. Cut tiles of 2 px occur in real sets."""
 
@@ -57,8 +62,10 @@ def read_image(
     the previews behind a phone's photograph (MPO) and the smaller pages behind the first page of a TIFF.
 
     Args:
-        path: a PNG, JPEG, JPEG 2000, BMP, GIF, PPM, WebP, AVIF, TIFF or DICOM file, or ``file.npz#key/index`` for one
-            picture of an array (N, H, W) or (N, H, W, C). The arrays of an ``.npz`` stay in memory once read.
+        path: a PNG, JPEG, JPEG 2000, BMP, GIF, PPM, WebP, AVIF, TIFF or DICOM file; ``file.npz#key/index`` for one
+            picture of an array (N, H, W) or (N, H, W, C), and ``file.h5#key/index`` for one of a dataset (N, H, W, C);
+            or ``slide#tile=x,y,size,mpp`` for a tile of a slide, as ``medsoft slides tile --save-tiles table`` writes
+            it. The arrays of an ``.npz`` stay in memory once read.
         max_pixels: a picture with more pixels is refused from its header, before anything is decoded.
             Pillow's own limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``) is left as it is and holds besides.
         voi: show grey DICOM as the file's own window says; see ``medsoft.data.dicom.image.decode_picture``.
@@ -82,8 +89,12 @@ def read_image(
             raise ReadError(f"has {width} x {height} pixels: each side must have at least {MIN_SIDE}")
 
     try:
-        if key:
-            image = _read_npz(file, key, index, check_size)
+        if key.startswith(TILE):
+            image = find_reader("tile")(file, key.removeprefix(TILE))
+            check_size(image.shape[1], image.shape[0])
+        elif key:
+            read = _read_npz if file.endswith(".npz") else _read_hdf5
+            image = read(file, key, index, check_size)
         else:
             with open_regular_file(file) as stream:
                 image = decode(stream, check_size, voi, note)
@@ -175,12 +186,39 @@ def check_images(
 
 
 def locate(path: str) -> tuple[str, str, int]:
-    """Split ``file.npz#key/index`` into (file, key, index); any other path gives (path, "", 0)."""
+    """Split a path that names one picture of a file.
+
+    Returns:
+        (file, key, index) of ``file.npz#key/index`` and ``file.h5#key/index``; (file, "tile=…", 0) of a tile of a
+        slide; of any other path (path, "", 0).
+    """
     file, _, place = path.rpartition("#")
+    if file and place.startswith(TILE):
+        return file, place, 0
     key, _, index = place.rpartition("/")
-    if file.endswith(".npz") and key and index.isdigit():
+    if file.endswith((".npz", ".h5")) and key and index.isdigit():
         return file, key, int(index)
     return path, "", 0
+
+
+def _read_hdf5(file: str, key: str, index: int, check_size: Callable[[int, int], None]) -> np.ndarray:
+    from medsoft.data.features.hdf5 import dataset, open_hdf5, plain_errors  # h5py waits until there is such a file
+
+    try:
+        with open_hdf5(Path(file)) as opened:
+            images = dataset(opened, key)
+            if images.ndim != 4 or images.shape[3] not in (1, 3):
+                raise ReadError(
+                    f"the dataset {key!r} has shape {images.shape}: pictures are (N, H, W, 1) or (N, H, W, 3)"
+                )
+            if index >= images.shape[0]:
+                raise ReadError(f"the dataset {key!r} has {images.shape[0]} pictures")
+            check_size(images.shape[2], images.shape[1])
+            with plain_errors(f"picture {index} of {key!r} cannot be read"):
+                image: np.ndarray = images[index]
+            return image
+    except BagError as error:
+        raise ReadError(error.reason) from None
 
 
 def _read_npz(file: str, key: str, index: int, check_size: Callable[[int, int], None]) -> np.ndarray:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medsoft.data.tables.checks import SPLITS
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import require_columns, text
 from medsoft.data.tables.sample_table import SampleTable
-from medsoft.data.tables.values import without_placeholders
+from medsoft.data.tables.values import Placeholders, without_placeholders
 from medsoft.errors import InputError
 from medsoft.specs import Covariates
 
@@ -38,20 +39,69 @@ def read_covariates(samples: SampleTable, names: Sequence[str]) -> np.ndarray:
         TableError: a value is no number; all are listed.
     """
     require_columns(samples.source, samples.frame.columns, {"covariates": list(names)})
-    values = np.empty((len(samples), len(names)), np.float32)
-    problems: list[Problem] = []
-    for k, name in enumerate(names):
-        texts, asked = without_placeholders(text(samples.frame[name]), name, samples.placeholders, always=MISSING)
-        problems += [replace(one, rows=tuple(samples.frame["row"].iloc[row - 1] for row in one.rows)) for one in asked]
-        numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
-        values[:, k] = numbers.to_numpy(dtype=np.float32)
-        wrong = numbers.isna() & ~texts.isin(MISSING)
-        advice = "covariates are numbers: code groups as 0 and 1, and leave what is missing empty"
-        for row, value in zip(samples.frame.loc[wrong, "row"], texts[wrong], strict=True):
-            problems.append(Problem("no number", (int(row),), f"{name} is {value!r}", advice, skippable=False))
+    values, problems = covariate_values(samples.frame, names, samples.frame["row"].tolist(), samples.placeholders)
     if problems:
         raise TableError(str(samples.source), problems)
     return values
+
+
+def covariate_values(
+    frame: pd.DataFrame, names: Sequence[str], rows: Sequence[int], placeholders: Placeholders = None
+) -> tuple[np.ndarray, list[Problem]]:
+    """Numbers from the cells of a table, and what is wrong with them.
+
+    Args:
+        frame: with the columns.
+        names: of the columns.
+        rows: the number of each row in the user's table, for messages.
+        placeholders: what words such as N/A mean.
+
+    Returns:
+        (N, K) float32, NaN where a value is missing, and a problem for each cell that is no number.
+    """
+    values = np.empty((len(frame), len(names)), np.float32)
+    problems: list[Problem] = []
+    number = np.asarray(rows)
+    for k, name in enumerate(names):
+        texts, asked = without_placeholders(text(frame[name]), name, placeholders, always=MISSING)
+        problems += [replace(one, rows=tuple(int(number[row - 1]) for row in one.rows)) for one in asked]
+        numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        values[:, k] = numbers.to_numpy(dtype=np.float32)
+        wrong = (numbers.isna() & ~texts.isin(MISSING)).to_numpy()
+        advice = "covariates are numbers: code groups as 0 and 1, and leave what is missing empty"
+        for row, value in zip(number[wrong], texts[wrong], strict=True):
+            problems.append(Problem("no number", (int(row),), f"{name} is {value!r}", advice, skippable=False))
+    return values, problems
+
+
+def one_of_each(
+    values: np.ndarray, groups: Sequence[str], names: Sequence[str], rows: Sequence[int]
+) -> tuple[np.ndarray, list[Problem]]:
+    """Covariates of patients whose slides are pooled into one bag.
+
+    Args:
+        values: (N, K), NaN where missing.
+        groups: the patient of each row.
+        names: of the columns.
+        rows: the number of each row in the user's table, for messages.
+
+    Returns:
+        (N, K): of each row what is known of its patient; and a problem for each patient with two different values.
+    """
+    found, problems = values.copy(), []
+    group_N, _ = pd.factorize(np.asarray(groups, dtype=object))
+    for group in range(int(group_N.max(initial=-1)) + 1):
+        inside = np.flatnonzero(group_N == group)
+        for k, name in enumerate(names):
+            known = np.unique(values[inside, k][~np.isnan(values[inside, k])])
+            if len(known) > 1:
+                message = f"{name} differs among the slides of a patient"
+                advice = "a bag of all slides of a patient has one value: give the same on each of the rows"
+                where = tuple(int(rows[int(row)]) for row in inside)
+                problems.append(Problem("covariate differs", where, message, advice, skippable=False))
+            elif len(known):
+                found[inside, k] = known[0]
+    return found, problems
 
 
 def scaled_by(values: np.ndarray, names: Sequence[str]) -> Covariates:
@@ -73,3 +123,26 @@ def scaled_by(values: np.ndarray, names: Sequence[str]) -> Covariates:
             )
         scale.append((float(known.mean()), float(known.std())))
     return Covariates(tuple(names), tuple(scale))
+
+
+def require_known(values: np.ndarray, names: Sequence[str], part_N: np.ndarray) -> None:
+    """Refuse covariates that a whole part of the table lacks: its metrics would be of a model without them.
+
+    Args:
+        values: (N, K).
+        names: of the columns.
+        part_N: the part of each row.
+
+    Raises:
+        InputError: names the columns and the parts.
+    """
+    lacking = [
+        f"{name!r} is missing in all {int((part_N == part).sum())} rows of {part}"
+        for k, name in enumerate(names)
+        for part in SPLITS
+        if (part_N == part).any() and np.isnan(values[part_N == part, k]).all()
+    ]
+    if lacking:
+        raise InputError(
+            f"data.covariates: {'; '.join(lacking)}: fill it in, leave the covariate out, or split the table otherwise"
+        )

@@ -206,6 +206,7 @@ def _thinned(used: SampleTable, parts: np.ndarray, fraction: float, seed: list[i
 
 def notes_on_folds(samples: SampleTable, folds: Sequence[Fold]) -> list[str]:
     """Sentences on classes that the reported part of a fold lacks, counted by patients."""
+    assert samples.task is not None
     repeats = {fold.repeat for fold in folds}
     notes = []
     for repeat in sorted(repeats):
@@ -215,6 +216,8 @@ def notes_on_folds(samples: SampleTable, folds: Sequence[Fold]) -> list[str]:
                 of_row[fold.split == "test"] = fold.name
         where = f"repeat {repeat}, " if len(repeats) > 1 else ""
         notes += notes_on_classes(samples, of_row, f"{where}fold")
+        for name in _in_order(set(of_row) - {""}):
+            notes += samples.task.part_notes(samples.frame[of_row == name], f"{where}fold {name}")
     return notes
 
 

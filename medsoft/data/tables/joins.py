@@ -17,12 +17,12 @@ def join_clinical(slides: pd.DataFrame, clinical: str | Path, patient: str | Non
 
     Args:
         slides: the slide table, one row per slide.
-        clinical: CSV or Parquet with one row per patient.
+        clinical: table (see ``load_source``) with one row per patient.
         patient: column that both tables name the patient by.
 
     Returns:
-        The rows of ``slides``; a patient without a row in ``clinical`` gets empty values, which the check of the
-        labels then reports.
+        The rows of ``slides``, with sentences in ``attrs["notes"]``; a patient without a row in ``clinical`` gets empty
+        values, which the check of the labels then reports.
 
     Raises:
         InputError: no patient column, a patient with two rows, or one that both tables know and write differently.
@@ -43,4 +43,12 @@ def join_clinical(slides: pd.DataFrame, clinical: str | Path, patient: str | Non
     new = patients[[column for column in patients.columns if column not in slides.columns]].set_index(keys)
     own = text(slides[patient])
     refuse_other_spellings(own, keys, f"{clinical}: {patient}", "the slide table")
-    return slides.join(new[new.index != ""].reindex(own).set_axis(slides.index))
+    joined = slides.join(new[new.index != ""].reindex(own).set_axis(slides.index))
+    lacking = np.flatnonzero((own != "") & ~own.isin(set(keys))) + 1
+    notes = [*slides.attrs.get("notes", []), *patients.attrs.get("notes", [])]
+    if len(lacking):
+        rows = ", ".join(map(str, lacking[:10])) + (", ..." if len(lacking) > 10 else "")
+        name = "row names" if len(lacking) == 1 else "rows name"
+        notes.append(f"{len(lacking)} {name} a patient that the table of patients lacks: {rows}")
+    joined.attrs["notes"] = notes
+    return joined

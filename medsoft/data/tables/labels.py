@@ -17,7 +17,7 @@ from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import text
 from medsoft.data.tables.values import Placeholders, asked_about, check_text, one_label_each, without_placeholders
 from medsoft.errors import InputError
-from medsoft.task import TASK_KINDS, Targets, task_class
+from medsoft.task import TASK_KINDS, Targets, Task, task_class
 from medsoft.task_types import LabelOptions, Uncertain
 from medsoft.text.spelling import is_plain, spellings
 
@@ -48,6 +48,8 @@ def read_labels(
     required: bool = True,
     uncertain: Uncertain | Mapping[str, Uncertain] | None = None,
     placeholders: Placeholders = None,
+    time_unit: str | None = None,
+    times: Sequence[float] = (),
 ) -> Targets:
     """Read the label columns of a table.
 
@@ -61,6 +63,8 @@ def read_labels(
         required: whether a missing label is a problem, and a single class a reason to stop.
         uncertain: what -1 means in a multilabel question, for all labels or by label; a problem where not given.
         placeholders: what words such as unknown or N/A mean; a problem where not given.
+        time_unit: of the times of a survival task, whose columns are the time and the event.
+        times: at which its survival is stated.
 
     Raises:
         InputError: the task is not clear, or the options contradict each other or the labels.
@@ -68,7 +72,7 @@ def read_labels(
     """
     if task is not None and task not in TASK_KINDS:
         raise InputError(f"there is no task {task!r}: the tasks are {', '.join(TASK_KINDS)}")
-    options = LabelOptions(tuple(words(positive)), tuple(words(classes)), uncertain, required)
+    options = LabelOptions(tuple(words(positive)), tuple(words(classes)), uncertain, required, time_unit, tuple(times))
     texts, problems = _without_missing(labels.apply(text), placeholders, [*options.classes, *options.positive])
     if task is None and len(labels.columns) > 1:
         task = "multilabel"
@@ -80,6 +84,18 @@ def read_labels(
         with named_problems_first(column.problems):
             asked = task_class(_kind_beyond_doubt(column))
     return asked.read_labels(texts, options, problems)
+
+
+def label_columns(
+    task: str | None, label: str | Sequence[str] | None, time: str | None, event: str | None
+) -> str | Sequence[str] | None:
+    """The label columns that options name; of a survival task those of time and event.
+
+    Raises:
+        InputError: an option belongs to another task.
+    """
+    asked = task_class(task) if task in TASK_KINDS and task is not None else Task
+    return asked.label_columns(label, time, event)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,12 @@
-"""Reads the table as the user wrote it: CSV, Parquet, or the arrays of a MedMNIST-style ``.npz``."""
+"""Reads the table as the user wrote it: CSV, Parquet, Excel, or the arrays of a MedMNIST-style ``.npz``."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,8 @@ from medsoft.data.formats.arrays import npz_array, npz_shapes
 from medsoft.errors import InputError, ReadError
 from medsoft.storage.files import replacing
 from medsoft.text.csv_text import check_header, parquet_header, read_csv_text
+from medsoft.text.sheets import SUFFIX, split_sheet
+from medsoft.text.xlsx_text import read_xlsx_text
 
 
 def load_source(table: str | Path) -> pd.DataFrame:
@@ -23,7 +26,8 @@ def load_source(table: str | Path) -> pd.DataFrame:
 
     Args:
         table: ``.csv`` (UTF-8, commas, a header line; every value is kept as text, so that leading zeros stay; see
-            ``medsoft.text.csv_text.read_csv_text``), ``.parquet``, or ``.npz`` with arrays ``<split>_images`` and
+            ``medsoft.text.csv_text.read_csv_text``), ``.parquet``, ``.xlsx`` (or ``file.xlsx#Sheet``, see
+            ``medsoft.text.xlsx_text.read_xlsx_text``), or ``.npz`` with arrays ``<split>_images`` and
             ``<split>_labels`` as MedMNIST has them.
 
     Returns:
@@ -34,8 +38,13 @@ def load_source(table: str | Path) -> pd.DataFrame:
     Raises:
         InputError: there is no such file, it is empty, it is not such a table, or its header is refused.
     """
-    table = Path(table)
-    loaders = {".csv": _load_csv, ".parquet": _load_parquet, ".npz": _load_npz}
+    table, sheet = split_sheet(table)
+    loaders: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": _load_csv,
+        ".parquet": _load_parquet,
+        SUFFIX: partial(read_xlsx_text, sheet=sheet),
+        ".npz": _load_npz,
+    }
     if table.suffix.lower() not in loaders:
         raise InputError(
             f"{table}: a table is a file {', '.join(loaders)}, not {table.suffix or 'one without a suffix'}"
@@ -90,6 +99,10 @@ def text(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), "").map(str).str.strip().astype(object)
 
 
+OF_OTHER_TOOLS = {"STAMP": ("FILENAME", "PATIENT"), "CLAM": ("slide_id", "case_id"), "TRIDENT": ("wsi", None)}
+"""Columns of the slide and of the patient in tables of other tools."""
+
+
 def require_columns(table: str | Path, columns: pd.Index, wanted: Mapping[str, list[str]]) -> None:
     """Check that all columns named in the options exist.
 
@@ -113,9 +126,20 @@ def require_columns(table: str | Path, columns: pd.Index, wanted: Mapping[str, l
             lines.append(
                 f"  no column {name!r}{hint}: name the right one with the option {option} (fit: --data.{option}{none})"
             )
+    if lines and any(name not in columns for name in wanted.get("path", [])):
+        lines += _of_another_tool(columns)
     if lines:
         there = ", ".join(map(str, columns))
         raise InputError("\n".join([f"{table}: the columns are: {there}", *lines]))
+
+
+def _of_another_tool(columns: pd.Index) -> list[str]:
+    """How a table is read that looks like that of another tool."""
+    for tool, (path, patient) in OF_OTHER_TOOLS.items():
+        if path in columns:
+            named = f"path {path}" + (f", patient {patient}" if patient in columns else "")
+            return [f"  it looks like a table of {tool}: its columns are {named}"]
+    return []
 
 
 def _load_csv(table: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from medsoft.data.images.read import locate
+from medsoft.data.images.read import TILE, locate
 from medsoft.data.tables import checks
 from medsoft.data.tables.labels import Uncertain, Words, read_labels, words
 from medsoft.data.tables.problems import Problem, TableError, write_errors
@@ -50,8 +50,8 @@ class SampleTable:
         source: the file that the table was read from.
         frame: one row per sample: ``id`` (unique, no path), ``path`` (absolute), ``row`` (in the source, from 1),
             ``patient``, ``exam``, ``site`` and ``split`` ("" where unknown), then the target columns of ``task`` (names
-            of classes, "" where unknown; for multilabel 1.0, 0.0 or NaN; for regression a number or NaN), then the
-            columns of the source whose names are not taken.
+            of classes, "" where unknown; for multilabel 1.0, 0.0 or NaN; for regression a number or NaN; for survival
+            ``time`` and ``event``), then the columns of the source whose names are not taken.
         task: the question, or None without labels.
         notes: sentences for the log on what was decided while reading.
         dropped: rows left out with ``on_error="skip"``: ``id``, ``path``, ``stage``, ``reason``.
@@ -80,7 +80,7 @@ class SampleTable:
     def targets(self) -> np.ndarray:
         """Class indices (N,) int64, -1 where unknown.
 
-        For multilabel (N, L) float32, for regression (N,) float64, NaN where unknown.
+        For multilabel (N, L) float32, for regression (N,) float64, for survival (N, 2) float64; NaN where unknown.
 
         Raises:
             ValueError: the table has no labels.
@@ -147,8 +147,13 @@ class SampleFiles(Protocol):
             ids: the rows', "" where the table has no such column.
         """
 
-    def check(self, frame: pd.DataFrame) -> list[Problem]:
-        """Problems of the files and of what they say together; ``frame`` is that of a SampleTable."""
+    def check(self, frame: pd.DataFrame, answers: Sequence[object]) -> list[Problem]:
+        """Problems of the files and of what they say together.
+
+        Args:
+            frame: that of a SampleTable.
+            answers: what each row is labelled as, all the same without labels.
+        """
 
 
 def read_table(
@@ -170,13 +175,15 @@ def read_table(
     rename_splits: Mapping[str, str] | None = None,
     uncertain: Uncertain | Mapping[str, Uncertain] | None = None,
     placeholders: Placeholders = None,
+    time_unit: str | None = None,
+    times: Sequence[float] = (),
     require_labels: bool = True,
     on_error: OnError = "error",
 ) -> SampleTable:
     """Read a sample table and check all of it, without opening pictures.
 
     Args:
-        table: CSV, Parquet or MedMNIST-style ``.npz``; see ``load_source``.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style ``.npz``; see ``load_source``.
         source: what the table holds, where that was loaded already.
         files: finds and checks files that are no pictures.
         root: folder that relative paths start from; by default the table's folder.
@@ -197,6 +204,8 @@ def read_table(
         uncertain: as for ``read_labels``.
         placeholders: what words such as N/A, ? or unknown mean in labels, patients, exams and sites: missing or value,
             for all or by word; a problem where not given.
+        time_unit: days, months or years, of the times of a survival task, whose two labels are the time and the event.
+        times: at which its survival is stated.
         require_labels: False for prediction: a label column that is not there, or is empty in places, is no problem,
             nor is a column of patients, exams or sites that is not there.
         on_error: "skip" leaves out rows with a problem of their own (missing file, bad label, duplicate) and lists
@@ -264,13 +273,14 @@ def read_table(
     notes += _unused_patients(source, patient)
     notes += notes_on_formulas(pd.concat([frame[_NAMES], source[[n for n in label_columns if n in source]]], axis=1))
     options = {"positive": positive, "classes": classes, "uncertain": uncertain, "placeholders": placeholders}
+    options |= {"time_unit": time_unit, "times": times}
     targets = _read_targets(table, source, label_columns, task, require_labels, options)
     answers = targets_of_rows(targets.columns if targets else frame[[]])
     if targets:
         frame = frame.join(targets.columns)
         problems += targets.problems
         notes += targets.notes
-    problems += files.check(frame) if files else checks.check_duplicates(list(paths), sizes, answers)
+    problems += files.check(frame, answers) if files else checks.check_duplicates(list(paths), sizes, answers)
     frame = frame.join(source[[name for name in source.columns if name not in frame.columns]])
     samples = SampleTable(
         table, frame, targets.task if targets else None, tuple(map(one_line, notes)), placeholders=placeholders
@@ -380,13 +390,20 @@ def make_ids(paths: pd.Series, base: Path) -> pd.Series:
     """
     rows = range(1, len(paths) + 1)
     parts = [locate(path) for path in paths]
-    short = [f"{key.removesuffix('_images')}-{i}" if key else stem_of(file) for file, key, i in parts]
+    short = [_name_within(stem_of(file), key, i) if key else stem_of(file) for file, key, i in parts]
     full = [os.path.relpath(path, base).replace("#", "-") if path else "" for path in paths]
     for names in (short, [str(Path(name).with_name(stem_of(name))) if Path(name).name else "" for name in full], full):
         ids = pd.Series([name.replace("/", "-") or f"row-{row}" for name, row in zip(names, rows, strict=True)])
         if ids.is_unique:
             return ids
     return ids.where(~ids.duplicated(), ids + [f"-row-{row}" for row in rows])  # the same file twice
+
+
+def _name_within(stem: str, key: str, index: int) -> str:
+    """The name of one picture of a file: a place in an array, or a tile of a slide by its corner."""
+    if key.startswith(TILE):
+        return "-".join([stem, *key.removeprefix(TILE).split(",")[:2]])
+    return f"{key.removesuffix('_images')}-{index}"
 
 
 def stem_of(file: str) -> str:

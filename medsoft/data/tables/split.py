@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medsoft.data.tables import checks
 from medsoft.data.tables.problems import TableError
@@ -146,13 +147,14 @@ def complete_splits(
 def apply_split_file(samples: SampleTable, path: str | Path) -> SampleTable:
     """Replace the splits of a table by those of a file with the columns id and split, such as a run's split.csv.
 
-    Rows that the file calls ``unused`` are left out.
+    A file of CLAM (``splits_0.csv``, ``splits_0_bool.csv``) has a column per part instead. Rows that the file calls
+    ``unused`` are left out.
 
     Raises:
         InputError: the file cannot be read, or says nothing of some rows.
         TableError: the file has other splits than train, val and test, or divides a patient.
     """
-    file = load_source(path)
+    file = _one_row_each(load_source(path))
     require_columns(path, file.columns, {"id": ["id"], "split": ["split"]})
     ids = text(file["id"])
     if again := sorted(set(ids[ids.duplicated()])):
@@ -175,6 +177,21 @@ def apply_split_file(samples: SampleTable, path: str | Path) -> SampleTable:
     if problems:
         raise TableError(str(path), problems)
     return samples.with_split(splits)
+
+
+def _one_row_each(file: pd.DataFrame) -> pd.DataFrame:
+    """A split file with a row per sample; CLAM's have a column per part, of names, or of True beside the name."""
+    parts = [part for part in checks.SPLITS if part in file]
+    if "split" in file or len(parts) < 2:
+        return file
+    cells = {part: text(file[part]).tolist() for part in parts}
+    if all(cell.lower() in ("true", "false", "") for column in cells.values() for cell in column):
+        names = text(file.iloc[:, 0]).tolist()
+        cells = {
+            part: [id for id, cell in zip(names, cells[part], strict=True) if cell.lower() == "true"] for part in parts
+        }
+    rows = [(id, part) for part, column in cells.items() for id in column if id]
+    return pd.DataFrame(rows, columns=["id", "split"], dtype=object)
 
 
 def _counts(samples: SampleTable) -> str:

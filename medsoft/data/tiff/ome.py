@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from medsoft.errors import ReadError
+from medsoft.text.xml_text import DoctypeError, parse_xml
 
 UM_PER_UNIT = {
     "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4,
@@ -67,12 +68,12 @@ def parse_ome(description: str) -> OmeImage:
     Raises:
         ReadError: it is damaged, speaks of other files, or of several planes in depth or time, or of several images.
     """
-    if "<!DOCTYPE" in description or "<!ENTITY" in description:
-        raise ReadError("has OME-XML with a DOCTYPE, which OME-XML does not have")
     try:
-        root = ElementTree.fromstring(description.strip())
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ReadError(f"has damaged OME-XML ({type(error).__name__})") from None
+        root = parse_xml(description.strip())
+    except DoctypeError:
+        raise ReadError("has OME-XML with a DOCTYPE, which OME-XML does not have") from None
+    except ValueError as error:
+        raise ReadError(f"has damaged OME-XML ({error})") from None
     if _all(root, "BinaryOnly"):
         raise ReadError("is one part of a picture in several files, whose OME-XML lies elsewhere: save it as one file")
     images = [(image, _all(image, "Pixels")) for image in _all(root, "Image")]

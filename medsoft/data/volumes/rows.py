@@ -202,7 +202,7 @@ class VolumeFiles:
         side = SIDES.get(self._sides[row - 1], "") if self._sides else ""
         return VolumeRow(paths, self._box_of(row), side, self._masks[row - 1] if self._masks else "")
 
-    def check(self, frame: pd.DataFrame) -> list[Problem]:
+    def check(self, frame: pd.DataFrame, answers: Sequence[object]) -> list[Problem]:
         """Files that are not there, sides, boxes and masks that are none, and rows that are there twice."""
         problems = []
         first_with: dict[tuple[str, ...], int] = {}

@@ -56,6 +56,7 @@ class FoldsEstimate:
         pooled_high: its upper end.
         pooled_method: of that interval.
         note: why there is no value or interval, or what to beware of.
+        time: as in ``Estimate``.
     """
 
     metric: str
@@ -78,10 +79,13 @@ class FoldsEstimate:
     pooled_high: float | None
     pooled_method: str
     note: str
+    time: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; ``class_name`` is called ``class``, and the folds without a value are one text."""
         values = asdict(self) | {"undefined_folds": ", ".join(self.undefined_folds)}
+        if self.time is None:
+            del values["time"]
         return {"class" if name == "class_name" else name: value for name, value in values.items()}
 
 
@@ -203,7 +207,7 @@ def _measures(
     points: Sequence[OperatingPoint],
     settings: Settings,
 ) -> list[Measure]:
-    found = task.measures(part.frame, unit_N, points, settings.prevalences)
+    found = part.task.measures(part.frame, unit_N, points, settings.prevalences)
     found += selective_measures(part.frame, task, unit_N, part.level, settings.uncertainty)
     if part.recalibrated is not None:
         methods = {estimate.probabilities for estimate in part.estimates} - {""}
@@ -214,6 +218,7 @@ def _measures(
 def _pooled(frame: pd.DataFrame, task: Task, units: Units, settings: Settings) -> dict[Key, Estimate]:
     """All rows as if they were one model's, at the thresholds that all models share."""
     fixed = at_half(task)
+    task = task.asked_of(frame, frame.iloc[:0], settings)
     card = task.measures(frame, units.of_row, fixed)
     point: Values = weighted_metrics(card, units.ones)
     drawn = resample(units, lambda weights: weighted_metrics(card, weights), settings.draws, settings.seed)
@@ -242,7 +247,7 @@ def _estimate(
         low, high, undefined_draws = interval.low, interval.high, interval.undefined
         notes += [interval.note] if interval.note else []
     return FoldsEstimate(
-        *key,
+        *key[:6],
         value=value,
         low=low,
         high=high,
@@ -257,6 +262,7 @@ def _estimate(
         pooled_high=pooled.high if pooled else None,
         pooled_method=pooled.method if pooled else "",
         note="; ".join(notes),
+        time=key.time,
     )
 
 

@@ -26,7 +26,7 @@ from medsoft.evaluation.comparison.mean_over_folds import mean_over_folds
 from medsoft.evaluation.comparison.pairing import Model, Paired
 from medsoft.evaluation.intervals.bootstrap import patients_of, percentile_interval
 from medsoft.evaluation.intervals.delong import delong
-from medsoft.evaluation.metrics.by_name import Asked
+from medsoft.evaluation.metrics.by_name import Asked, wanted_key
 from medsoft.evaluation.metrics.table import lower_is_better
 from medsoft.evaluation.metrics.targets import one_against_rest, predicted, targets
 from medsoft.evaluation.metrics.thresholds import OperatingPoint
@@ -111,7 +111,8 @@ def compare_models(
         value, other = float(point[model.name][0]), float(point[reference.name][0])
         if np.isnan(value) or np.isnan(other):
             values = (None if np.isnan(value) else value, None if np.isnan(other) else other, None)
-            note = "undefined on these samples, such as for want of both classes"
+            note = paired.task.why_undefined(wanted_key(asked, paired.task), model.frame)
+            note = note or "undefined on these samples, such as for want of both classes"
             found.append(Difference(model.name, reference.name, asked.metric, *values, margin=margin, note=note))
             continue
         apart = drawn[model.name] - drawn[reference.name]

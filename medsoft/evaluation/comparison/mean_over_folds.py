@@ -7,6 +7,7 @@ several (repeats, or seeds with a test part each), a drawn patient counts in all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,9 @@ def mean_over_folds(
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], list[str]]:
     """Each model's mean over its folds' own values of a metric.
 
-    Folds in which a model has none (such as for want of a class) are left out for all models.
+    Folds in which a model has none (such as for want of a class) are left out for all models. So are, of a single draw,
+    folds that have none in it: a rare class, or patients with rows of several classes, would else leave nearly every
+    draw of several folds without a value, and the mean without an interval.
 
     Args:
         models: one or several, with the same samples in the same order, all with a target; the column ``fold`` says
@@ -38,7 +41,7 @@ def mean_over_folds(
         settings: of the bootstrap.
 
     Returns:
-        By the model's name: the draws (B,), the same ones for all models, NaN where a fold has no value in a draw; and
+        By the model's name: the draws (B,), the same ones for all models, NaN where no fold has a value in a draw; and
         the value as it is (1,), NaN where no fold has one. Then the folds that were left out.
 
     Raises:
@@ -46,6 +49,7 @@ def mean_over_folds(
     """
     key = wanted_key(asked, task)
     first = models[0].frame
+    task = task.asked_of(first, first.iloc[:0], replace(settings, times=() if key.time is None else (key.time,)))
     patients = patients_of(first)
     units = make_units(patients, strata_by_fold(first, task, patients, settings.stratify)[0])
     folds = {fold: np.flatnonzero(first["fold"] == fold) for fold in dict.fromkeys(first["fold"])}
@@ -66,7 +70,12 @@ def mean_over_folds(
     kept = defined or list(folds)
 
     def statistic(weights_BU: FloatArray) -> dict[str, FloatArray]:
-        return {model.name: np.mean([values(model, fold, weights_BU) for fold in kept], axis=0) for model in models}
+        values_MFB = np.array([[values(model, fold, weights_BU) for fold in kept] for model in models])
+        has_value_FB = ~np.isnan(values_MFB).any(axis=0)
+        count_B = has_value_FB.sum(axis=0)
+        total_MB = np.where(has_value_FB, values_MFB, 0).sum(axis=1)
+        mean_MB = np.where(count_B > 0, total_MB / np.maximum(count_B, 1), np.nan)
+        return {model.name: mean_B for model, mean_B in zip(models, mean_MB, strict=True)}
 
     drawn = resample(units, statistic, settings.draws, settings.seed)
     return drawn, statistic(units.ones), [fold for fold in folds if fold not in kept]

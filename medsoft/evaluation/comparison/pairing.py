@@ -17,7 +17,13 @@ from medsoft.evaluation.tables.overlap import ChosenRows, Overlap
 from medsoft.task import Task
 from medsoft.text.spelling import normal_form
 
-FILES_OF_A_RUN = ("predictions.csv", "predictions_exams.csv", "validation.csv", "recalibrated.csv")
+FILES_OF_A_RUN = (
+    "predictions.csv",
+    "predictions_exams.csv",
+    "predictions_patients.csv",
+    "validation.csv",
+    "recalibrated.csv",
+)
 """Names that say nothing of which run it is."""
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 
 from medsoft.evaluation.figures.panels import Chart, Panel, on_two_lines, with_interval
 from medsoft.evaluation.figures.style import GREY, PALETTE, band, write_in_corner
+from medsoft.evaluation.intervals.curve import Curve
 from medsoft.evaluation.intervals.estimates import Estimate
-from medsoft.evaluation.part import Curve, Part
+from medsoft.evaluation.part import Part
 from medsoft.task import Task
 
 SHOWN_FROM = 0.1

@@ -14,8 +14,9 @@ from medsoft.evaluation.comparison.across_folds import AcrossFolds
 from medsoft.evaluation.figures.forest import Row, forest
 from medsoft.evaluation.figures.panels import Chart, Panel, figure_of
 from medsoft.evaluation.figures.style import GREY, PALETTE, save, write_in_corner
+from medsoft.evaluation.intervals.curve import Curve
 from medsoft.evaluation.metrics.table import metric_name
-from medsoft.evaluation.part import Curve, Part
+from medsoft.evaluation.part import Part
 from medsoft.task import Task
 
 

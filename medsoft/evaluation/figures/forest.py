@@ -97,7 +97,7 @@ def _forest(part: Part, key: Key, task: Task) -> Forest | None:
         return None
     room = 0.05 * (max(ends) - min(ends)) or 0.05
     of = "" if task.positive else key.class_name
-    at = f"at {rule_name(key.rule)}" if key.rule else ""
+    at = f"at {rule_name(key.rule)}" if key.rule else f"at {key.time:g}" if key.time is not None else ""
     about = ", ".join(text for text in (of, f"{key.average} mean" if key.average else "", at) if text)
     title = metric_name(key.metric) + (f" ({about})" if about else "")
     return Forest(key, title, tuple(rows), min(ends) - room, max(ends) + room, whole.value if whole else None)

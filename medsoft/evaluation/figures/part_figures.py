@@ -15,6 +15,7 @@ from medsoft.evaluation.figures.roc import precision_recall_chart, roc_chart
 from medsoft.evaluation.figures.style import save
 from medsoft.evaluation.metrics.table import DRAWN_BY_GROUP
 from medsoft.evaluation.part import Part
+from medsoft.evaluation.survival.charts import calibration_chart, groups_chart, over_time_chart
 from medsoft.task import Task
 
 CHARTS: dict[str, Callable[[Part, Task, int | None], Chart | None]] = {
@@ -24,6 +25,9 @@ CHARTS: dict[str, Callable[[Part, Task, int | None], Chart | None]] = {
     "decision_curve": lambda part, *_: decision_chart(part),
     "agreement": lambda part, _, most_points: agreement_chart(part, most_points),
     "risk_coverage": lambda part, task, _: coverage_chart(part, task),
+    "risk_groups": lambda part, *_: groups_chart(part),
+    "survival_calibration": lambda part, *_: calibration_chart(part),
+    "over_time": lambda part, *_: over_time_chart(part),
 }
 """The charts that a task can name in ``Task.figures``, by the name of their file; None where a part has no material."""
 

@@ -38,10 +38,11 @@ from medsoft.evaluation.figures.style import (
     styled,
     write_in_corner,
 )
+from medsoft.evaluation.intervals.curve import Curve
 from medsoft.evaluation.intervals.estimates import Estimate
 from medsoft.evaluation.metrics.score import score
 from medsoft.evaluation.metrics.targets import OneAgainstRest, one_against_rest
-from medsoft.evaluation.part import Curve, Part
+from medsoft.evaluation.part import Part
 from medsoft.evaluation.wording import rule_name
 from medsoft.task import Task
 

@@ -41,6 +41,7 @@ class Estimate:
         bootstrap_high: its upper end.
         undefined_draws: draws of the bootstrap without a value.
         note: why there is no value or no interval, or what to beware of.
+        time: that the value is about, in the unit of the table's times; None for no one time.
     """
 
     metric: str
@@ -58,11 +59,13 @@ class Estimate:
     bootstrap_high: float | None
     undefined_draws: int
     note: str
+    time: float | None = None
 
     @property
     def key(self) -> Key:
         """Which value it is."""
-        return Key(self.metric, self.class_name, self.average, self.rule, self.prevalence, self.probabilities)
+        about = (self.metric, self.class_name, self.average, self.rule, self.prevalence, self.probabilities)
+        return Key(*about, time=self.time)
 
     @property
     def remark(self) -> str:
@@ -70,8 +73,10 @@ class Estimate:
         return "" if self.note == SAME_IN_EVERY_DRAW and self.low is not None else self.note
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; ``class_name`` is called ``class``."""
+        """Plain values; ``class_name`` is called ``class``, and ``time`` stands where there is one."""
         values = asdict(self)
+        if self.time is None:
+            del values["time"]
         return {"class" if name == "class_name" else name: value for name, value in values.items()}
 
 
@@ -104,10 +109,10 @@ def estimates(
         about = (key.metric, key.class_name, key.average, key.rule, threshold, key.prevalence, key.probabilities)
         number = float(value[0])
         if np.isnan(number):
-            note = why_undefined(key, questions, len(frame))
-            found.append(Estimate(*about, None, None, None, "", None, None, 0, note))
+            note = task.why_undefined(key, frame) or why_undefined(key, questions, len(frame))
+            found.append(Estimate(*about, None, None, None, "", None, None, 0, note, key.time))
         elif key.metric in COUNTS:
-            found.append(Estimate(*about, number, None, None, "", None, None, 0, ""))
+            found.append(Estimate(*about, number, None, None, "", None, None, 0, "", key.time))
         else:
             percentiles = percentile_interval(drawn[key], confidence)
             interval, method, note = _interval(key, point, questions, units, confidence, percentiles)
@@ -115,7 +120,16 @@ def estimates(
             note = "; ".join(dict.fromkeys(part for part in (note, percentiles.note) if part))
             found.append(
                 Estimate(
-                    *about, number, low, high, method, percentiles.low, percentiles.high, percentiles.undefined, note
+                    *about,
+                    number,
+                    low,
+                    high,
+                    method,
+                    percentiles.low,
+                    percentiles.high,
+                    percentiles.undefined,
+                    note,
+                    key.time,
                 )
             )
     return found

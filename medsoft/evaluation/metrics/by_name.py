@@ -16,7 +16,8 @@ class Asked:
 
     Attributes:
         metric: its name.
-        of: one class or label; "" for the positive class (binary), the macro mean or the whole table.
+        of: one class or label, or the time of a metric that is about one; "" for the positive class (binary), the macro
+            mean or the whole table.
         rule: of the threshold of binary and multilabel decisions.
     """
 
@@ -35,11 +36,20 @@ def wanted_key(asked: Asked, task: Task) -> Key:
         raise InputError(f"metric {asked.metric!r}: for {task.kind} there are {', '.join(task.metrics)}")
     if task.has_classes and asked.of and asked.of not in task.asked_classes:
         raise InputError(f"class {asked.of!r}: there are {', '.join(task.asked_classes)}")
+    if METRICS[asked.metric].family == "horizon":
+        return Key(asked.metric, time=_time(asked))
     if METRICS[asked.metric].family == "agreement" and asked.of:
         raise InputError(f"{asked.metric} is of all classes together: leave the class out")
     if asked.metric == "log_loss" and not task.thresholded and asked.of:
         raise InputError("the log loss of several classes is of all together: leave the class out")
     return key_of(asked.metric, task, asked.of, asked.rule)
+
+
+def _time(asked: Asked) -> float:
+    try:
+        return float(asked.of)
+    except ValueError:
+        raise InputError(f"{asked.metric} is about a time: say which one, as in --of 365") from None
 
 
 def key_of(metric: str, task: Task, of: str = "", rule: str = "") -> Key:

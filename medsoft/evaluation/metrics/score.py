@@ -27,7 +27,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from medsoft.evaluation.metrics.table import HEADLINE, METRICS, of_family
+from medsoft.evaluation.metrics.table import HEADLINE, METRICS, metric_name, of_family
 from medsoft.evaluation.metrics.targets import THRESHOLD, OneAgainstRest, one_against_rest
 from medsoft.evaluation.metrics.thresholds import at_half
 from medsoft.evaluation.metrics.weighted import MOST_PROBABLE, Key, weighted_metrics
@@ -86,7 +86,7 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
         task=task.kind,
         n=n,
         n_missing=n_missing,
-        n_per_class={name: int(rows.sum()) for name, rows in task.members(known).items()},
+        n_per_class=task.tally(known),
         threshold=THRESHOLD if points else None,
         overall={},
         macro={},
@@ -94,8 +94,8 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
         notes=[],
     )
     if not task.has_classes:
-        result["overall"] = _taken(values, of_family("error"), "", "")
-        result["notes"] = _notes_on_numbers(result)
+        result["overall"] = _taken(values, of_family(task.number_metrics), "", "")
+        result["notes"] = _notes_on_numbers(result, task, known)
         return result
     if task.positive:
         result["overall"] = _taken(values, _PER_LABEL, task.positive, rule)
@@ -141,11 +141,15 @@ def write_metrics(results: Mapping[str, Any], path: Path | str) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _notes_on_numbers(scores: Scores) -> list[str]:
+def _notes_on_numbers(scores: Scores, task: Task, known: pd.DataFrame) -> list[str]:
     """The same for predicted numbers."""
     n, undefined = scores["n"], ", ".join(name for name, value in scores["overall"].items() if value is None)
     if not n:
         return ["No row has a target: every metric is undefined."]
+    lacking = [name for name, value in scores["overall"].items() if value is None]
+    reasons = {name: task.why_undefined(Key(name), known) for name in lacking}
+    if any(reasons.values()):
+        return [f"{metric_name(name)} is undefined: {reason}." for name, reason in reasons.items()]
     return (
         [f"{'There is a single target' if n == 1 else 'All targets are equal'}; undefined: {undefined}."]
         if undefined

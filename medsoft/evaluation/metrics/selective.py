@@ -62,6 +62,8 @@ def answers(frame: pd.DataFrame, task: Task, uncertainty: str | None = None) -> 
     if not task.has_classes:
         if certainty is None:
             return []
+        if "prediction" not in frame:
+            raise InputError(f"--uncertainty {uncertainty}: a {task.kind} task has no errors to leave out")
         loss = np.abs(frame["prediction"].to_numpy(np.float64) - frame["target"].to_numpy(np.float64))
         return [SelectivePredictions("", certainty, loss, rows, zero_one=False)]
     if task.several_columns:

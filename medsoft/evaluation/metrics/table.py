@@ -14,7 +14,19 @@ from typing import Literal
 
 from medsoft.errors import InputError
 
-Family = Literal["ranking", "decision", "agreement", "probability", "selective", "error", "count", "curve", "training"]
+Family = Literal[
+    "ranking",
+    "decision",
+    "agreement",
+    "probability",
+    "selective",
+    "error",
+    "survival",
+    "horizon",
+    "count",
+    "curve",
+    "training",
+]
 Need = Literal["scores", "decisions", "probabilities", "both classes", "uncertainty", "numbers"]
 
 
@@ -27,8 +39,9 @@ class Metric:
         words: in reports and figures.
         family: ``ranking``: of the order of scores; ``decision``: of one class at a threshold, or of the most probable
             class; ``agreement``: of all classes together; ``probability``; ``selective``: of what is left when
-            uncertain rows are set aside; ``error``: of predicted numbers; ``count`` of rows; ``curve``: values at many
-            points; ``training``: logged in training only.
+            uncertain rows are set aside; ``error``: of predicted numbers; ``survival``: of risks, over all times;
+            ``horizon``: of risks at one time; ``count`` of rows; ``curve``: values at many points; ``training``: logged
+            in training only.
         lower_is_better: None where neither is, such as for a bias or a count.
         lowest: the smallest possible value.
         highest: the largest possible value, of any task.
@@ -76,12 +89,20 @@ _TABLE = (
     Metric("limit_high", "upper limit of agreement", "error", None, -math.inf, math.inf, ("numbers",), in_unit=True),
     Metric("r2", "R²", "error", False, -math.inf, 1, ("numbers",)),
     Metric("concordance", "concordance", "error", False, -1, 1, ("numbers",)),
+    Metric("c_index", "C-index", "survival", False, 0, 1, ("scores",)),
+    Metric("uno_c", "Uno's C", "survival", False, 0, 1, ("scores",)),
+    # Weights for the censored can take a Brier score above 1.
+    Metric("integrated_brier", "integrated Brier score", "survival", True, 0, math.inf, ("probabilities",)),
+    Metric("auc_at", "AUC(t)", "horizon", False, 0, 1, ("scores",)),
+    Metric("brier_at", "Brier(t)", "horizon", True, 0, math.inf, ("probabilities",)),
+    Metric("oe_at", "observed / expected", "horizon", None, 0, math.inf, ("probabilities",)),
     Metric("true_positives", "true positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_positives", "false positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_negatives", "false negatives", "count", None, 0, math.inf, ("decisions",)),
     Metric("true_negatives", "true negatives", "count", None, 0, math.inf, ("decisions",)),
     Metric("roc", "ROC curve", "curve", None, 0, 1, ("scores", "both classes")),
     Metric("net_benefit", "net benefit", "curve", None, -math.inf, 1, ("probabilities",)),
+    Metric("auc_over_time", "AUC(t) over time", "curve", None, 0, 1, ("scores",)),
     Metric("risk_coverage", "risk-coverage curve", "curve", None, 0, math.inf, ("uncertainty",), in_unit=True),
     Metric("loss", "loss", "training", True, -math.inf, math.inf, ()),
 )
@@ -97,16 +118,16 @@ OF_ALL_CLASSES = ("accuracy", "balanced_accuracy", "mcc", "kappa", "brier", "log
 """What a multiclass or ordinal task has for all classes together; of the others there are macro means."""
 MAIN = (
     *("auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"),
-    *("brier", "aurc", "mae", "bias", "r2", "concordance"),
+    *("brier", "aurc", "mae", "bias", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "auc_at"),
 )
 """Shown where there is no room for all, such as in the terminal."""
 HEADLINE = (
     *("auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
-    *("mae", "rmse", "r2", "concordance"),
+    *("mae", "rmse", "r2", "concordance", "c_index", "uno_c", "integrated_brier"),
 )
 """For a log, for choosing a checkpoint and for a model card, in this order; a task has some of them."""
 
-DRAWN_BY_GROUP = ("auroc", "mae", "accuracy")
+DRAWN_BY_GROUP = ("auroc", "mae", "accuracy", "c_index")
 """Of which subgroups have a figure in folders; the report and ``subgroups.csv`` have all."""
 
 

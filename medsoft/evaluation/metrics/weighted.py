@@ -43,6 +43,7 @@ class Key(NamedTuple):
         rule: of the threshold; "" where no decision is taken.
         prevalence: for PPV and NPV at another prevalence than that of the rows.
         probabilities: "" as predicted, else how they were recalibrated.
+        time: that the value is about, in the unit of the table's times; None for no one time.
     """
 
     metric: str
@@ -51,6 +52,7 @@ class Key(NamedTuple):
     rule: str = ""
     prevalence: float | None = None
     probabilities: str = ""
+    time: float | None = None
 
 
 Values = dict[Key, FloatArray]

@@ -116,7 +116,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
     top = across or (first.levels[0] if first else None)
     of_top = f"{SPLIT_NAMES.get(across.split, across.split)}, mean of {len(across.n_per_fold)} folds" if across else ""
     figures = key_figures(top, evaluation.task) if top else []
-    name = str(run.config.get("name") or run.path.name) if run else ""
+    name = run.name if run else ""
     values = {
         "format": FORMAT,
         "medsoft": __version__,
@@ -249,6 +249,7 @@ def _part_values(part: PartContent, task: Task, hidden: frozenset[str]) -> dict[
             for name, found in of_rows.calibration.items()
             for how, calibration in found.items()
         ],
+        "survival": of_rows.survival.to_json() if of_rows.survival else None,
         "subgroups": [group.to_json() for group in of_rows.groups],
     }
 
@@ -267,7 +268,15 @@ def _locked(evaluation: Evaluation) -> list[dict[str, Any]]:
             rows.append({**about, "what": point.class_name, **asdict(point), "chosen_on": "", "n": None} | where)
         if chosen.recalibration is not None:
             rows.append({**about, **_recalibration(chosen)})
+        rows += _risk_cuts(about, chosen)
     return rows
+
+
+def _risk_cuts(about: dict[str, Any], chosen: Chosen) -> list[dict[str, Any]]:
+    if (cut := chosen.risk_cut) is None:
+        return []
+    where = {"chosen_on": cut.split, "n": cut.n if cut.split else None, "note": ""}
+    return [{**about, "what": "risk groups", "rule": cut.rule, "threshold": value, **where} for value in cut.values]
 
 
 def _recalibration(chosen: Chosen) -> dict[str, Any]:

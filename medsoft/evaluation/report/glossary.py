@@ -45,6 +45,33 @@ GLOSSARY = {
         "R²", "1 − squared errors over squared deviations from the mean; below 0 where the mean would do better."
     ),
     "concordance": Term("Concordance", "Lin’s coefficient (1989): agreement, not only correlation."),
+    "c_index": Term(
+        "C-index",
+        "Harrell’s (1982): of all pairs of which it is known who had the event first, the share in which that one has "
+        "the larger risk; 0.5 is guessing. Uno’s C (2011) weights the pairs, so that it does not depend on who was "
+        "censored, and leaves out events from tau on.",
+    ),
+    "auc_at": Term(
+        "AUC(t)",
+        "Cumulative/dynamic: the chance that who has the event by t has a larger risk than who is without it after t; "
+        "censored samples are weighted (IPCW). 0.5 is guessing.",
+    ),
+    "survival_brier": Term(
+        "Brier(t), integrated",
+        "Mean squared error of the predicted survival at t, with weights for the censored (Graf et al. 1999); its mean "
+        "over the stated times, by trapezoids. 0 is best; the figure shows what the same survival for all reaches.",
+    ),
+    "survival_calibration": Term(
+        "Observed / expected",
+        "Share with the event by t, by Kaplan and Meier, over the mean predicted share; 1 is best, above 1 the model "
+        "says too little.",
+    ),
+    "risk_groups": Term(
+        "Risk groups, log-rank test",
+        "The cut was locked before the outcomes of these rows were looked at. Bands are Greenwood’s, on the scale of "
+        "log(−log S). The test asks whether the groups have one hazard; a small p says that they differ, not by how "
+        "much.",
+    ),
     "limits_of_agreement": Term(
         "Limits of agreement", "Bias ± 1.96 standard deviations of the differences (Bland and Altman 1986)."
     ),

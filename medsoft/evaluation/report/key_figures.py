@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from medsoft.evaluation.comparison.across_folds import AcrossFolds, FoldsEstimate
 from medsoft.evaluation.intervals.estimates import Estimate
 from medsoft.evaluation.metrics.by_name import key_of
-from medsoft.evaluation.metrics.table import metric_name
+from medsoft.evaluation.metrics.table import METRICS, metric_name
 from medsoft.evaluation.metrics.weighted import MOST_PROBABLE
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.wording import rule_name, threshold_name
@@ -38,6 +38,9 @@ def key_figures(part: Part | AcrossFolds, task: Task, rule: str | None = None) -
     figures = []
     for metric in task.key_metrics:
         key = key_of(metric, task, rule=rule)
+        if METRICS[metric].family == "horizon":
+            figures += [_figure(e, f"at {e.time:g}") for e in part.estimates if e.metric == metric]
+            continue
         found = part.find(**key._asdict())
         if found is not None:
             figures.append(_figure(found, _about(found, "labels" if task.several_columns else "classes")))

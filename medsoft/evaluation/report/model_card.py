@@ -293,6 +293,9 @@ def _locked(locked: Locked | None) -> list[Entry]:
     assert locked is not None
     folds = sum(other.level == chosen.level for other in locked.chosen)
     more = f"; and those of {folds - 1} other folds" if folds > 1 else ""
+    if locked.task.has_risk_groups:
+        cut = "No cut is locked: each part is cut at its own median risk"
+        return [Entry("Risk groups", cut if chosen.risk_cut is None else chosen.risk_cut.said + more)]
     points = "; ".join(_point(point, chosen) for point in chosen.points)
     entries = [Entry("Thresholds", points + more if points else "none: the most probable class is predicted")]
     if (found := chosen.recalibration) is not None:
@@ -324,7 +327,7 @@ def _point(point: OperatingPoint, chosen: Chosen) -> str:
 
 def _few(locked: Locked | None) -> list[str]:
     chosen = _chosen(locked)
-    if chosen is None or chosen.n >= FEW or not chosen.n:
+    if locked is None or chosen is None or chosen.n >= FEW or not chosen.n or locked.task.has_risk_groups:
         return []
     return [f"{chosen.n} rows are few to choose thresholds on: on other data, expect other sensitivities than these."]
 

@@ -11,6 +11,8 @@ import pandas as pd
 import yaml
 
 from medsoft.errors import InputError
+from medsoft.evaluation.comparison.pairing import TIME
+from medsoft.registry import DEFAULT_NAME
 from medsoft.storage.own_files import read_json_object, value_of
 
 
@@ -42,6 +44,15 @@ class RunFacts:
         """A value of the configuration; None where it is not there."""
         of_group = self.config.get(group)
         return of_group.get(name) if isinstance(of_group, dict) else None
+
+    @property
+    def name(self) -> str:
+        """As its configuration names it; else that of its folder, and where that says a time alone, of its table."""
+        given = str(self.config.get("name") or "")
+        if given and given != DEFAULT_NAME:
+            return given
+        folder, table = self.path.resolve().name, str(self.facts.get("data", {}).get("table") or "")
+        return (Path(table).stem if TIME.fullmatch(folder) else "") or folder
 
     @property
     def unit(self) -> str:

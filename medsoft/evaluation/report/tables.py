@@ -76,7 +76,7 @@ def metric_tables(levels: Sequence[Part], task: Task) -> list[MetricTable]:
     """The tables of one fold and split, whose parts are its levels."""
     if not task.has_classes:
         keys = _keys(levels)
-        return [_beside("Agreement", keys, levels)]
+        return [_beside(task.metrics_title, keys, levels)]
     if task.positive:
         return _of_one_question(levels)
     tables = []
@@ -137,6 +137,7 @@ def _beside(title: str, keys: Iterable[Key], levels: Sequence[Part], caption: st
 
 def _row_name(key: Key) -> str:
     name = metric_name(key.metric)
+    name += f" at {key.time:g}" if key.time is not None else ""
     name += f" at a prevalence of {key.prevalence:.3g}" if key.prevalence is not None else ""
     return name + (f", {after(key.probabilities)}" if key.probabilities else "")
 

@@ -3,11 +3,13 @@
 Columns, in this order:
 
     id, patient, exam, split, fold    text; all but ``id`` may be empty
-    task                              binary, multiclass, ordinal, multilabel or regression; the same in every row
+    task                              binary, multiclass, ordinal, multilabel, regression or survival; in every row
     target                            name of the true class, of a regression the number; empty where it is unknown
     target_<label>, ...               instead of ``target`` for multilabel: 0, 1 or empty
+    time, event                       instead of ``target`` for survival: event is 1, or 0 for censored; or both empty
     p_<class>, ...                    probabilities in class order; for all but multilabel they sum to 1
     prediction                        instead of probabilities for regression: the predicted number
+    risk, s_<time>, ...               instead of probabilities for survival: larger is worse; the chance to live longer
     ...                               extra columns
 
 For ``binary`` the last ``p_`` column is the positive class. Tables of other tools need only ``id``, the targets and

@@ -18,7 +18,9 @@ from medsoft.evaluation.tables.recorded import check_recorded
 from medsoft.storage.own_files import require_file
 from medsoft.task import Task
 from medsoft.text.csv_text import parquet_header, read_csv_text
+from medsoft.text.sheets import SUFFIX, split_sheet
 from medsoft.text.spelling import normal_form
+from medsoft.text.xlsx_text import read_xlsx_text
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,10 @@ def read_samples(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: it cannot be read, or its header is refused.
     """
-    path = Path(path)
+    path, sheet = split_sheet(path)
     require_file(path)
+    if path.suffix.lower() == SUFFIX:
+        return read_xlsx_text(path, sheet)
     if path.suffix.lower() != ".parquet":
         return read_csv_text(path, what="sample table")[0]
     try:

@@ -15,9 +15,9 @@ class MapQuantity:
     """What the contributions of a map add up to, with its unit.
 
     Attributes:
-        word: ``logit``, or ``prediction`` of a regression.
-        of: the class, or the column of a regression's targets, whose unit the numbers have.
-        offset: 0, or the mean of a regression's training targets.
+        word: ``logit``, or ``prediction`` of a regression and of a risk.
+        of: the class, ``risk``, or the column of a regression's targets, whose unit the numbers have.
+        offset: 0, or the mean of a regression's training targets; of a risk what it is counted from, negative.
         unit: 1 (log-odds), or the standard deviation of the training targets, in which a regression is learnt.
     """
 
@@ -32,12 +32,15 @@ class MapQuantity:
 
         Args:
             logit_target: whose logit.
-            scale: mean and standard deviation of a regression's training targets; None of classes.
+            scale: mean and standard deviation of a regression's training targets; None of classes. Of a risk that is a
+                logit what is added to it, and 1.
             column: of its targets; "" where nobody says it.
         """
         if scale is None:
             return cls("logit", logit_target.name)
-        return cls("prediction", column or logit_target.name, *scale)
+        # Of a regression nothing but the column says what is predicted.
+        named = logit_target.name if logit_target.name != "prediction" else ""
+        return cls("prediction", named or column or logit_target.name, *scale)
 
     @property
     def name(self) -> str:

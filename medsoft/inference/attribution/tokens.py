@@ -12,7 +12,6 @@ from medsoft.data.features.open import Bag, open_bag
 from medsoft.data.features.provenance import ImageProvenance
 from medsoft.errors import InputError
 from medsoft.inference.attribution.bags import explain_bag
-from medsoft.models.aggregators import SOLVED
 from medsoft.task_types import LogitTarget
 
 CLOSE = 0.01
@@ -21,7 +20,7 @@ CLOSE = 0.01
 
 def explains_tokens(model: object) -> bool:
     """Whether the answers of a model are sums over tokens."""
-    return isinstance(model, SlideClassifier) and model.aggregator_name not in SOLVED
+    return isinstance(model, SlideClassifier) and model.aggregator.adds_up
 
 
 def token_map(

@@ -161,7 +161,7 @@ def read_run(path: Path) -> Source:
     known = checkpoint.get("medsoft")
     if not known:
         raise InputError(f"{run.best}: does not say what the model predicts; train it with this medsoft")
-    task = Task.of(known["task"]["kind"], tuple(known["task"]["classes"]))
+    task = Task.from_json(known["task"])
     frame = read_either(run.predictions)[0] if run.predictions.is_file() else None
     versions = read_json_object(run.versions) if run.versions.is_file() else {}
     config = read_configuration(run.config)
@@ -223,9 +223,9 @@ def _locked(source: Source, given: str | None) -> Locked | None:
     from medsoft.evaluation.locked import read_locked
     from medsoft.evaluation.settings import Settings
 
-    if not source.task.has_classes:
+    if not (source.task.has_classes or source.task.has_risk_groups):
         if given is not None:
-            raise InputError(f"--locked is for classes: a {source.task.kind} has no thresholds")
+            raise InputError(f"--locked is for classes and risk groups: a {source.task.kind} has neither")
         return None
     if given is not None:
         return read_locked(given, source.task)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.load import load_classifier
 from medsoft.errors import InputError, RunError
-from medsoft.models.aggregators import Aggregator, TransformerAggregator
+from medsoft.models.aggregators import Aggregator, TorchmilAggregator
 from medsoft.models.fixed_form import with_fixed_form
 from medsoft.runs.bundle import Bundle
 from medsoft.specs import BagSpec, DataSpec
@@ -71,14 +71,16 @@ class Network(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Prepared images (B, C, …) and covariates (B, K); or features (B, N, F) of bags of one length and places."""
-        if more is None:
-            logits_BK = self.classifier(x)
-        elif isinstance(self.classifier.spec, BagSpec):
+    def forward(self, x: Tensor, more: Tensor | None = None, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Prepared images (B, C, …), or features (B, N, F) of bags of one length and places; covariates (B, K) last."""
+        if not isinstance(self.classifier.spec, BagSpec):
+            logits_BK = self.classifier(x) if more is None else self.classifier(x, more)
+        elif self.classifier.covariates is None:
             logits_BK = self.classifier(x, None, more)
+        elif last is None:
+            logits_BK = self.classifier(x, None, None, more)
         else:
-            logits_BK = self.classifier(x, more)
+            logits_BK = self.classifier(x, None, more, last)
         return logits_BK, self.classifier.objective.probabilities(logits_BK)
 
 
@@ -114,18 +116,23 @@ def inputs_of(classifier: TableClassifier, any_size: bool) -> list[Input]:
         any_size: whether images may have another size too.
     """
     spec = classifier.spec
+    names = spec.covariates.names if spec.covariates is not None else ()
+    covariates = [Input("covariates", (2, len(names)), {0: "batch"})] if names else []
     if isinstance(spec, BagSpec):
         sizes = {0: "batch", 1: "tiles"}
         found = [Input("features", (2, 96, spec.num_features), sizes)]
         aggregator = classifier.aggregator
         assert isinstance(aggregator, Aggregator)
-        if isinstance(aggregator, TransformerAggregator) and aggregator.coordinates is not None:
-            frame = aggregator.coordinates.frame
+        if isinstance(aggregator, TorchmilAggregator):
+            raise InputError(
+                f"{aggregator.name} cannot be exported as a network: it takes bags one at a time, each with its own "
+                "graph or groups. Leave out --format: the bundle holds its weights"
+            )
+        if aggregator.frame is not None:
+            frame = aggregator.frame
             found.append(Input("coords_um" if frame.unit == "µm" else "coords", (2, 96, frame.axes), sizes))
-        return found
+        return [*found, *covariates]
     assert isinstance(spec, DataSpec)
-    names = spec.covariates.names if spec.covariates is not None else ()
-    covariates = [Input("covariates", (2, len(names)), {0: "batch"})] if names else []
     if not any_size:
         return [Input("image", (2, spec.channels, *spec.image_size), {0: "batch"}), *covariates]
     axes = dict(enumerate(PIXELS[-len(spec.image_size) :], start=2))

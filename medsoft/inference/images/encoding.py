@@ -96,7 +96,22 @@ class Encoding:
         if windows is not None and windows.fixed and isinstance(size, int) and size < own:
             other = f", or build it for that size with --window {size}" if self.encoder.recipe.any_size else ""
             raise InputError(f"--size {size}: {self.encoder.name} takes {own} px: give no less{other}")
+        if windows is not None and isinstance(size, int) and size < windows.stride:
+            raise InputError(
+                f"--size {size}: is less than the {windows.stride} px of one token of {self.encoder.name}: give "
+                f"{windows.stride} or more"
+            )
         return windows
+
+    @property
+    def rounded(self) -> str:
+        """How pictures of a side that is no multiple of a token's become whole tokens, in words; "" where they are."""
+        size = self.settings.preparation.size
+        if self.windows is None or not isinstance(size, int) or size % self.windows.stride == 0:
+            return ""
+        tokens = -(-size // self.windows.stride)
+        whole = tokens * self.windows.stride
+        return f"; {size} is no multiple of a token's {self.windows.stride} px: filled up with black to {whole}"
 
     @property
     def _is_convolutional(self) -> bool:

@@ -21,7 +21,8 @@ class ImageInput(Settings):
     """Which images or volumes to encode.
 
     Attributes:
-        table: CSV, Parquet or MedMNIST-style .npz with one row per image or volume; labels are not needed.
+        table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per image or volume; labels are not
+            needed.
         root: Folder that relative paths start from; the table's own folder if not given.
         path: Column with the image files or volumes; several volume columns, separated by commas, become channels.
         id: Column with a unique id for each row, which names its feature file; taken from the file name if not given.

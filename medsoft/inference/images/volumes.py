@@ -18,8 +18,9 @@ from medsoft.data.transforms import pixels
 from medsoft.data.transforms.base import Placement
 from medsoft.data.transforms.plain import Plain
 from medsoft.data.volumes import planes
-from medsoft.data.volumes.transforms.intensity import Scaling
 from medsoft.data.volumes.transforms.recipe import Prepared, VolumeTransforms
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, WINDOW
+from medsoft.encoders.start import check_shows_pictures
 from medsoft.errors import InputError
 from medsoft.inference.images.options import NATIVE, PreparationSettings
 from medsoft.inference.images.preparation import AS_IT_IS, VOLUME, Place, Ready, built, named_transforms
@@ -31,16 +32,6 @@ IN_PLANE = {"x": (2, 1), "y": (2, 0), "z": (1, 0)}
 """Axes of the volume that run, reversed, down and to the right in a slice (``medsoft.data.volumes.planes``)."""
 EQUAL = 0.01
 """Spacings that differ by less are the same."""
-
-
-class SliceValues(VolumeTransforms):
-    """A recipe for volumes whose values lie between 0 and 1, as those of pictures do."""
-
-    def scaling(self, modality: str) -> Scaling:
-        """A window for CT, percentiles for everything else, unless the user says one of them."""
-        if self.intensity == "auto":
-            return "window" if modality == "CT" else "percentiles"
-        return self.intensity
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +159,8 @@ class SlicePreparation(VolumePreparation):
     ) -> None:
         if settings.aspect != "square":
             raise InputError("--aspect keep is for images: slices are brought to a square, or left native")
-        transforms = volume_transforms(settings, SliceValues)
-        if transforms.intensity not in ("auto", "window", "percentiles"):
-            raise InputError(
-                f"--transforms-args: intensity {transforms.intensity}: an encoder for pictures takes values between "
-                "black and white: window or percentiles"
-            )
+        transforms = volume_transforms(settings, VolumeTransforms, intensity=OF_SLICES)
+        check_shows_pictures("--transforms-args: intensity", transforms.intensity)
         super().__init__(settings, transforms, columns)
         if self.channels not in (1, channels):
             raise InputError(
@@ -184,7 +171,10 @@ class SlicePreparation(VolumePreparation):
     @property
     def settings(self) -> dict[str, Any]:
         """See :meth:`Preparation.settings`."""
-        return super().settings | {"axis": self._given.axis, "step": self._given.step, "size": self._size}
+        found = super().settings | {"axis": self._given.axis, "step": self._given.step, "size": self._size}
+        if found["recipe"]["intensity"] == OF_SLICES:  # as feature files have always called it
+            found["recipe"] = found["recipe"] | {"intensity": "auto"}
+        return found
 
     @property
     def in_words(self) -> str:
@@ -237,7 +227,7 @@ class WholePreparation(VolumePreparation):
                 "--size native, --window, --overlap and --step are for pictures and slices: leave them out"
             )
         size = recipe.size if settings.size is None else (int(settings.size),) * 3
-        transforms = volume_transforms(settings, VolumeTransforms, tuple(size), recipe.intensity)
+        transforms = volume_transforms(settings, VolumeTransforms, tuple(size), recipe.intensity, recipe.window)
         super().__init__(settings, transforms, columns)
         recipe.check_images("--encoder", self.channels, 3)
 
@@ -264,6 +254,7 @@ def volume_transforms(
     recipe_class: type[VolumeTransforms],
     size: tuple[int, int, int] | None = None,
     intensity: str = "",
+    window: tuple[float, float] | None = None,
 ) -> VolumeTransforms:
     """The recipe for volumes with its settings; cut to ``size``, or not at all.
 
@@ -271,7 +262,8 @@ def volume_transforms(
         settings: as given.
         recipe_class: to make.
         size: of an encoder of volumes.
-        intensity: how such an encoder wants values scaled, where the user does not say it; "" for nothing.
+        intensity: how the encoder wants values scaled, where the user does not say it; "" for nothing.
+        window: that the encoder wants, where the user does not say another; None for nothing.
 
     Raises:
         InputError: the recipe is one for pictures, or cannot have these settings.
@@ -280,8 +272,10 @@ def volume_transforms(
     if name != VOLUME:
         raise InputError(f"--transforms {name} is for images, and these are volumes: leave it out")
     values.pop("size", None)
-    if intensity:
-        values = {"intensity": intensity} | values
+    if intensity and values.get("intensity", "auto") == "auto":
+        values["intensity"] = intensity
+    if window is not None and tuple(values.get("window", WINDOW)) == WINDOW:
+        values["window"] = window
     transforms: VolumeTransforms = built(recipe_class, name, values | ({} if size is None else {"size": size}))
     return transforms.uncut() if size is None else transforms
 

@@ -78,19 +78,35 @@ class ModelSource(Settings):
 
 
 @dataclass(frozen=True)
+class PatientColumns(Settings):
+    """Whose the slides are.
+
+    Attributes:
+        patient: Column of the table with the patient; copied into the predictions if the table has it.
+        clinical: Table (.csv, .parquet, .xlsx) with one row per patient, whose columns (covariates, labels) are joined
+            to the slides by patient.
+        group: trained pools the slides of a patient into one bag if the model was trained so (data.group patient);
+            slide predicts each slide by itself.
+    """
+
+    patient: str = "patient"
+    clinical: str | None = None
+    group: Literal["trained", "slide"] = "trained"
+
+
+@dataclass(frozen=True)
 class TruthColumns(Settings):
     """What else the table states about the slides.
 
     Attributes:
-        patient: Column of the table with the patient; copied into the predictions if the table has it.
-        exam: Column of the table that groups slides; copied into the predictions if the table has it.
+        exam: Column of the table that groups slides, such as the specimen; copied into the predictions if the table
+            has it.
         split: Column of the table with the split; copied into the predictions if the table has it.
         label: Column of the table with the true class, or with the labels of a multilabel task, for scoring the
             predictions; slides without one are predicted but not scored.
         positive: Label values that count as the positive class, if they are not names of classes.
     """
 
-    patient: str = "patient"
     exam: str = "exam"
     split: str = "split"
     label: Labels | None = None
@@ -104,10 +120,13 @@ class ReportSettings(Settings):
     Attributes:
         exams: How the slides of one exam are pooled into predictions_exams.csv, the mean or maximum of the logits, or
             none.
+        patients: How the slides of one patient are pooled into predictions_patients.csv, the mean or maximum of the
+            logits, or none.
         figures: Draw curves and the confusion matrix if true classes are known.
         report: Write report.html, an evaluation with confidence intervals, if true classes are known.
     """
 
     exams: Literal["mean", "max", "none"] = "mean"
+    patients: Literal["mean", "max", "none"] = "mean"
     figures: bool = True
     report: bool = True

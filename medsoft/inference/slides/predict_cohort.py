@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medsoft.cluster.client import Cluster
+from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.model import SlideModel, SlidePrediction
-from medsoft.inference.slides.predict import HeatmapRequest, predict_slide
+from medsoft.inference.slides.predict import HeatmapRequest, predict_case
 from medsoft.inference.slides.worker import KILLED, Job, once
 from medsoft.slides.folder import SlidesFolder, SlideStatus
 from medsoft.slides.progress import SlidesProgress
-from medsoft.slides.source import SlideSource
 
-Predicted = tuple[SlideSource, SlideStatus, SlidePrediction | None]
+Predicted = tuple[Case, list[SlideStatus], SlidePrediction | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class PredictJob(Job):
 
 
 def predict_slides(
-    sources: Sequence[SlideSource],
+    cases: Sequence[Case],
     slide_statuses: Mapping[str, SlideStatus],
     folder: SlidesFolder,
     job: PredictJob,
@@ -41,8 +41,8 @@ def predict_slides(
     """Predict slides whose features are there, and draw their heatmaps.
 
     Args:
-        sources: the slides.
-        slide_statuses: what became of each so far, by id; those that failed or have no tissue are passed over.
+        cases: the slides, or the slides of each patient.
+        slide_statuses: what became of each slide so far, by id; those that failed or have no tissue are passed over.
         folder: where the features lie and everything goes.
         job: which heatmaps to draw, and how workers build the model.
         model: of this process, where it does the work.
@@ -50,7 +50,7 @@ def predict_slides(
         progress: told as it goes on.
 
     Returns:
-        Predictions by id, of the slides that have one.
+        Predictions by id, of the cases that have one.
 
     Raises:
         InputError: the workers cannot do what is asked.
@@ -59,41 +59,45 @@ def predict_slides(
     """
     folder.tidy()
     predictions: dict[str, SlidePrediction] = {}
-    for done in _predicted(sources, slide_statuses, folder, job, model, where):
-        folder.record_all([(source, slide_status) for source, slide_status, _ in done])
-        for source, slide_status, prediction in done:
+    for done in _predicted(cases, slide_statuses, folder, job, model, where):
+        folder.record_all([pair for case, found, _ in done for pair in zip(case.sources, found, strict=True)])
+        for case, found, prediction in done:
             if prediction is not None:
-                predictions[source.id] = prediction
-            progress.done(source, slide_status)
+                predictions[case.id] = prediction
+            for source, slide_status in zip(case.sources, found, strict=True):
+                progress.done(source, slide_status)
     return predictions
 
 
 def _predicted(
-    sources: Sequence[SlideSource],
+    cases: Sequence[Case],
     slide_statuses: Mapping[str, SlideStatus],
     folder: SlidesFolder,
     job: PredictJob,
     model: SlideModel,
     where: Cluster,
 ) -> Iterator[list[Predicted]]:
+    before = [[slide_statuses[source.id] for source in case.sources] for case in cases]
     if where.workers.is_this_process:
-        for source in sources:
-            yield [(source, *predict_slide(source, slide_statuses[source.id], model, folder, job.heatmaps))]
+        for case, statuses in zip(cases, before, strict=True):
+            yield [(case, *predict_case(case, statuses, model, folder, job.heatmaps))]
         return
-    tasks = [(job, source, slide_statuses[source.id]) for source in sources]
-    for found in where.map(predict_in_worker, tasks):
-        yield [
-            (sources[number], *(result or (SlideStatus("failed", "predict", KILLED), None))) for number, result in found
-        ]
+    tasks = [(job, case, statuses) for case, statuses in zip(cases, before, strict=True)]
+    for done in where.map(predict_in_worker, tasks):
+        yield [(cases[number], *(result or _killed(cases[number]))) for number, result in done]
+
+
+def _killed(case: Case) -> tuple[list[SlideStatus], None]:
+    return [SlideStatus("failed", "predict", KILLED) for _ in case.sources], None
 
 
 def predict_in_worker(
-    job: PredictJob, source: SlideSource, slide_status: SlideStatus
-) -> tuple[SlideStatus, SlidePrediction | None]:
-    """Predict a slide whose features are there, and draw its heatmaps; its row is the caller's to record.
+    job: PredictJob, case: Case, slide_statuses: Sequence[SlideStatus]
+) -> tuple[list[SlideStatus], SlidePrediction | None]:
+    """Predict slides whose features are there, and draw their heatmaps; their rows are the caller's to record.
 
     Returns:
-        What became of it, and its prediction if it has one.
+        What became of each, and the prediction of the case if it has one.
     """
     with once.lock:
-        return predict_slide(source, slide_status, once.build(job, job.build), SlidesFolder(job.out), job.heatmaps)
+        return predict_case(case, slide_statuses, once.build(job, job.build), SlidesFolder(job.out), job.heatmaps)

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from medsoft.data.tables.labels import read_labels, words
+from medsoft.data.tables.problems import Problem, TableError
 from medsoft.errors import InputError
 from medsoft.evaluation.tables.ensemble import mean_of
 from medsoft.evaluation.tables.predictions import make_predictions, score_columns
+from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.model import SlidePrediction
-from medsoft.inference.slides.options import TruthColumns
-from medsoft.slides.source import SlideSource
+from medsoft.inference.slides.options import PatientColumns, TruthColumns
 from medsoft.task import Task
 
 CARRIED = ("patient", "exam", "split")
@@ -22,7 +23,7 @@ CARRIED = ("patient", "exam", "split")
 
 @dataclass(frozen=True)
 class Truth:
-    """What the user's table says of each slide, in the order of the slides.
+    """What the user's table says of each case, in the order of the cases.
 
     Attributes:
         about: ``patient``, ``exam`` and ``split``, "" where there is none.
@@ -33,26 +34,31 @@ class Truth:
     targets: np.ndarray | None
 
 
-def read_truth(sources: Sequence[SlideSource], task: Task, columns: TruthColumns) -> Truth:
+def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: TruthColumns) -> Truth:
     """Look up what a table says beside the slides' paths.
 
     Args:
-        sources: the slides.
+        cases: the slides, or the slides of each patient.
         task: the model's question.
+        who: names the column of patients.
         columns: of the table; of ``patient``, ``exam`` and ``split`` one of that very name may be missing.
 
     Raises:
         InputError: a column is missing, or labels are no answer to the model's question.
+        TableError: they differ among the slides of a patient that are one bag.
     """
     label, positive = columns.label, columns.positive
-    column_of = {name: str(getattr(columns, name)) for name in CARRIED}
+    sources = [source for case in cases for source in case.sources]
+    column_of = {"patient": who.patient, "exam": columns.exam, "split": columns.split}
     there = set(sources[0].row)
     named = [name for carried, name in column_of.items() if name != carried]
     for name in [*named, *words(label)]:
         if name not in there:
             known = f"the columns are {', '.join(sorted(there))}" if there else "slides were not named by a table"
             raise InputError(f"there is no column {name!r}: {known}")
-    about = {carried: [source.row.get(column_of[carried], "") for source in sources] for carried in CARRIED}
+    about = {carried: [case.sources[0].row.get(column_of[carried], "") for case in cases] for carried in CARRIED}
+    if any(len(case.sources) > 1 for case in cases):
+        about["exam"] = [""] * len(cases)  # all specimens of a patient are one bag
     if label is None:
         if positive is not None:
             raise InputError("--positive says which values of a --label are positive: name its column too")
@@ -62,26 +68,37 @@ def read_truth(sources: Sequence[SlideSource], task: Task, columns: TruthColumns
     if found.problems:
         rows = [f"  row {', '.join(map(str, problem.rows))}: {problem.message}" for problem in found.problems]
         raise InputError("\n".join([f"labels that the model does not know; {found.problems[0].advice}", *rows]))
-    return Truth(about, task.targets(found.columns))
+    case_of = [number for number, case in enumerate(cases) for _ in case.sources]
+    first = ~pd.Series(case_of).duplicated().to_numpy()
+    answers = found.columns.fillna("").astype(str)
+    advice = "all slides of a patient are one bag here: correct the table, or predict each by itself with --group slide"
+    mixed = [
+        Problem("patient", cases[int(number)].rows, "a patient with slides of different labels", advice, False)
+        for number, rows in answers.groupby(case_of)
+        if len(rows.drop_duplicates()) > 1
+    ]
+    if mixed:
+        raise TableError("the table of slides", mixed)
+    return Truth(about, task.targets(found.columns[first].reset_index(drop=True)))
 
 
 def predictions_table(
-    task: Task, sources: Sequence[SlideSource], truth: Truth, predictions: Mapping[str, SlidePrediction]
+    task: Task, cases: Sequence[Case], truth: Truth, predictions: Mapping[str, SlidePrediction]
 ) -> pd.DataFrame | None:
-    """The table of the slides that have a prediction, in their order; None where none has one.
+    """The table of the cases that have a prediction, in their order; None where none has one.
 
     Of an ensemble it is the mean of its members' tables; see ``medsoft.evaluation.tables.ensemble.mean_of``.
     """
-    rows = [row for row, source in enumerate(sources) if source.id in predictions]
+    rows = [row for row, case in enumerate(cases) if case.id in predictions]
     if not rows:
         return None
-    found = [predictions[sources[row].id] for row in rows]
+    found = [predictions[cases[row].id] for row in rows]
     p_MNC = np.stack([one.members_MC for one in found], axis=1)
     scores_MN = np.stack([one.ood_scores_M for one in found], axis=1)
     frames = [
         make_predictions(
             task,
-            [sources[row].id for row in rows],
+            [cases[row].id for row in rows],
             p_NC,
             None if truth.targets is None else truth.targets[rows],
             extra=None if np.isnan(score_N).any() else score_columns(score_N),

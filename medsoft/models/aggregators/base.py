@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
+from medsoft.layers.coordinates import Frame
+
 Chunk = tuple[Tensor, Tensor | None]
 """Features (n, F) of some of a bag's tiles, and their coordinates (n, axes) where there are any."""
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, C) and targets (B, …) to a loss."""
 
 ReadChunks = Callable[[], Iterable[Chunk]]
 """Starts a new reading of a whole bag each time it is called; the same tiles in the same order."""
@@ -58,6 +63,10 @@ class Explanation:
         remainder = logit - (bias + residual + cls_contribution + contributions_N.sum())
         return cls(logit, bias, residual, cls_contribution, contributions_N, remainder)
 
+    def __add__(self, other: Explanation) -> Explanation:
+        """Of the sum of two logits of one bag."""
+        return Explanation(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
 
 class Aggregator(nn.Module, ABC):
     """A bag of encoded tiles to logits. Bags of unequal size are padded and come with a mask.
@@ -69,9 +78,23 @@ class Aggregator(nn.Module, ABC):
 
     Attributes:
         tile: what each tile passes by itself first.
+        adds_up: whether logits are sums over tiles, which ``explain`` takes apart.
+        gives_attention: whether it gives each tile an attention weight in place of a contribution.
+        streams: whether bags can be read in chunks.
+        needs_coordinates: whether every bag must come with the places of its tiles.
+        two_classes_only: why the aggregator can learn no other task than to tell two classes; empty where it can.
+        has_class_token: whether a logit has parts of a class token beside those of the tiles.
+        frame: what places are counted in, where they are embedded; else None.
     """
 
     tile: nn.Module
+    adds_up: bool = True
+    gives_attention: bool = False
+    streams: bool = True
+    needs_coordinates: bool = False
+    two_classes_only: str = ""
+    has_class_token: bool = False
+    frame: Frame | None = None
 
     def __init__(self, num_features: int, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -97,6 +120,16 @@ class Aggregator(nn.Module, ABC):
     def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D), which the head turns into logits; finite for a bag without real tiles too."""
 
+    def with_own_losses(self, loss: Tensor, criterion: Criterion, target_B: Tensor) -> Tensor:
+        """The loss of a training step: the task's, and what the aggregator adds to it, which here is nothing.
+
+        Args:
+            loss: of the task, for the bags that the model has just seen.
+            criterion: the task's loss.
+            target_B: targets of the bags.
+        """
+        return loss
+
     @abstractmethod
     def explain(
         self,
@@ -111,9 +144,22 @@ class Aggregator(nn.Module, ABC):
             ValueError: more than one bag, no such class, or a model in training mode.
         """
 
+    def attention_of_tiles(self, x_1NF: Tensor, coords_1NA: Tensor | None = None) -> Tensor:
+        """The attention (N,) of one bag's tiles, of an aggregator that ``gives_attention``.
+
+        Raises:
+            ValueError: it does not.
+        """
+        raise ValueError(f"{type(self).__name__} gives no attention of its tiles: its contributions say more")
+
     @abstractmethod
     def embed_chunks(self, bag: ChunkedBag) -> Tensor:
         """The embedding (1, D) of a bag that is read in chunks; memory does not depend on its length."""
+
+    def logits_chunks(self, bag: ChunkedBag) -> Tensor:
+        """Logits (1, C) of a bag that is read in chunks."""
+        logits_1C: Tensor = self.head(self.embed_chunks(bag))
+        return logits_1C
 
     @abstractmethod
     def explain_chunks(self, bag: ChunkedBag, class_index: int) -> Explanation:

@@ -78,6 +78,8 @@ class NeighboursAggregator(MeanAggregator):
         link: how the logits answer.
     """
 
+    adds_up = False
+
     def __init__(
         self, num_features: int, num_classes: int, link: Literal["softmax", "sigmoid", "identity"] = "softmax"
     ) -> None:

@@ -1,8 +1,9 @@
 """Inference over bags that are read in chunks, several times if necessary, so that they need not fit in memory.
 
 ``read_chunks()`` starts a reading of the whole bag and gives ``(features (n, F), coordinates (n, axes) or None)``,
-real tiles only, in chunks of any size. mean, max and abmil read a bag once; a transformer with seqnorm or sima once a
-layer, because a layer must have seen all tokens before the next can begin. An explanation takes one reading more.
+real tiles only, in chunks of any size. mean, max and abmil read a bag once; a transformer with seqnorm, sima or
+relu_linear once a layer, because a layer must have seen all tokens before the next can begin. An explanation takes one
+reading more.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from medsoft.models.aggregators.base import Aggregator, ChunkedBag, Explanation, ReadChunks
-from medsoft.models.aggregators.transformer import TransformerAggregator
 
 
 def can_stream(aggregator: Aggregator) -> bool:
-    """Whether bags can be read in chunks; softmax, soft and soft_norm attention need all tiles at once."""
-    return not isinstance(aggregator, TransformerAggregator) or hasattr(aggregator.last_attn, "state")
+    """Whether bags can be read in chunks; softmax, soft and soft_norm attention, and torchmil's models, cannot."""
+    return aggregator.streams
 
 
 @torch.no_grad()
@@ -30,8 +30,7 @@ def stream_logits(aggregator: Aggregator, read_chunks: ReadChunks) -> Tensor:
             ``read_chunks`` does not give the same number of tiles each time.
     """
     aggregator.check_eval()
-    logits_1C: Tensor = aggregator.head(aggregator.embed_chunks(ChunkedBag(read_chunks, aggregator)))
-    return logits_1C
+    return aggregator.logits_chunks(ChunkedBag(read_chunks, aggregator))
 
 
 @torch.no_grad()
@@ -67,6 +66,17 @@ def read_explanation(aggregator: Aggregator, read_chunks: ReadChunks, class_inde
         return stream_explain(aggregator, read_chunks, class_index)
     x_1NF, mask, coords_1NA = _whole(aggregator, read_chunks)
     return aggregator.explain(x_1NF, class_index, mask, coords_1NA)
+
+
+@torch.no_grad()
+def read_attention(aggregator: Aggregator, read_chunks: ReadChunks) -> Tensor:
+    """The attention (N,) of each tile of one bag, with all of them in memory at once.
+
+    Raises:
+        ValueError: the aggregator does not say it (``gives_attention``); else as by ``read_logits``.
+    """
+    x_1NF, _, coords_1NA = _whole(aggregator, read_chunks)
+    return aggregator.attention_of_tiles(x_1NF, coords_1NA)
 
 
 def _whole(aggregator: Aggregator, read_chunks: ReadChunks) -> tuple[Tensor, None, Tensor | None]:

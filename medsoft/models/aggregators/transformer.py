@@ -65,6 +65,8 @@ class TransformerAggregator(Aggregator):
         ValueError: unknown mechanism, ``depth`` below 1, D not divisible by the heads (by 4 for coordinates).
     """
 
+    has_class_token = True
+
     def __init__(
         self,
         num_features: int,
@@ -93,7 +95,10 @@ class TransformerAggregator(Aggregator):
         )
         self.last_norm = nn.LayerNorm(dim, eps=1e-6)
         self.last_attn = build_attention(attention, dim, num_heads, proj_drop=drop, **options)
+        self.streams = hasattr(self.last_attn, "state")
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.streams = hasattr(self.last_attn, "state")
+        self.frame = None if self.coordinates is None else self.coordinates.frame
 
     def embed(self, x_BNF: Tensor, mask_BN: Tensor | None = None, coords_BNA: Tensor | None = None) -> Tensor:
         """Slide embeddings (B, D): the class token after the final LayerNorm.
@@ -257,7 +262,7 @@ class TransformerAggregator(Aggregator):
         if not hasattr(self.last_attn, "state"):
             raise ValueError(
                 f"{self.attention} attention needs all tiles of a bag at once, it cannot read them in chunks: give the "
-                "whole bag, or train a model with seqnorm or sima"
+                "whole bag, or train a model with seqnorm, sima or relu_linear"
             )
         return cast(list[_StreamingAttention], [*(block.attn for block in self._blocks()), self.last_attn])
 

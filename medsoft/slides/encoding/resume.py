@@ -41,6 +41,10 @@ class Made(Protocol):
     def mpp_origin(self) -> str:
         """Where ``mpp`` comes from."""
 
+    @property
+    def regions_from(self) -> str:
+        """Fingerprint of the regions that the tiles were chosen by; "" without any."""
+
 
 def content_of(source: SlideSource) -> str:
     """The quick hash of a slide's file.
@@ -55,17 +59,27 @@ def content_of(source: SlideSource) -> str:
 
 
 def is_of_slide(made: Made, source: SlideSource, content: str) -> bool:
-    """Whether something was made from a slide as it is now, at the resolution that the user states now.
+    """Whether something was made from a slide as it is now, at the resolution and in the regions that are stated now.
 
-    The slide is not opened: a resolution that its file says can only change with its content.
+    The slide is not opened: a resolution that its file says can only change with its content. Regions are compared
+    where they are named now and decided then: whether they are to decide is a setting.
 
     Args:
         made: the tiles or the features.
         source: the slide.
         content: ``content_of(source)``.
+
+    Raises:
+        SlideError: the slide's regions cannot be read.
     """
     if made.quick_hash != content:
         return False
+    if made.regions_from and source.annotations is not None:
+        try:
+            if made.regions_from != source.annotations.fingerprint:
+                return False
+        except OSError as error:
+            raise SlideError(f"its annotation file cannot be read: {error.strerror or error}") from error
     was_stated = made.mpp_origin in ("option", "table")
     return source.mpp == made.mpp if source.mpp is not None or was_stated else True
 
@@ -142,6 +156,7 @@ class FeatureFiles:
             mpp=tiling.mpp,
             mpp_origin=tiling.mpp_origin,
             bounds_px0=tiling.bounds_px0,
+            regions_from=tiling.regions_from,
             precision=self.encoder.precision,
             **self._decided(),
         )

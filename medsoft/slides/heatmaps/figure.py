@@ -79,12 +79,17 @@ def figure_heatmap(
     if heatmap.probability is not None:
         facts = f"P({shortened(heatmap.name, 40, 1)}) = {heatmap.probability:.3f} · {facts}"
     facts = " · ".join(filter(None, (facts, heatmap.unfamiliar)))
-    caption(figure, f"{heatmap.id}: what each tile adds to the {heatmap.quantity}", facts, note)
+    what = f"what each tile adds to the {heatmap.quantity}"
+    if heatmap.attention_of:
+        what = f"{heatmap.quantity}, which is no contribution to the answer"
+    caption(figure, f"{heatmap.id}: {what}", facts, note)
     return figure
 
 
 def logit_in_words(heatmap: Heatmap) -> str:
     """The logit, or a regression's prediction, and its parts: ``logit 1.20 = bias 0.10 + tiles 1.10``."""
+    if heatmap.attention_of:
+        return f"logit {heatmap.logit:.2f}".replace("-", "−")
     parts = {**heatmap.parts, f"{len(heatmap.contributions_N):,} tiles": float(heatmap.contributions_N.sum())}
     words = [f"{name} {value:+.2f}".replace("-", "−") for name, value in parts.items()]
     return f"{heatmap.quantity.split()[0]} {heatmap.logit:.2f} = ".replace("-", "−") + ", ".join(words)
@@ -133,4 +138,5 @@ def _colour_bar(figure: Figure, axes: Axes, heatmap: Heatmap, width: float) -> N
         extend="both" if clipped else "neither",
     )
     bar.outline.set_visible(False)
-    bar.set_label(f"contribution of a tile to the {shortened(heatmap.quantity, 49, 1)}")
+    of_what = "" if heatmap.attention_of else "contribution of a tile to the "
+    bar.set_label(f"{of_what}{shortened(heatmap.quantity, 49, 1)}")

@@ -49,7 +49,7 @@ class Heatmap:
         mpp: µm per level-0 pixel.
         coords_N2_px0: top-left corners (x, y) of the tiles that have a contribution.
         tile_px0: side of a tile in level-0 pixels.
-        contributions_N: of the tiles, in the unit of the logit.
+        contributions_N: of the tiles, in the unit of the logit; or their attention.
         logit: what the parts and the contributions add up to.
         parts: of the logit that belong to no tile, by name: bias, residual, class token.
         probability: of the class; None for a regression, whose logit is the prediction, in the unit of its targets.
@@ -57,6 +57,8 @@ class Heatmap:
         unfamiliar: the slide's out-of-distribution score, and whether the model abstains, in words.
         bounds_px0: (x, y, width, height) of the part that was scanned, which the map shows, as QuPath shows the slide;
             None: the whole slide, as the scanned part is not known.
+        attention_of: the aggregator whose attention the values are, which are no contributions then: they have no sign
+            and no unit, and add up to no logit; "" where they are contributions.
     """
 
     id: str
@@ -72,10 +74,13 @@ class Heatmap:
     unit: float = 1.0
     unfamiliar: str = ""
     bounds_px0: tuple[int, int, int, int] | None = None
+    attention_of: str = ""
 
     @property
     def quantity(self) -> str:
-        """What the contributions add up to: ``logit of tumour``, ``prediction of age``."""
+        """What the contributions add up to: ``logit of tumour``, ``prediction of age``; or whose attention they are."""
+        if self.attention_of:
+            return f"attention of {self.attention_of}"
         return f"logit of {self.name}" if self.probability is not None else quantity_of_regression(self.name)
 
     @property
@@ -163,9 +168,12 @@ def thumbnail_of(slide: Slide, heatmap: Heatmap) -> Pixels:
 
 
 def write_contributions(path: Path, heatmap: Heatmap) -> None:
-    """Write the numbers behind a map: a CSV with ``x_px0, y_px0, contribution``, one row per tile."""
+    """Write the numbers behind a map: a CSV with ``x_px0, y_px0, contribution``, one row per tile.
+
+    The last column is ``attention`` where the values are that.
+    """
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["x_px0", "y_px0", "contribution"])
+        writer.writerow(["x_px0", "y_px0", "attention" if heatmap.attention_of else "contribution"])
         for (x, y), contribution in zip(heatmap.coords_N2_px0.tolist(), heatmap.contributions_N.tolist(), strict=True):
             writer.writerow([x, y, f"{contribution:.9g}"])

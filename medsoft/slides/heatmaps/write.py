@@ -6,6 +6,9 @@
 <id>.csv       place and contribution of every tile, from the corner of the slide
 <id>.json      the logit and its parts, and what the files were made from; written when the others are there
 
+Where the slide itself is there, ``<id>.tiles.png`` shows the tiles that add most and least
+(``medsoft.slides.heatmaps.tile_sheet``).
+
 Where the contributions are rounding noise only the last two are written, and the last says so.
 """
 
@@ -48,7 +51,8 @@ def write_heatmap(
     """
     place(".json").unlink(missing_ok=True)  # the files that it vouches for are about to change
     write_contributions(place(".csv"), heatmap)
-    note_ = NO_MAP if is_noise(heatmap.contributions_N, spread_of(unit=heatmap.unit)) else ""
+    noise = not heatmap.attention_of and is_noise(heatmap.contributions_N, spread_of(unit=heatmap.unit))
+    note_ = NO_MAP if noise else ""
     regions = [] if note_ else top_regions(heatmap.coords_N2_px0, heatmap.tile_px0, heatmap.contributions_N, MASS)
     if note_:
         for suffix in DRAWN:
@@ -62,7 +66,7 @@ def write_heatmap(
         "probability": heatmap.probability,
         "logit": heatmap.logit,
         "parts": heatmap.parts,
-        "sum_of_contributions": float(heatmap.contributions_N.sum()),
+        "sum_of_contributions": None if heatmap.attention_of else float(heatmap.contributions_N.sum()),
         "tiles": len(heatmap.contributions_N),
         "regions": len(regions),
         "colour_limit": None if note_ else heatmap.limit,
@@ -82,7 +86,9 @@ def _draw(
 
     width, height = map_size(heatmap)
     coloured = overlay(paint(heatmap, width, height), heatmap.limit, thumbnail)
-    write_regions(place(".geojson"), regions, heatmap.name, heatmap.mpp, bounds_px0=heatmap.bounds_px0)
+    bounds_px0, sums = heatmap.bounds_px0, "attention" if heatmap.attention_of else "contributions (logit)"
+    write_regions(place(".geojson"), regions, heatmap.name, heatmap.mpp, bounds_px0=bounds_px0, sums=sums)
+    each = "" if heatmap.attention_of else "contribution of each tile in the "
     write_pyramid(
         place(".tif"),
         (width, height),
@@ -91,12 +97,13 @@ def _draw(
         downsamples=(1, 4),
         compression="deflate",
         description=_ascii(
-            f"medsoft heatmap of {heatmap.id}: contribution of each tile in the {heatmap.quantity}, "
+            f"medsoft heatmap of {heatmap.id}: {each}{heatmap.quantity}, "
             f"red +{heatmap.limit:.4g}, white 0, blue -{heatmap.limit:.4g}"
         ),
     )
     outlines = [region.polygon for region in regions]
-    rule = f"Outlined: the fewest tiles that hold {100 * MASS:.0f} % of what raises the {heatmap.quantity}."
+    what = "the attention" if heatmap.attention_of else f"what raises the {heatmap.quantity}"
+    rule = f"Outlined: the fewest tiles that hold {100 * MASS:.0f} % of {what}."
     words = " ".join(filter(None, (rule if regions else "", note)))
     write_picture(place(".png"), heatmap, coloured, thumbnail, outlines, words)
 
@@ -114,8 +121,13 @@ def why_no_map(place: Callable[[str], Path]) -> str:
 
 
 def _about(place: Callable[[str], Path]) -> dict[str, Any]:
+    return about_heatmap(place(".json"))
+
+
+def about_heatmap(path: Path) -> dict[str, Any]:
+    """What the JSON of a heatmap says; {} where there is none, or it is damaged."""
     try:
-        about = json.loads(place(".json").read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

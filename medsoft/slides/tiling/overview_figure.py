@@ -23,7 +23,7 @@ LONG_SIDE_PX = 1600
 LEAST_WIDTH_PX = 800
 """Narrower overviews get a margin, so that the facts have room."""
 
-TISSUE, TILE, WARNING, INK = (0, 130, 60), (20, 60, 200), (170, 20, 20), (34, 34, 34)
+TISSUE, TILE, REGION, WARNING, INK = (0, 130, 60), (20, 60, 200), (200, 90, 0), (170, 20, 20), (34, 34, 34)
 OUTLINED_PX = 6
 """Tiles drawn smaller than this are tinted but not outlined: there would be nothing but lines."""
 
@@ -59,6 +59,7 @@ def draw_overview(overview_HW3: np.ndarray, mask_HW: np.ndarray, tiling: Tiling)
     mask = cv2.resize(mask_HW.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)  # holes too
     cv2.drawContours(picture, contours, -1, TISSUE, 2)
+    _draw_regions(picture, tiling, px_per_px0)
     return _with_facts(picture, tiling, tiling.mpp / px_per_px0)
 
 
@@ -73,6 +74,14 @@ def _draw_tiles(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
     if side >= OUTLINED_PX:
         for corner, stop in zip(corners, stops, strict=True):
             cv2.rectangle(picture, corner, stop, TILE, 1)
+
+
+def _draw_regions(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
+    for area in tiling.drawn:
+        for polygon in getattr(area, "geoms", [area]):
+            for ring in (polygon.exterior, *polygon.interiors):
+                points = np.rint(np.asarray(ring.coords)[:, :2] * px_per_px0).astype(np.int32)
+                cv2.polylines(picture, [points], True, REGION, 2, cv2.LINE_AA)
 
 
 def _with_facts(picture: np.ndarray, tiling: Tiling, um_per_px: float) -> np.ndarray:
@@ -108,6 +117,8 @@ def facts(tiling: Tiling) -> list[tuple[str, tuple[int, int, int]]]:
         (f"{tiles}, at least {settings.min_tissue:.0%} tissue", TILE),
         (f"{tiling.tissue_mm2:.3g} mm² tissue ({settings.tissue.method}, {mask:.4g} µm/px)", TISSUE),
     ]
+    if settings.regions is not None:
+        lines.append((f"tiles {settings.regions.in_words}", REGION))
     return lines + [(warning, WARNING) for warning in tiling.warnings]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from medsoft.errors import InputError, SlideError
 from medsoft.slides.encoding.resume import content_of, is_of_slide
-from medsoft.slides.folder import NO_TISSUE, TOO_LITTLE_TISSUE, SlidesFolder, SlideStatus
+from medsoft.slides.folder import NO_TISSUE, NOT_IN_REGIONS, TOO_LITTLE_TISSUE, SlidesFolder, SlideStatus
 from medsoft.slides.reading.slide import Slide, open_slide
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.overview_figure import write_overview
@@ -38,7 +38,7 @@ def tile_one(source: SlideSource, folder: SlidesFolder, settings: TileSettings) 
         return _recorded(source, folder, failed("open", error, since))
     with slide:
         try:
-            made = tile_slide(slide, settings)
+            made = tile_slide(slide, settings, source.annotations)
         except Exception as error:
             return _recorded(source, folder, failed("tile", error, since))
     warnings = _replaced(source, folder, made[0])
@@ -57,6 +57,7 @@ def _replaced(source: SlideSource, folder: SlidesFolder, made: Tiling) -> list[s
     differing = [] if before.quick_hash == made.quick_hash else ["another slide"]
     differing += [] if before.mpp == made.mpp else [f"slide of {before.mpp:g} µm/px, not {made.mpp:g}"]
     differing += made.settings.differences(before.settings)
+    differing += ["other regions"] if before.regions_from and before.regions_from != made.regions_from else []
     if not differing:
         return []
     words = [f"replaces tiles of other settings: {', '.join(differing)}"]
@@ -97,7 +98,7 @@ def ensure_tiling(source: SlideSource, slide: Slide, folder: SlidesFolder, setti
     found = existing_tiling(source, folder, settings)
     if found is not None and (found.mpp, found.size_px0) == (slide.mpp, slide.size_px0):
         return found
-    return _write(source, folder, *tile_slide(slide, settings))
+    return _write(source, folder, *tile_slide(slide, settings, source.annotations))
 
 
 def existing_tiling(source: SlideSource, folder: SlidesFolder, settings: TileSettings) -> Tiling | None:
@@ -162,6 +163,8 @@ def open_source(source: SlideSource) -> Slide:
 def tiled(tiling: Tiling, since: float) -> SlideStatus:
     """What is to be said of a slide that was tiled, begun at ``since`` (``time.perf_counter``)."""
     nothing = TOO_LITTLE_TISSUE if tiling.tissue_mm2 else NO_TISSUE
+    if tiling.tissue_mm2 and tiling.settings.regions is not None:
+        nothing = f"{NOT_IN_REGIONS} {tiling.settings.regions.in_words}"
     return SlideStatus(
         status="tiled" if len(tiling) else "no tissue",
         reason="" if len(tiling) else nothing,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
+from medsoft.slides.annotations.settings import RegionSettings
 
 Precision = Literal["auto", "32", "16", "bf16"]
 """Of an encoder's arithmetic."""
@@ -87,6 +88,7 @@ class TileSettings:
         overlap_px: overlap of neighbouring tiles, in pixels at that resolution.
         min_tissue: a tile is kept if at least this fraction of it is tissue; with 0 every tile of the grid is kept.
         tissue: how tissue is found.
+        regions: which tiles regions leave; None: those of the whole slide.
 
     Raises:
         InputError: a value is out of its range.
@@ -97,6 +99,7 @@ class TileSettings:
     overlap_px: int = 0
     min_tissue: float = 0.25
     tissue: TissueSettings = field(default_factory=TissueSettings)
+    regions: RegionSettings | None = None
 
     def __post_init__(self) -> None:
         _as_floats(self)
@@ -111,8 +114,13 @@ class TileSettings:
         return self.tile_px * self.mpp
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back."""
-        return asdict(self)
+        """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back.
+
+        Regions are left out where there are none: settings without them are those of earlier versions.
+        """
+        values = asdict(self)
+        del values["regions"]
+        return values if self.regions is None else values | {"regions": self.regions.as_dict()}
 
     def as_columns(self) -> dict[str, Any]:
         """The settings as fields of ``slides.csv``."""
@@ -121,9 +129,8 @@ class TileSettings:
     def differences(self, other: TileSettings) -> list[str]:
         """What ``other`` has otherwise, one entry per setting: "tile_px 256, not 224"."""
         mine, theirs = _named(self), _named(other)
-        return [
-            f"{name} {_shown(theirs[name])}, not {_shown(mine[name])}" for name in mine if mine[name] != theirs[name]
-        ]
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return [f"{name} {_shown(theirs.get(name))}, not {_shown(mine.get(name))}" for name in names]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TileSettings:
@@ -132,7 +139,9 @@ class TileSettings:
         Raises:
             TypeError: a key is unknown or missing.
         """
-        return cls(**{**values, "tissue": TissueSettings(**values["tissue"])})
+        regions = values.get("regions")
+        given = {**values, "tissue": TissueSettings(**values["tissue"])}
+        return cls(**given | ({} if regions is None else {"regions": RegionSettings.from_dict(regions)}))
 
 
 @dataclass(frozen=True)
@@ -153,8 +162,10 @@ class TilingOptions(Settings):
     min_tissue: float = 0.25
     tissue: TissueSettings = field(default_factory=TissueSettings)
 
-    def settings(self, mpp: float | None = None, tile: int | None = None) -> TileSettings:
-        """The settings, with these values where the user has said none.
+    def settings(
+        self, mpp: float | None = None, tile: int | None = None, regions: RegionSettings | None = None
+    ) -> TileSettings:
+        """The settings, with these values where the user has said none, and with regions.
 
         Raises:
             InputError: a value is out of its range, or nobody says it.
@@ -167,7 +178,7 @@ class TilingOptions(Settings):
             raise InputError(f"missing: {', '.join(missing)}")
         assert values["mpp"] is not None
         assert isinstance(values["tile"], int)
-        return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue)
+        return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue, regions)
 
 
 @dataclass(frozen=True)
@@ -224,17 +235,20 @@ def settings_columns(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {"tile_mpp": "mpp", "tile_px": "tile_px", "overlap_px": "overlap_px", "min_tissue": "min_tissue"}
     tissue = " ".join(f"{name}={_shown(value)}" for name, value in values.get("tissue", {}).items())
-    return {column: values.get(name) for column, name in names.items()} | {"tissue": tissue}
+    regions = values.get("regions")
+    found = {column: values.get(name) for column, name in names.items()} | {"tissue": tissue}
+    return found | {"tile_regions": RegionSettings.from_dict(regions).in_words if regions else ""}
 
 
 def _named(settings: TileSettings) -> dict[str, Any]:
     """Every setting by its own name; the mask's resolution is not that of the tiles."""
     values = settings.as_dict()
-    return {**{f"tissue.{name}": value for name, value in values.pop("tissue").items()}, **values}
+    named = {f"tissue.{name}": value for name, value in values.pop("tissue").items()}
+    return named | {f"regions.{name}": value for name, value in values.pop("regions", {}).items()} | values
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _as_floats(settings: TissueSettings | TileSettings) -> None:

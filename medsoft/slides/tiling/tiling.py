@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsoft.errors import SlideError
+from medsoft.slides.annotations.area import parts_inside
+from medsoft.slides.annotations.on_slide import SlideRegions, regions_on_slide
+from medsoft.slides.annotations.settings import AnnotationSource
+from medsoft.slides.annotations.shapes import Area
 from medsoft.slides.tiling.grid import grid_px0, mask_fraction
 from medsoft.slides.tiling.settings import TileSettings
 from medsoft.slides.tiling.tissue import find_tissue, why_colourless
@@ -21,6 +25,8 @@ MAX_MASK_PIXELS = 2**26
 
 PLAUSIBLE_SIDE_MM = (0.5, 150)
 PLAUSIBLE_TISSUE_MM2 = (0.1, 5000)
+ROUNDING = 1e-9
+"""Part of a tile's area that rounding may take: half of a tile is half of it."""
 ENLARGED = 1.1
 """Tiles finer than level 0 by more than this are worth a warning."""
 
@@ -41,6 +47,8 @@ class Tiling:
         tissue_mm2: area of all tissue of the slide.
         warnings: what the user should look at: an absurd size, tiles finer than the slide, …
         bounds_px0: (x, y, width, height) of the part that was scanned (``Slide.bounds_px0``); None: not known.
+        regions_from: the regions that the tiles were chosen by (``AnnotationSource.fingerprint``); "" without any.
+        drawn: these regions, in level-0 pixels; () where the tiling comes from a file.
     """
 
     slide: str
@@ -54,6 +62,8 @@ class Tiling:
     tissue_mm2: float
     warnings: tuple[str, ...] = ()
     bounds_px0: tuple[int, int, int, int] | None = None
+    regions_from: str = ""
+    drawn: tuple[Area, ...] = ()
 
     def __len__(self) -> int:
         return len(self.coords_N2_px0)
@@ -69,7 +79,9 @@ class Tiling:
         return self.settings.tile_um / self.mpp
 
 
-def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray, np.ndarray]:
+def tile_slide(
+    slide: Slide, settings: TileSettings, annotations: AnnotationSource | None = None
+) -> tuple[Tiling, np.ndarray, np.ndarray]:
     """Find the tissue of a slide and the tiles that hold enough of it.
 
     The first tile lies at the corner of the bounds, the part of the slide that was scanned: counted from the slide's
@@ -78,16 +90,20 @@ def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray
 
     Args:
         slide: an open slide.
-        settings: size of tiles, and how tissue is found.
+        settings: size of tiles, how tissue is found, and which tiles regions leave.
+        annotations: the regions of the slide, where the settings ask for them.
 
     Returns:
         The tiling (no tiles where there is no tissue), the tissue mask (H, W) bool, and the overview that it was
         found in, (H, W, 3) uint8; both of the whole slide, at ``mask_mpp``.
 
     Raises:
-        SlideError: the slide is too coarse for such tiles, larger than any slide is, or without colour.
+        SlideError: the slide is too coarse for such tiles, larger than any slide is, or without colour; or its regions
+            are asked for and cannot be used.
     """
     slide.check_mpp(settings.mpp)
+    # Before the slide is read: what is wrong with the regions is known at once.
+    regions, regions_from = _regions(slide, settings, annotations)
     mpp = mask_mpp(slide.mpp, settings)
     _check_size(slide, mpp)
     step_px0 = (settings.tile_px - settings.overlap_px) * settings.mpp / slide.mpp
@@ -108,6 +124,12 @@ def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray
     coords_N2_px0 = grid_px0(slide.bounds_px0, tile_px0, step_px0)
     fraction_N = mask_fraction(mask_HW, slide.size_px0, coords_N2_px0, tile_px0)
     kept_N = fraction_N >= settings.min_tissue
+    areas: tuple[Area, ...] = ()
+    if settings.regions is not None:
+        areas = tuple(regions.chosen(settings.regions.classes, settings.regions.exclude))
+        parts_N = parts_inside(coords_N2_px0[kept_N], tile_px0, areas)
+        parts_N = parts_N if settings.regions.keep == "inside" else 1 - parts_N
+        kept_N[kept_N] = parts_N >= settings.regions.min_part - ROUNDING
     # A pixel of the mask is not exactly ``mpp`` wide, as the sides of the overview are rounded.
     pixel_mm2 = slide.size_px0[0] * slide.size_px0[1] * (slide.mpp / 1000) ** 2 / mask_HW.size
     tissue_mm2 = float((tissue.mask_HW & ~gaps_HW).sum() * pixel_mm2)
@@ -116,6 +138,7 @@ def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray
         *_too_small(slide, coords_N2_px0, settings),
         *_doubts(slide, settings, tissue_mm2),
         *tissue.notes,
+        *regions.notes,
     ]
     if why and "black" in why:
         warnings.append(f"the slide {why}")
@@ -133,8 +156,25 @@ def tile_slide(slide: Slide, settings: TileSettings) -> tuple[Tiling, np.ndarray
         tissue_mm2=tissue_mm2,
         warnings=tuple(warnings),
         bounds_px0=slide.bounds_px0,
+        regions_from=regions_from,
+        drawn=areas,
     )
     return tiling, mask_HW, overview_HW3
+
+
+def _regions(slide: Slide, settings: TileSettings, annotations: AnnotationSource | None) -> tuple[SlideRegions, str]:
+    """The regions of a slide and their fingerprint, where the settings ask for them."""
+    if settings.regions is None:
+        return SlideRegions(), ""
+    if annotations is None:
+        raise SlideError(
+            "no annotation file is named after it: add it, or take such slides as without regions with "
+            "--region-missing none"
+        )
+    try:
+        return regions_on_slide(annotations, slide), annotations.fingerprint
+    except OSError as error:
+        raise SlideError(f"its annotation file cannot be read: {error.strerror or error}") from None
 
 
 def mask_mpp(slide_mpp: float, settings: TileSettings) -> float:

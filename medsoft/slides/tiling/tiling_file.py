@@ -48,6 +48,7 @@ def write_tiling(path: Path, tiling: Tiling) -> None:
                 "tile_px0": tiling.tile_px0,
                 "overlap_px": tiling.settings.overlap_px,
                 "tissue_mm2": tiling.tissue_mm2,
+                "regions_from": tiling.regions_from,
                 "settings": json.dumps(tiling.settings.as_dict()),
                 "warnings": json.dumps(tiling.warnings, ensure_ascii=False),
             }
@@ -92,4 +93,5 @@ def _read(file: h5py.File) -> Tiling:
             tissue_mm2=float(facts["tissue_mm2"]),
             warnings=tuple(json.loads(facts["warnings"])),
             bounds_px0=(bounds_px0[0], bounds_px0[1], bounds_px0[2], bounds_px0[3]),
+            regions_from=str(facts.get("regions_from", "")),
         )

@@ -30,6 +30,9 @@ from medsoft.workflows.plans.report import report, report_nested
 OUTER_FOLDS = 5
 """Of a nested cross-validation; 3 where a class has few patients."""
 
+ON_ERROR = "data.on_error"
+"""May change when a call is resumed: what is to be done with files that can no longer be read."""
+
 KEPT_OPTIONS = ("folds", *(name for name in OF_AUTO if name != "budget"))
 """Options of the verb itself that a folder is bound to; a budget may be raised."""
 
@@ -75,9 +78,9 @@ def _say_stopped(call: Call, stop: Stopped) -> int:
 
 
 def _resumed(words: Words) -> Words:
-    """The words of the call that a folder was made by, with a larger budget where one is given."""
+    """The words of the call that a folder was made by, with a larger budget or another on_error where that is given."""
     folder = AutoFolder.existing(str(words.last("resume")))
-    others = [name for name, _ in words.options if name not in ("resume", "budget", "trust")]
+    others = [name for name, _ in words.options if name not in ("resume", "budget", "trust", ON_ERROR)]
     if others or words.loose:
         raise InputError(f"--resume goes on as it was begun: leave out {', '.join([*others, *words.loose])}")
     state = folder.read()
@@ -87,6 +90,8 @@ def _resumed(words: Words) -> Words:
             begun = begun.ended_with(name, str(value).lower() if isinstance(value, bool) else str(value))
     budget = words.last("budget") or f"{state['budget']:g}s"
     begun = begun.ended_with("budget", budget)
+    if (on_error := words.last(ON_ERROR)) is not None:
+        begun = begun.ended_with(ON_ERROR, on_error)
     return begun.ended_with("trust", "true") if words.is_true("trust") else begun
 
 
@@ -110,7 +115,8 @@ def _begin(line: CommandLine, argv: Sequence[str], encoder: str | None) -> Call:
         require_same_table(folder.rows, rows, line.datamodule.samples.source, config.changed_table == "accept")
         hold_folder(folder.path)
         state["budget"] = max(budget, float(state["budget"]))
-        return Call(line, folder, state, Clock(state["budget"], float(state["seconds"])))
+        retries = _takes_errors_otherwise(folder, state, given)
+        return Call(line, folder, state, Clock(state["budget"], float(state["seconds"])), retries)
     if not is_empty(folder.path):
         raise InputError(f"{folder.path}: holds files already; choose another folder with --out")
     clock = Clock(budget)
@@ -119,11 +125,22 @@ def _begin(line: CommandLine, argv: Sequence[str], encoder: str | None) -> Call:
     return Call(line, folder, state, clock)
 
 
+def _takes_errors_otherwise(folder: AutoFolder, state: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Whether rows that cannot be read are left out from here on, or no more; the folder remembers it."""
+    if state["config"]["data"].get("on_error") == given["data"].get("on_error"):
+        return False
+    state["config"]["data"]["on_error"] = given["data"]["on_error"]
+    folder.write_config(state["config"], folder.config)
+    state["finished"] = False
+    return True
+
+
 def _require_same(folder: AutoFolder, state: dict[str, Any], asked: dict[str, Any], given: dict[str, Any]) -> None:
     """Refuse a folder that another command has made."""
     before = {**state["asked"], **_flat(state["config"])}
     now = {**asked, **_flat(given)}
-    differing = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    names = (before.keys() | now.keys()) - {ON_ERROR}
+    differing = [name for name in names if before.get(name) != now.get(name)]
     if differing:
         name = sorted(differing)[0]
         raise InputError(
@@ -148,7 +165,7 @@ def _plan(call: Call) -> Preparation | None:
     state, line = call.state, call.line
     if state["candidates"]:
         return None
-    made = prepare(line, line.config.nested, state["asked"][ENCODER])
+    made = prepare(line, line.config.nested, state["asked"][ENCODER], trains=True)
     print("\n".join([*line.notes, *line.datamodule.notes, *made.facts.in_words(), *made.said]))
     state["folds"] = made.folds
     for one in made.planned:
@@ -168,7 +185,10 @@ def _plan(call: Call) -> Preparation | None:
     write_rows(rows_of(line.datamodule), call.folder.rows)
     _write_split(call.folder, line.datamodule.samples.frame["split"].to_numpy(), line)
     call.save()
-    names = ", ".join(one.candidate.name for one in made.planned)
+    for one in made.planned:
+        if one.cost is None:
+            print(f"{one.candidate.name}: cannot run: {one.note}")
+    names = ", ".join(one.candidate.name for one in made.planned if one.cost is not None)
     print(f"Candidates: {names}; each on {made.folds} inner folds. Budget: {duration_in_words(call.clock.budget)}")
     return made
 

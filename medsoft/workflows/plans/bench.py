@@ -54,7 +54,7 @@ OF_A_CLASS = 2
 """Rows of each class that are measured: more than one, as a picture may be unreadable."""
 
 SOLVING = 0.004
-"""Seconds a row to solve a probe of one fold, with the inner folds that choose C."""
+"""Seconds a row to solve a probe of one fold, with the inner folds that choose C; of a model that stands on one too."""
 
 HERE = Workers()
 
@@ -83,7 +83,9 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         KnownEncoder(one.name, 0 if one.dims == 3 else one.input_px, one.stride, one.any_size, one.dims == 3)
         for one in recipes
     ]
-    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name))
+    why = without_features(line.datamodule)
+    has_size = line.words.last("transforms.size") is not None
+    found = propose(Situation(facts, known, torch.cuda.is_available(), line.config.name, why, has_size))
     if encoder == NONE:
         return found, ["No encoder, as asked: networks are trained from scratch"]
     if not known:
@@ -93,6 +95,23 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         ]
     others = f" (also here: {', '.join(one.name for one in known[1:])})" if len(known) > 1 else ""
     return found, [f"Encoder: {known[0].name}, the first for such images whose weights are here{others}"]
+
+
+def without_features(data: Any) -> str:
+    """Why heads cannot read features of a table: they are one file a row, found by the row's own; "" where they can.
+
+    Args:
+        data: the data module.
+    """
+    files = getattr(data, "files", None)
+    if files is None:
+        return ""
+    if len(files.columns) > 1:
+        columns = ", ".join(files.columns)
+        return f"heads read the features of one volume a row, and here are several ({columns}): name one with data.path"
+    if data.samples.frame["path"].duplicated().any():
+        return "heads find features by their file, and this table has several rows of one file"
+    return ""
 
 
 def _encoders(transforms: str, asked: str | None) -> list[Recipe]:
@@ -162,7 +181,7 @@ class Workbench:
             step = measure_step(line.datamodule, line.model, device_of(line.config))
         epochs, batch = line.config.trainer.max_epochs, line.datamodule.batch_size
         seconds = training_seconds(step, self.rows, self.folds, line.config.data.val_fraction, epochs, batch)
-        if candidate.config == "probe":
+        if getattr(line.model, "solves_probe", False):
             seconds += self.folds * self.rows * SOLVING
         return Cost(seconds, of_features, step.bytes)
 
@@ -196,9 +215,7 @@ class Workbench:
         samples, data = self._samples(), self.line.datamodule
         table = data.samples
         at = set(np.linspace(0, len(samples) - 1, PICTURES + 1).round().astype(int).tolist())
-        kinds = list(table.task.members(table.frame).values())
-        if (scale := table.task.target_scale(table.targets)) is not None:
-            kinds = [table.targets > scale[0], table.targets <= scale[0]]
+        kinds = table.task.kinds(table.frame)
         part_N = table.frame["id"].map(data.table_splits).to_numpy()
         for part in set(part_N):
             for is_member_N in kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from medsoft.evaluation.metrics.table import lower_is_better, metric_name
 from medsoft.parsing.lightning_cli import CommandLine
 from medsoft.planning.budget import FOR_THE_REPORT, Clock, duration_in_words
 from medsoft.planning.candidates import Candidate
+from medsoft.planning.measure import cheapest_first
 from medsoft.planning.selection import choose
 from medsoft.planning.tuning import MOST_TRIALS, Search
 from medsoft.runs.auto_folder import AutoFolder
@@ -30,12 +32,14 @@ class Call:
         folder: of the call.
         state: what the folder remembers.
         clock: of the budget.
+        retries: whether candidates that failed are tried again, from the beginning.
     """
 
     line: CommandLine
     folder: AutoFolder
     state: dict[str, Any]
     clock: Clock
+    retries: bool = False
 
     @property
     def task(self) -> Task:
@@ -79,10 +83,14 @@ def develop(call: Call, folder: AutoFolder, state: dict[str, Any], share: int = 
     part = Clock(max(time_left(call), 0.0) / share)
     bench = Workbench(call.line, len(call.line.datamodule.samples), int(state["folds"]))
     for entry in state["candidates"]:
+        if entry["state"] == "failed" and call.retries:
+            shutil.rmtree(folder.crossval(entry["name"]).path, ignore_errors=True)
+            entry |= {"state": "waiting", "reason": ""}
+            folder.write(state)
         if entry["state"] in ("no time", "stopped", "running"):
             entry["state"] = "waiting"
     while waiting := [entry for entry in state["candidates"] if entry["state"] == "waiting"]:
-        entry = min(waiting, key=lambda one: needs_now(one, call.state))
+        entry = waiting[cheapest_first([needs_now(one, call.state) for one in waiting])[0]]
         needs = needs_now(entry, call.state)
         if needs > part.left:
             _no_time(waiting, part)
@@ -170,7 +178,8 @@ def _choose(task: Task, folder: AutoFolder, state: dict[str, Any], seed: int) ->
         entry |= {"difference_high": score.difference_high, "chosen": score.chosen, "reason": score.reason}
         interval = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
         mark = "taken" if score.chosen else "dropped"
-        print(f"  {score.name}: inner {metric_name(score.metric)} {score.value:.3f}{interval}; {mark}: {score.reason}")
+        inner = f"inner {metric_name(score.metric)}, mean over {state['folds']} folds: {score.value:.3f}{interval}"
+        print(f"  {score.name}: {inner}; {mark}: {score.reason}")
     state["chosen"] = [score.name for score in scores if score.chosen]
 
 

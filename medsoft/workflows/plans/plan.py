@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from rich.table import Table
 
+from medsoft.data.tables.problems import TableError
 from medsoft.data.tables.sample_table import SampleTable
 from medsoft.data.tables.split import split_holdout
 from medsoft.encoders.choice import NONE
@@ -19,8 +20,8 @@ from medsoft.errors import InputError
 from medsoft.parsing.lightning_cli import CommandLine, read_words
 from medsoft.planning.budget import Clock, as_option, duration_in_words, enough, parse_duration
 from medsoft.planning.candidates import Candidate
-from medsoft.planning.facts import TableFacts, look_at
-from medsoft.planning.measure import Cost
+from medsoft.planning.facts import TableFacts, look_at, unreadable
+from medsoft.planning.measure import Cost, cheapest_first
 from medsoft.planning.rules import number_of_folds, suggestions, why_not
 from medsoft.planning.trivial import what_trivial_facts_reach
 from medsoft.storage.files import replacing
@@ -28,7 +29,7 @@ from medsoft.system.progress import progress
 from medsoft.system.terminal import plain_console
 from medsoft.training.predict import show_path
 from medsoft.training.silence_warnings import silence_warnings
-from medsoft.workflows.plans.bench import OF_THE_ENCODER, Workbench, propose_for
+from medsoft.workflows.plans.bench import OF_THE_ENCODER, Workbench, propose_for, without_features
 
 MIB = 2**20
 
@@ -125,18 +126,25 @@ def split_for_report(line: CommandLine, nested: bool) -> SampleTable:
     return table
 
 
-def prepare(line: CommandLine, nested: bool, encoder: str | None = None) -> Preparation:
+def prepare(line: CommandLine, nested: bool, encoder: str | None = None, trains: bool = False) -> Preparation:
     """Look at the table, propose candidates, and measure what they take.
 
     Args:
         line: the command line, its table split.
         nested: whether every row will be reported.
         encoder: the only one that candidates may use; ``none`` for none; None leaves it to the rules.
+        trains: whether candidates are trained next: then every file is read, and not some of them.
 
     Raises:
+        TableError: files cannot be read, and such rows are not to be left out.
         InputError: the table is too small, or no such candidate fits it.
     """
     data, config = line.datamodule, line.config
+    if trains and config.data.on_error == "error" and config.data.get("check_files"):
+        # What a candidate would come upon after an hour, if only some files were looked at.
+        files, limit = getattr(data, "files", None), config.data.get("max_pixels")
+        if problems := unreadable(data.samples, data.unit, files, limit):
+            raise TableError(str(data.samples.source), problems)
     facts = look_at(data.samples, data.unit, getattr(data, "files", None), config.data.get("max_pixels"))
     folds = number_of_folds(facts, config.folds)
     proposed, said = propose_for(line, facts, encoder)
@@ -151,16 +159,22 @@ def prepare(line: CommandLine, nested: bool, encoder: str | None = None) -> Prep
         raise InputError(f"--candidates {', '.join(unknown)}: for this table there are {', '.join(there)}{why}")
     planned = []
     asked = [candidate for candidate in proposed if not wanted or candidate.name in wanted]
-    _refuse_of_the_encoder(line, asked)
+    no_heads = without_features(data)
+    _refuse_of_the_encoder(line, [] if no_heads else asked)
     with tempfile.TemporaryDirectory() as scratch, progress("measuring candidates", len(asked)) as step:
         bench = Workbench(line, facts.rows, folds, Path(scratch))
         for candidate in asked:
             try:
+                if no_heads and candidate.features is not None:
+                    raise InputError(no_heads)
                 planned.append(Planned(candidate, bench.cost(candidate)))
             except InputError as error:
                 planned.append(Planned(candidate, None, " ".join(str(error).split())))
             step()
-    planned.sort(key=lambda one: one.cost.all if one.cost else np.inf)
+    # Those that take about as long stay in the order of the rules, whatever the noise of the measurement.
+    measured = [one for one in planned if one.cost is not None]
+    order = cheapest_first([one.cost.all for one in measured if one.cost is not None])
+    planned = [*(measured[place] for place in order), *(one for one in planned if one.cost is None)]
     if not any(one.cost for one in planned):
         raise InputError(f"no candidate fits this table: {planned[0].candidate.name}: {planned[0].note}")
     return Preparation(facts, folds, planned, [*said, *suggestions(facts, folds, nested)])
@@ -207,7 +221,8 @@ def _print_candidates(made: Preparation, clock: Clock) -> None:
     console = plain_console(soft_wrap=True)
     console.print(table)
     for one in made.planned:
-        console.print(f"{one.candidate.name}: {one.candidate.what}. {one.note or one.candidate.why}")
+        why = f"Cannot run: {one.note}" if one.cost is None else one.candidate.why
+        console.print(f"{one.candidate.name}: {one.candidate.what}. {why}")
     fits = f"{within} of {len(made.planned)} candidates fit into {duration_in_words(clock.budget)}"
     budget = as_option(enough(measured, total))
     console.print(f"{fits}; all of them take about {duration_in_words(total)}: medsoft auto --budget {budget}")
@@ -225,7 +240,10 @@ def _file_to_write(out: str | None) -> Path | None:
 
 
 def _write(line: CommandLine, made: Preparation, out: Path) -> None:
-    """Write the configuration of a candidate that reads the pictures themselves, so that fit takes it as it is."""
+    """Write the configuration of a candidate that reads the pictures themselves, so that fit takes it as it is.
+
+    Of these the cheapest; of those that take about as long, the first in the order of the rules.
+    """
     usable = [one.candidate for one in made.planned if one.cost is not None]
     on_pictures = [candidate for candidate in usable if candidate.features is None]
     candidate = (usable if line.config.candidates else [*on_pictures, *usable])[0]

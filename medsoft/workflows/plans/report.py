@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -243,7 +244,13 @@ def _errors(folder: AutoFolder, parts: Sequence[AutoFolder]) -> int:
     frames = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in found]
     if not frames:
         return 0
-    errors = pd.concat(frames, ignore_index=True).drop_duplicates()
+    errors = pd.concat(frames, ignore_index=True)
+    if "id" in errors:  # of what could not be encoded: that its features are missing says nothing new
+        failed = set(errors["id"].dropna())
+        features = (folder.path / "features").resolve()
+        is_of_features = errors["path"].map(lambda path: features in Path(path).resolve().parents)
+        errors = errors[~(is_of_features & errors["path"].map(lambda path: Path(path).stem in failed))]
+    errors = errors.drop_duplicates(["path", "stage", "reason"])
     write_errors(errors, RunFolder(folder.path).errors)
     print(f"Some inputs were left out: {show_path(RunFolder(folder.path).errors)}")
     return 3

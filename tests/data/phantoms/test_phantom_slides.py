@@ -28,7 +28,7 @@ from medsoft.data.phantoms.slides.plan import INSIDE, MOST_CELLS, REGION, TISSUE
 from medsoft.data.phantoms.slides.regions import tumour_regions, tumour_share
 from medsoft.data.phantoms.slides.write import has_tumour, patient_of, phantom_slides
 from medsoft.errors import InputError
-from medsoft.slides.heatmaps.geojson import polygons_of
+from medsoft.slides.annotations.read import parsed_json
 
 N, SIZE = 48, 1024
 Pixels = NDArray[np.uint8]
@@ -212,7 +212,7 @@ def test_outlines_are_geojson_of_the_tumour(folder: Path, table: pd.DataFrame) -
         found = json.loads((folder / str(row.regions)).read_text())
         assert found.keys() == {"type", "features"}  # no crs: level-0 pixels
         assert bool(found["features"]) == (row.label == "tumour")
-        assert all(polygon.area > 0 for polygon in polygons_of(found))  # which must be valid
+        assert all(region.area.area > 0 for region in parsed_json(found).regions)  # which must be valid
         for feature in found["features"]:
             assert feature["geometry"]["type"] == "Polygon"
             assert feature["properties"]["classification"]["name"] == "tumour"

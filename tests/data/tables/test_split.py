@@ -202,6 +202,24 @@ def test_split_file(make_table: MakeTable, tmp_path: Path) -> None:
         apply_split_file(table, tmp_path / "apart.csv")
 
 
+@pytest.mark.parametrize("form", ["names", "marks"])
+def test_split_files_of_clam_are_read_as_they_are(make_table: MakeTable, tmp_path: Path, form: str) -> None:
+    table = read_table(make_table())
+    done, _ = complete_splits(table, 0.2, 0.2, seed=0)
+    split_of = done.frame.set_index("id")["split"]
+    parts = {part: split_of.index[split_of == part].tolist() for part in FRACTIONS}
+    if form == "names":
+        frame = pd.DataFrame({part: pd.Series(ids) for part, ids in parts.items()})
+    else:
+        frame = pd.DataFrame({part: split_of == part for part in FRACTIONS})
+    frame.to_csv(tmp_path / "splits_0.csv")  # with the index as the first column, which has no name
+    assert apply_split_file(table, tmp_path / "splits_0.csv").frame["split"].tolist() == done.frame["split"].tolist()
+    parts["test"] += parts["val"][:1]
+    pd.DataFrame({part: pd.Series(ids) for part, ids in parts.items()}).to_csv(tmp_path / "both.csv")
+    with pytest.raises(InputError, match="1 ids stand in several rows"):
+        apply_split_file(table, tmp_path / "both.csv")
+
+
 # --- medsoft data split ---
 
 

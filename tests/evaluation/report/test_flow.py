@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.model import SlidePrediction
 from medsoft.inference.slides.options import ReportSettings, TruthColumns
 from medsoft.inference.slides.results import Truth
@@ -185,7 +186,7 @@ def test_slides_predict_and_evaluate(tmp_path: Path) -> None:
     from medsoft.cli.main import main
 
     task = Task.of("binary", ("normal", "tumour"))
-    sources = [SlideSource(f"s{i}", Path(f"s{i}.svs")) for i in range(6)]
+    sources = [Case(f"s{i}", (SlideSource(f"s{i}", Path(f"s{i}.svs")),), (i + 1,)) for i in range(6)]
     truth = Truth({name: [""] * 6 for name in ("patient", "exam", "split")}, np.array([0, 1, 0, 1, 0, -1]))
     p = np.random.default_rng(0).random(6)
     score, inputs = np.array([0.5]), np.zeros(0)

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_each_image_gets_its_tokens_its_vector_and_a_row(images, encode):
         assert bag.facts.name == "bild 0 ä.png"
         assert bag.coords.tolist() == [[0, 0], [32, 0], [0, 32], [32, 32]]
         np.testing.assert_allclose(bag.read().mean(axis=0), bag.pooled[0], rtol=0.01, atol=0.01)
+
+
+def test_a_size_that_is_no_multiple_of_a_token_is_filled_up_and_one_below_a_token_refused(images, encode, tmp_path):
+    said, folder = encode(images, "--size=70")
+    assert "Prepared as plain, 70 x 70 px; 70 is no multiple of a token's 32 px: filled up with black to 96" in said
+    assert {row["tokens"] for row in rows(folder).values()} == {"9"}
+    shutil.rmtree(tmp_path / "out")
+    for words in (("--size=31",), ("--size=20", "--aspect=keep")):
+        said, folder = encode(images, *words, code=2)
+        assert "is less than the 32 px of one token of test_resnet: give 32 or more" in said
+        assert not folder.path.exists()
+    assert "multiple" not in encode(images, "--size=64")[0]
 
 
 def test_a_second_run_keeps_what_is_done_and_encodes_what_changed(images, encode):

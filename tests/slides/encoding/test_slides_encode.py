@@ -319,7 +319,7 @@ def start(folder: SlidesFolder, batches: int, slides: list[SlideSource]) -> subp
     ids=["same", "content", "stated as found", "stated otherwise", "stated again", "no longer stated"],
 )
 def test_what_an_earlier_run_made_is_of_the_slide_as_it_is_and_is_stated_now(made, stated, done):
-    of_earlier = SimpleNamespace(**dict(zip(("quick_hash", "mpp", "mpp_origin"), made, strict=True)))
+    of_earlier = SimpleNamespace(**dict(zip(("quick_hash", "mpp", "mpp_origin"), made, strict=True)), regions_from="")
     assert is_of_slide(of_earlier, SlideSource("a", Path("a.svs"), stated), "ab") == done
 
 

@@ -9,6 +9,7 @@ import openslide
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from medsoft.slides.heatmaps.figure import figure_heatmap, logit_in_words, scale_bar_mm
 from medsoft.slides.heatmaps.heatmap import LONG_SIDE_PX, Heatmap, map_size, overlay, paint, write_contributions
@@ -33,6 +34,7 @@ def heatmap(
         logit=float(contributions.sum() + sum(parts.values())),
         probability=0.8,
         parts=parts,
+        **rest,
     )
 
 
@@ -226,3 +228,36 @@ def test_a_regression_speaks_of_its_column_and_the_score_stands_on_the_picture()
     assert "logit" not in words
     assert "abstains: out-of-distribution score 1.34" in words
     assert logit_in_words(found).startswith("prediction 0.25 = ")
+
+
+def test_attention_is_called_so_in_every_file_and_adds_up_to_nothing(tmp_path):
+    values = (0.5, 0.2, 0.3)
+    found = heatmap(contributions=values, parts={}, attention_of="torchmil:TransMIL", id="s")
+    write_heatmap(found, None, lambda suffix: tmp_path / f"s{suffix}", MADE_FROM)
+    with (tmp_path / "s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["x_px0", "y_px0", "attention"]
+    assert [float(row["attention"]) for row in rows] == list(values)
+    about = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert about["quantity"] == "attention of torchmil:TransMIL"
+    assert about["sum_of_contributions"] is None
+    with openslide.OpenSlide(tmp_path / "s.tif") as slide:
+        description = slide.properties["tiff.ImageDescription"]
+    assert "heatmap of s: attention of torchmil:TransMIL, red" in description
+    assert "contribution" not in description
+    regions = json.loads((tmp_path / "s.geojson").read_text(encoding="utf-8"))["features"]
+    assert "sum of attention" in regions[0]["properties"]["measurements"]
+    words = " ".join(
+        text.get_text() for text in figure_heatmap(found, np.zeros((20, 30, 3), np.uint8), None, [], "").findobj(Text)
+    )
+    assert "attention of torchmil:TransMIL, which is no contribution to the answer" in words
+    assert "what each tile adds" not in words
+    assert logit_in_words(found) == "logit 1.00"
+
+
+def test_faint_attention_of_a_long_slide_has_a_map(tmp_path):
+    even = np.full(9, 1e-9)
+    found = heatmap([(100 * i, 0) for i in range(9)], even, parts={}, attention_of="torchmil:ABMIL", id="s")
+    write_heatmap(found, None, lambda suffix: tmp_path / f"s{suffix}", MADE_FROM)
+    assert why_no_map(lambda suffix: tmp_path / f"s{suffix}") == ""
+    assert is_made(lambda suffix: tmp_path / f"s{suffix}", MADE_FROM)

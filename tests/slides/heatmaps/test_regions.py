@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from medsoft.errors import InputError
-from medsoft.slides.heatmaps.geojson import COLOUR, mass_inside, parts_inside, polygons_of, read_polygons, write_regions
+from medsoft.slides.annotations.area import parts_inside
+from medsoft.slides.annotations.read import parsed_json, read_annotations
+from medsoft.slides.heatmaps.geojson import COLOUR, mass_inside, write_regions
 from medsoft.slides.heatmaps.regions import top_regions, unions
 
 CELLS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7)))
@@ -198,6 +199,10 @@ def test_far_from_the_origin_no_digits_are_lost():
     assert parts_inside(corner, 448, [triangle])[0] == pytest.approx(0.5, abs=1e-12)
 
 
+def areas_of(content):
+    return [region.area for region in parsed_json(content).regions]
+
+
 def collection(*rings, kind="Polygon"):
     coordinates = [[[*map(list, ring), list(ring[0])]] for ring in rings]
     geometry = {"type": kind, "coordinates": coordinates if kind == "MultiPolygon" else coordinates[0]}
@@ -209,18 +214,18 @@ def test_mass_inside_counts_positive_shares_by_area():
     coords = np.array([[0, 0], [10, 0], [20, 0]])
     contributions = np.array([2.0, 6.0, -5.0])
     middle = collection([(5, 0), (15, 0), (15, 10), (5, 10)])
-    assert mass_inside(coords, 10, contributions, middle, bounds_px0=None) == pytest.approx(0.5)
-    assert mass_inside(coords, 10, np.ones(3), middle, bounds_px0=None) == pytest.approx(1 / 3)
-    assert math.isnan(mass_inside(coords, 10, -np.abs(contributions), middle, bounds_px0=None))
+    assert mass_inside(coords, 10, contributions, areas_of(middle)) == pytest.approx(0.5)
+    assert mass_inside(coords, 10, np.ones(3), areas_of(middle)) == pytest.approx(1 / 3)
+    assert math.isnan(mass_inside(coords, 10, -np.abs(contributions), areas_of(middle)))
     both = collection([(0, 0), (5, 0), (5, 10), (0, 10)], [(25, 0), (30, 0), (30, 9), (25, 9)], kind="MultiPolygon")
-    assert mass_inside(coords, 10, np.array([1.0, 1.0, 2.0]), both, bounds_px0=None) == pytest.approx((0.5 + 0.9) / 4)
+    assert mass_inside(coords, 10, np.array([1.0, 1.0, 2.0]), areas_of(both)) == pytest.approx((0.5 + 0.9) / 4)
 
 
 def test_polygons_that_overlap_count_once():
     coords = np.array([[0, 0], [10, 0]])
     half, all_of_it = [(0, 0), (5, 0), (5, 10), (0, 10)], [(0, 0), (10, 0), (10, 10), (0, 10)]
     content = [collection(half), collection(all_of_it)]
-    assert mass_inside(coords, 10, np.ones(2), content, bounds_px0=None) == pytest.approx(0.5)
+    assert mass_inside(coords, 10, np.ones(2), areas_of(content)) == pytest.approx(0.5)
 
 
 @given(polygons(), st.sampled_from(["Polygon", "Feature", "FeatureCollection", "GeometryCollection", "list"]))
@@ -235,12 +240,12 @@ def test_a_polygon_comes_back_as_it_was_written(polygon, kind):
         "GeometryCollection": {"type": "GeometryCollection", "geometries": [geometry]},
         "list": [feature],
     }[kind]
-    (back,) = polygons_of(content)
+    (back,) = areas_of(content)
     assert shapely.equals_identical(back, polygon)
 
 
 def test_a_ring_that_is_not_closed_keeps_its_last_point():
-    (polygon,) = polygons_of({"type": "Polygon", "coordinates": [[[0, 0, 7], [10, 0, 7], [10, 10, 7], [0, 10, 7]]]})
+    (polygon,) = areas_of({"type": "Polygon", "coordinates": [[[0, 0, 7], [10, 0, 7], [10, 10, 7], [0, 10, 7]]]})
     assert (polygon.area, polygon.has_z) == (100, False)
 
 
@@ -263,32 +268,6 @@ def test_regions_are_written_as_qupath_reads_them(tmp_path):
     for ring in feature["geometry"]["coordinates"]:
         assert ring[0] == ring[-1]
         assert all(isinstance(value, int) for point in ring for value in point)
-    (polygon,) = read_polygons(file, bounds_px0=None)
-    assert polygon.area == 8 * 100**2
-    assert mass_inside(coords, 100, np.ones(8), file, bounds_px0=None) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no GeoJSON that can be read"),
-        ("[1, 2]", "1 is no GeoJSON"),
-        ('{"type": "Point", "coordinates": [1, 2]}', "a Point, no polygon"),
-        ('{"type": "Feature", "geometry": null}', "None is no GeoJSON"),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}', "regions must be polygons: "),
-        ('{"features": []}', "no GeoJSON: 'type' is missing"),
-        ('{"type": "Polygon"}', "no GeoJSON: 'coordinates' is missing"),
-        ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 1], [2, 0], ["a", 0]]]}', "regions must be polygons: "),
-        ('{"type": "Polygon", "coordinates": 7}', "regions must be polygons: "),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [NaN, 1], [2, 0], [0, 0]]]}', "NaN is no JSON"),
-        (
-            '{"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]}',
-            r"an invalid polygon \(Self-intersection\[4.5 4.5\]\)",
-        ),
-    ],
-)
-def test_what_holds_no_polygons_is_refused(tmp_path, text, message):
-    file = tmp_path / "wrong.geojson"
-    file.write_text(text)
-    with pytest.raises(InputError, match=rf"wrong\.geojson: .*{message}"):
-        read_polygons(file, bounds_px0=None)
+    (region,) = read_annotations(file).regions
+    assert (region.name, region.area.area) == ("Tumör", 8 * 100**2)
+    assert mass_inside(coords, 100, np.ones(8), [region.area]) == pytest.approx(1)

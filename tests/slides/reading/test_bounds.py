@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openslide
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from medsoft.data.features.native import FeatureWriter
 from medsoft.data.features.open import open_bag
-from medsoft.slides.heatmaps.geojson import mass_inside, read_polygons, write_regions
+from medsoft.slides.annotations.on_slide import regions_on_slide
+from medsoft.slides.annotations.settings import AnnotationSource
+from medsoft.slides.heatmaps.geojson import mass_inside, write_regions
 from medsoft.slides.heatmaps.heatmap import Heatmap, map_size, overlay, paint, thumbnail_of
 from medsoft.slides.heatmaps.regions import top_regions
 from medsoft.slides.heatmaps.write import write_heatmap
@@ -84,17 +87,16 @@ def test_regions_come_back_from_qupath_where_they_were(tmp_path_factory, corner,
     coords = np.array(tiles) * 100 + corner
     regions = top_regions(coords, 100, np.ones(len(coords)), mass=1.0)
     write_regions(path, regions, "tumour", 0.5, bounds_px0=bounds)
-    back = read_polygons(path, bounds_px0=bounds)
-    in_qupath = read_polygons(path, bounds_px0=None)
+    slide = SimpleNamespace(size_px0=(corner[0] + 1000, corner[1] + 1000), bounds_px0=bounds, mpp=0.5)
+    back = regions_on_slide(AnnotationSource(path), slide).areas(())
+    in_qupath = regions_on_slide(AnnotationSource(path, corner="slide"), slide).areas(())
     for region, polygon, shown in zip(regions, back, in_qupath, strict=True):
         assert shapely.equals_identical(region.polygon, polygon)
         assert np.array_equal(shapely.get_coordinates(polygon) - corner, shapely.get_coordinates(shown))
         left, top, right, bottom = shown.bounds
         assert min(left, top) >= 0
         assert max(right, bottom) <= 1000  # inside the picture that QuPath shows
-    assert mass_inside(coords, 100, np.ones(len(coords)), path, bounds_px0=bounds) == pytest.approx(1)
-    content = json.loads(path.read_text())
-    assert mass_inside(coords, 100, np.ones(len(coords)), content, bounds_px0=bounds) == pytest.approx(1)
+    assert mass_inside(coords, 100, np.ones(len(coords)), back) == pytest.approx(1)
 
 
 def test_what_qupath_shows_of_a_slide_with_a_margin_fits_the_slide(leica, tmp_path):

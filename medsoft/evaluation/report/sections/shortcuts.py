@@ -34,6 +34,7 @@ def shortcut_values(found: Shortcuts, evaluation: Evaluation, unit: str) -> dict
     confidence = evaluation.settings.confidence
     return {
         "alarm": alarm(found, confidence, unit),
+        "unit": unit,
         "split": found.split,
         "rows": [row for row in rows if row["figures"]],
         "differences": [

@@ -1,0 +1,1 @@
+"""Models of survival: their objectives, the step of a joint loss, and the linear one that is solved."""

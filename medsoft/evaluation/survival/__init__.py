@@ -1,0 +1,1 @@
+"""Evaluation of survival: censored times against risks and predicted survival."""

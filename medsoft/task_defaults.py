@@ -1,0 +1,194 @@
+"""What a task may have beside what every task must: defaults that say that there is nothing (``medsoft.task``)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy.typing as npt
+
+from medsoft.errors import InputError
+from medsoft.task_types import BoolArray, FloatArray, ObjectiveOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+    from torch import Tensor
+
+
+class TaskDefaults:
+    """Methods that few tasks have something of their own for."""
+
+    kind: ClassVar[str]
+    monitor: ClassVar[str]
+    has_risk_groups: ClassVar[bool] = False
+    """Whether rows are told apart by a cut of their risk, which validation rows choose."""
+    metrics_title: ClassVar[str] = "Agreement"
+    """What a report calls the table of metrics of answers that are no classes."""
+
+    @classmethod
+    def label_columns(
+        cls, label: str | Sequence[str] | None, time: str | None, event: str | None
+    ) -> str | Sequence[str] | None:
+        """The columns that hold the labels, as the option ``label`` names them.
+
+        Args:
+            label: of that option.
+            time: column with the time until an event; of a survival task alone.
+            event: column that says whether it happened; likewise.
+
+        Raises:
+            InputError: an option belongs to another task.
+        """
+        if time is not None or event is not None:
+            raise InputError("data.time and data.event belong to --data.task survival: say so, or leave them out")
+        return label
+
+    def kinds(self, frame: pd.DataFrame) -> list[BoolArray]:
+        """Which rows (N,) are of each kind that a small part of a table must have some of; by default each class."""
+        return list(self.members(frame).values())
+
+    @abstractmethod
+    def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
+        """By class, (N,) which rows have it; empty where there are no classes."""
+
+    def label_table(self, frame: pd.DataFrame, splits: Sequence[str]) -> Table | None:
+        """What there is to say of the labels beyond how many samples each class has; None for nothing.
+
+        Args:
+            frame: of a sample table.
+            splits: those that have rows.
+        """
+        return None
+
+    def settled(self, targets: npt.NDArray[Any]) -> Self:
+        """The question with what the training part decides of it, such as the times of survival; else itself.
+
+        Args:
+            targets: of the training part, as of ``targets``.
+        """
+        return self
+
+    def stated(self) -> dict[str, Any]:
+        """Options of the data, beside ``task`` and ``classes``, that state what ``settled`` has decided."""
+        return {}
+
+    def event_times(self, targets: npt.NDArray[Any]) -> FloatArray | None:
+        """The times at which something happened among training targets, in rising order; None where there are none."""
+        return None
+
+    def part_notes(self, frame: pd.DataFrame, part: str) -> list[str]:
+        """Sentences on what a part of a table (val, or the test part of a fold) cannot answer for want of targets.
+
+        Args:
+            frame: its rows.
+            part: what it is called, such as ``val`` or ``fold 2``.
+        """
+        return []
+
+    def target_scale(self, targets: npt.NDArray[Any]) -> tuple[float, float] | None:
+        """Mean and standard deviation of training targets where they are numbers; None for classes."""
+        return None
+
+    def check_objective(self, options: ObjectiveOptions) -> None:
+        """Check that the options of a training mean something for this task.
+
+        Raises:
+            ValueError: one does not.
+        """
+        if options.survival is not None or options.intervals is not None:
+            raise ValueError(f"survival and intervals belong to a survival task, not to {self.kind}: leave them out")
+
+    def answered_by(self, outputs: int) -> Self:
+        """The question as a network with so many outputs answers it."""
+        return self
+
+    def monitor_of(self, val: pd.DataFrame) -> str:
+        """The metric that chooses the checkpoint where nobody says another, by what the validation part can answer."""
+        return self.monitor
+
+    def linear_baseline(
+        self, train_NK: FloatArray, targets: npt.NDArray[Any], x_MK: FloatArray, penalty: float
+    ) -> FloatArray | None:
+        """What a linear model of the task's own predicts; None where logistic or ridge regression does for it.
+
+        Args:
+            train_NK: standardised columns to learn from.
+            targets: of the same rows, as of ``targets``.
+            x_MK: columns of the rows to predict.
+            penalty: on half the squared weights.
+
+        Returns:
+            (M, C) in the order of ``p_columns``.
+        """
+        return None
+
+    def class_weights(self, class_counts: npt.NDArray[Any]) -> Tensor:
+        """Weights that balance the classes in the loss: inverse frequencies with mean 1 over the samples.
+
+        Args:
+            class_counts: as of ``class_counts``, of the training part.
+
+        Raises:
+            ValueError: there are no classes to weigh.
+        """
+        raise ValueError(f"class_weights are for classes: leave them out of a {self.kind}")
+
+    def check_precision(self, precision: str) -> None:
+        """Check that the trainer's precision can hold the targets.
+
+        Raises:
+            InputError: it cannot.
+        """
+        return
+
+    def exact(self, predictions_NC: FloatArray) -> FloatArray:
+        """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
+        return predictions_NC
+
+    # Evaluation.
+
+    def as_configured(self, data: Mapping[str, Any]) -> Self:
+        """The question of a predictions table with what its run's options of the data say, such as a unit."""
+        return self
+
+    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any) -> Self:
+        """The question with what its metrics must know beside the rows that they are of.
+
+        Args:
+            rows: of a predictions table, in all folds together.
+            training: rows of the fold's training part, where the table has them; else none.
+            settings: of the evaluation (``medsoft.evaluation.settings``).
+        """
+        return self
+
+    def why_undefined(self, key: Any, frame: pd.DataFrame) -> str:
+        """One sentence for a metric that rows with a target cannot give; "" where there is nothing to add.
+
+        Args:
+            key: of the metric (``medsoft.evaluation.metrics.weighted``).
+            frame: the rows.
+        """
+        return ""
+
+    def shared_with(self, other: Self) -> Self | None:
+        """The question that two tables of predictions have in common; None where they cannot be compared."""
+        return self if self == other else None
+
+    def survival_findings(
+        self, frame: pd.DataFrame, cut: Any, point: Any, drawn: Any, clustered: bool, confidence: float
+    ) -> Any:
+        """Risk groups, calibration and curves over time; None where the answers have no time.
+
+        Its types are those of ``medsoft.evaluation.survival.findings``.
+
+        Args:
+            frame: rows with a target, at least one.
+            cut: between the risk groups; None where nobody chose it.
+            point: metrics of the rows (1, ...).
+            drawn: of the draws of the bootstrap (B, ...).
+            clustered: whether a patient has several rows.
+            confidence: of all intervals.
+        """
+        return None

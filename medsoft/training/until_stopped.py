@@ -1,0 +1,97 @@
+"""A training to its end or to a stop, with its errors in the user's words; and the log that does not hide a stop."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from medsoft.errors import InputError, RunError
+from medsoft.system.logging import event
+from medsoft.system.signals import Stopped
+from medsoft.training.callbacks import StopGracefully
+from medsoft.training.predict import show_path
+
+SUCCESS = "success"
+"""What Lightning tells a logger of a training that has come to its end."""
+
+
+class TrainingLog(TensorBoardLogger):
+    """Lightning's log for TensorBoard, which a stop or an error may end at any time.
+
+    What ends a training is told by Lightning to the log before it goes on its way. The log may be unable to write then:
+    its folder is gone or full, or the signal came while it was being closed. That must not take the place of the stop.
+    """
+
+    def finalize(self, status: str) -> None:
+        """Write what is left, and close.
+
+        Raises:
+            OSError: the end of a whole training cannot be written.
+        """
+        try:
+            super().finalize(status)
+        except OSError as error:
+            if status == SUCCESS:
+                raise
+            event("tensorboard", "warning", status=status, error=str(error))
+
+
+def train_until_stopped(
+    trainer: Trainer,
+    model: LightningModule,
+    data: Any,
+    folder: Path,
+    state: Path | None,
+    *within: AbstractContextManager[Any],
+) -> Stopped | KeyboardInterrupt | None:
+    """Train to the end, of any verb that trains.
+
+    Args:
+        trainer: Lightning's.
+        model: to be trained.
+        data: the data module.
+        folder: of the run, for messages.
+        state: checkpoint to go on from; None to begin.
+        within: contexts in which the training runs, the outermost first, such as one that turns errors into messages.
+
+    Returns:
+        What stopped it before its end; None where nothing did.
+
+    Raises:
+        InputError: the state is of a model of another shape.
+        RunError: Lightning cannot train so.
+        OSError: files cannot be written, and nobody has asked for a stop; it names one.
+    """
+    try:
+        with ExitStack() as stack:
+            for context in within:
+                stack.enter_context(context)
+            trainer.fit(model, data, ckpt_path=state, weights_only=True)
+    except (Stopped, KeyboardInterrupt) as stop:
+        return stop
+    except MisconfigurationException as error:
+        raise RunError(f"trainer: {error}") from None
+    except OSError as error:
+        if (number := _asked_to_stop(trainer)) is not None:
+            print(f"The step at hand could not be saved: {error}", file=sys.stderr)
+            return Stopped(number)
+        error.filename = error.filename or str(folder)  # a full disk leaves it open, in Lightning's own files
+        raise
+    except RuntimeError as error:
+        if state is not None and "loading state_dict" in str(error):
+            what = str(error).splitlines()[-1].strip()
+            raise InputError(f"{show_path(state)}: an added option changes the model's shape: {what}") from None
+        raise
+    return None
+
+
+def _asked_to_stop(trainer: Trainer) -> int | None:
+    """The signal that has asked a training to stop after its step; None where none has."""
+    own = [callback for callback in trainer.callbacks if isinstance(callback, StopGracefully)]
+    return next((callback.requested for callback in own if callback.requested is not None), None)
