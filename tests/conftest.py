@@ -34,6 +34,10 @@ def _same_draws() -> None:
     torch.manual_seed(0)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: a file that takes longer than most, and is begun before them")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[object]:
     """What is imported stays: to search it for garbage again and again took a twelfth of all time."""
@@ -106,7 +110,7 @@ def medsoft(capfd):
     def run(*words: object) -> tuple[int, str, str]:
         given = [str(word) for word in words]
         for made in ("--report", "--figures"):
-            if given and given[0] in RUNS and not any(word.startswith((made, "--resume")) for word in given):
+            if given and given[0] in RUNS and not any(word.startswith((made, "--resume", "--help")) for word in given):
                 given.insert(1, f"{made}=false")
         capfd.readouterr()
         code = main(given)

@@ -43,7 +43,7 @@ def run(tmp_path_factory, slides) -> Path:
     from medsoft.cli.main import main
 
     out = tmp_path_factory.mktemp("fit") / "run"
-    more = ["--trainer.max_epochs=6", "--model.lr=5e-2", "--monitor=loss", "--ood_quantile=null"]
+    more = ["--trainer.max_epochs=6", "--model.lr=5e-2", "--monitor=loss", "--ood_quantile=null", "--report=true"]
     assert main(["fit", *words(slides, out, *more, "--shortcuts=true", "--data.group=patient")]) == 0
     return out
 
