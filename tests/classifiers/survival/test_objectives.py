@@ -65,7 +65,7 @@ def test_the_risk_of_every_head_is_the_log_hazard_against_the_training_part(head
     risk = answers(head, x)[:, 0]
     assert abs(risk.mean()) < 1e-6
     slope = np.polyfit(x @ WEIGHTS, risk, 1)[0]
-    assert slope == pytest.approx(1, abs=0.15)
+    assert slope == pytest.approx(1, abs=0.25), "about: a logistic model is not one of proportional hazards"
 
 
 def test_survival_is_that_of_the_simulation(head):
@@ -138,8 +138,10 @@ def test_weights_are_those_of_lifelines(name):
     p = predict_by_cox(scaled, targets, scaled, 0.0, (100.0, 365.0))
     risk = known.predict_log_partial_hazard(x).to_numpy()
     np.testing.assert_allclose(p[:, 0], risk - risk.mean(), atol=1e-4)
-    survival = known.predict_survival_function(x, times=[100.0, 365.0]).to_numpy().T
-    np.testing.assert_allclose(p[:, 1:], survival, atol=1e-3)
+    # lifelines interpolates between events; Breslow's hazard is a step function.
+    steps = known.baseline_cumulative_hazard_.iloc[:, 0]
+    hazard = np.array([steps.loc[:100.0].iloc[-1], steps.loc[:365.0].iloc[-1]])
+    np.testing.assert_allclose(p[:, 1:], np.exp(-np.exp(risk)[:, None] * hazard), atol=1e-4)
 
 
 def test_a_penalty_is_that_of_scikit_survival():
