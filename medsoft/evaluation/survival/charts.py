@@ -160,7 +160,8 @@ def _steps(curve: KaplanMeier) -> tuple[FloatArray, FloatArray, FloatArray, Floa
 
 def _calibration(axes: Axes, found: CalibrationAt, ratio: Estimate | None) -> list[Artist]:
     known = [group for group in found.groups if group.observed is not None]
-    highest = max([group.predicted for group in found.groups] + [g.observed or 0 for g in known])
+    observed = [group.observed for group in found.groups if group.observed is not None]
+    highest = max([*(group.predicted for group in found.groups), *observed])
     ends = [group.high for group in known if group.high is not None]
     top = min(1.02, 1.08 * max([highest, *ends, 0.05]))
     ideal = axes.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1, label="calibrated")
@@ -169,7 +170,7 @@ def _calibration(axes: Axes, found: CalibrationAt, ratio: Estimate | None) -> li
         x, low, high = zip(*bars, strict=True)
         axes.vlines(x, low, high, color=PALETTE[0], alpha=0.45, linewidth=1)
     look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 4, "linewidth": 1.2}
-    line = axes.plot([g.predicted for g in known], [g.observed for g in known], label="groups of rows", **look)[0]
+    line = axes.plot([g.predicted for g in known], observed, label="groups of rows", **look)[0]
     explain_marks(line, [f"{g.n} rows: predicted {g.predicted:.3f}, observed {g.observed:.3f}" for g in known])
     axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top), aspect="equal", anchor="NW")
     axes.set(xlabel="predicted share with the event", ylabel="observed (Kaplan-Meier)")
