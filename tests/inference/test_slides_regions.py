@@ -142,6 +142,10 @@ def test_slides_without_a_file_fail_unless_they_count_as_without_regions(scans, 
     failed = rows(tmp_path / "out", "errors.csv")
     assert failed.keys() == {"b"}
     assert "no annotation file is named after it" in failed["b"]["reason"]
+    (drawn / "b.geojson").write_text(geojson(feature(LEFT)))
+    assert medsoft(*words)[0] == 0
+    (drawn / "b.geojson").unlink()
+    assert medsoft(*words)[0] == 3  # what was made with a file that is gone is not taken
     assert medsoft(*words, "--region-missing", "none", "--region-keep", "outside")[0] == 0
     assert rows(tmp_path / "out")["b"]["status"] == "tiled"
 

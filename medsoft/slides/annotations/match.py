@@ -20,7 +20,7 @@ def with_annotations(
 ) -> list[SlideSource]:
     """The slides with their annotation files, where regions are named.
 
-    A slide that has no file keeps None, and fails when it is tiled; or it counts as one without regions.
+    A slide that has no file fails when its regions are needed, or counts as one without regions, as the options say.
 
     Args:
         sources: the slides.
@@ -45,9 +45,8 @@ def with_annotations(
             f"--regions {place}: one file cannot be that of {len(sources)} slides: name the folder of their files"
         )
     _check_classes([file for file in files if file is not None], classes)
-    without_file = None if options.region_missing == "error" else options.source(None)
     return [
-        replace(source, annotations=without_file if file is None else options.source(file.absolute()))
+        replace(source, annotations=options.source(file and file.absolute()))
         for source, file in zip(sources, files, strict=True)
     ]
 

@@ -19,6 +19,9 @@ MPP_TOLERANCE = 0.02
 """Part by which the resolution that a file states may differ from the slide's."""
 MOST_OUTSIDE = 0.5
 """Part of the regions' area that may lie outside the slide: people draw beyond its edge, but not mostly."""
+NO_FILE = (
+    "no annotation file is named after it: add it, or take such slides as without regions with --region-missing none"
+)
 
 
 class Frame(Protocol):
@@ -75,9 +78,12 @@ def regions_on_slide(source: AnnotationSource, slide: Frame) -> SlideRegions:
         slide: the slide's size, bounds and resolution.
 
     Raises:
-        SlideError: the file cannot be used, holds only what has no area, or is that of another slide or frame.
+        SlideError: there is no file and should be one; or the file cannot be used, holds only what has no area, or is
+            that of another slide or frame.
     """
     if source.path is None:
+        if source.missing == "error":
+            raise SlideError(NO_FILE)
         return SlideRegions()
     found = read_annotations(source.path)
     file = f"its annotation file {source.path.name}"

@@ -69,14 +69,16 @@ class AnnotationSource:
     """Where the regions of a slide are, and how their coordinates are meant.
 
     Attributes:
-        path: the file; None for a slide that has none and counts as one without regions.
+        path: the file; None for a slide that has none.
         unit: of the coordinates.
         corner: that they are counted from; None: as is usual in files of that program.
+        missing: what it means that there is no file: an error, or a slide without regions ("none").
     """
 
     path: Path | None
     unit: Unit = "px"
     corner: Literal["slide", "bounds"] | None = None
+    missing: Literal["error", "none"] = "none"
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +87,7 @@ class AnnotationSource:
         Raises:
             OSError: the file cannot be read.
         """
-        content = "no file" if self.path is None else sha256(self.path)
+        content = f"no file: {self.missing}" if self.path is None else sha256(self.path)
         return " ".join(filter(None, [content, "" if self.unit == "px" else self.unit, self.corner]))
 
 
@@ -171,7 +173,8 @@ class RegionOptions(Settings):
 
     def source(self, path: Path | None) -> AnnotationSource:
         """The regions of one slide."""
-        return AnnotationSource(path, self.region_unit, None if self.region_origin == "auto" else self.region_origin)
+        corner = None if self.region_origin == "auto" else self.region_origin
+        return AnnotationSource(path, self.region_unit, corner, self.region_missing)
 
 
 NO_REGIONS = RegionOptions()

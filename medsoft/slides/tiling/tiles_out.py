@@ -52,8 +52,6 @@ class TilesOut:
         since = time.perf_counter()
         try:
             tiling = read_tiling(self._folder.tiles(source.id))
-            if source.annotations is None and self._drawn.regions is not None:
-                raise SlideError("no annotation file is named after it, to label its tiles")
             saved = None if self._format == "table" else self._save(source, tiling, self._format)
             found = tile_rows(source, tiling, saved, self._folder.path, self._drawn, self._other)
         except SlideError as error:

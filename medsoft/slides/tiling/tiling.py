@@ -9,7 +9,7 @@ import numpy as np
 
 from medsoft.errors import SlideError
 from medsoft.slides.annotations.area import parts_inside
-from medsoft.slides.annotations.on_slide import SlideRegions, regions_on_slide
+from medsoft.slides.annotations.on_slide import NO_FILE, SlideRegions, regions_on_slide
 from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.annotations.shapes import Area
 from medsoft.slides.tiling.grid import grid_px0, mask_fraction
@@ -167,10 +167,7 @@ def _regions(slide: Slide, settings: TileSettings, annotations: AnnotationSource
     if settings.regions is None:
         return SlideRegions(), ""
     if annotations is None:
-        raise SlideError(
-            "no annotation file is named after it: add it, or take such slides as without regions with "
-            "--region-missing none"
-        )
+        raise SlideError(NO_FILE)
     try:
         return regions_on_slide(annotations, slide), annotations.fingerprint
     except OSError as error:

@@ -89,6 +89,8 @@ def test_regions_that_cross_the_edge_are_kept_and_lost_ones_noted(tmp_path):
 def test_an_empty_collection_and_no_file_are_a_slide_without_regions(tmp_path):
     assert not place(tmp_path, geojson()).regions
     assert not regions_on_slide(AnnotationSource(None), Frame()).regions
+    with pytest.raises(SlideError, match="no annotation file is named after it: add it, or take"):
+        regions_on_slide(AnnotationSource(None, missing="error"), Frame())
 
 
 def test_some_classes_are_cut_out_of_others():
