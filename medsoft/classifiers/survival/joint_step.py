@@ -75,8 +75,8 @@ class JointStep:
         model.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
         # Lightning divides by the number of batches, and takes the mean over the processes, which each have the
         # gradients of their own outputs alone.
-        scaled: Tensor = loss * trainer.accumulate_grad_batches * trainer.world_size
-        return scaled
+        factor: int = trainer.accumulate_grad_batches * trainer.world_size
+        return loss * factor
 
     def _logits(self, batch: dict[str, Any], batches: int) -> Tensor:
         model = self.model
