@@ -155,21 +155,22 @@ def test_a_bundle_answers_as_its_run_and_so_does_its_network(medsoft, run, cohor
     np.testing.assert_allclose(again, before[task.p_columns], atol=1e-5)
 
 
-def test_covariates_alone_are_the_cox_regression_of_lifelines(medsoft, cohort):
-    lifelines = pytest.importorskip("lifelines", reason="lifelines is not installed")
+def test_covariates_alone_are_the_cox_regression_of_scikit_survival(medsoft, cohort):
+    linear = pytest.importorskip("sksurv.linear_model", reason="scikit-survival is not installed")
     table, instances = cohort
     assert medsoft("fit", "--config=probe", *words(table, instances, "--model.C=.inf", "--out=probe"))[0] == 0
     split = pd.read_csv("probe/split.csv").set_index("id")["split"]
     x = pd.read_csv(instances).groupby("bag")[["a", "b", "c"]].mean()
     rows = pd.read_csv(table).set_index("path")[["days", "dead"]].join(x)
-    known = lifelines.CoxPHFitter().fit(rows[rows.index.map(split) == "train"], "days", "dead")
+    train = rows[rows.index.map(split) == "train"]
+    outcome = np.array(list(zip(train["dead"] == 1, train["days"], strict=True)), dtype=[("e", bool), ("t", float)])
+    known = linear.CoxPHSurvivalAnalysis(ties="efron", tol=1e-12).fit(train[["a", "b", "c"]].to_numpy(), outcome)
     frame, task = predictions(Path("probe"))
-    wanted = known.predict_log_partial_hazard(rows.loc[frame["id"]]).to_numpy()
-    np.testing.assert_allclose(frame["risk"], wanted, atol=1e-4)
-    # lifelines interpolates between events, where nothing is known; Breslow's hazard is a step function.
-    steps = known.baseline_cumulative_hazard_.iloc[:, 0]
-    hazard = np.array([steps.loc[:time].iloc[-1] for time in task.to_json()["times"]])
-    np.testing.assert_allclose(frame[task.p_columns[1:]], np.exp(-np.exp(wanted)[:, None] * hazard), atol=1e-4)
+    own = rows.loc[frame["id"], ["a", "b", "c"]].to_numpy()
+    mean = train[["a", "b", "c"]].to_numpy().mean(axis=0)
+    np.testing.assert_allclose(frame["risk"], (own - mean) @ known.coef_, atol=1e-4)
+    survival = np.stack([step(task.to_json()["times"]) for step in known.predict_survival_function(own)])
+    np.testing.assert_allclose(frame[task.p_columns[1:]], survival, atol=1e-4)
 
 
 def test_a_probe_of_neighbours_has_no_risk(medsoft, cohort):

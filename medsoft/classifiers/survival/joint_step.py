@@ -71,11 +71,12 @@ class JointStep:
         self.kept.clear()
         model.keep_learnt(own, target)
         together, targets = _of_all_processes(own, target)
-        loss = model.objective.loss(together, targets) + 0 * logits.sum()
+        loss: Tensor = model.objective.loss(together, targets) + 0 * logits.sum()
         model.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
         # Lightning divides by the number of batches, and takes the mean over the processes, which each have the
         # gradients of their own outputs alone.
-        return loss * trainer.accumulate_grad_batches * trainer.world_size
+        factor: int = trainer.accumulate_grad_batches * trainer.world_size
+        return loss * factor
 
     def _logits(self, batch: dict[str, Any], batches: int) -> Tensor:
         model = self.model

@@ -34,7 +34,7 @@ def solve_cox(x_ND: Array, time_N: Array, event_N: Array, penalty: float, start_
     """
     from scipy.optimize import minimize
 
-    x, time, event = (torch.from_numpy(np.ascontiguousarray(values, np.float64)) for values in (x_ND, time_N, event_N))
+    x, time, event = (torch.from_numpy(np.array(values, np.float64)) for values in (x_ND, time_N, event_N))
     events = float(event.sum())
     if not events:
         return np.zeros(x_ND.shape[1])

@@ -144,6 +144,17 @@ def test_weights_are_those_of_lifelines(name):
     np.testing.assert_allclose(p[:, 1:], np.exp(-np.exp(risk)[:, None] * hazard), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["gbsg2", "veterans"])
+def test_weights_are_those_of_scikit_survival(name):
+    linear = pytest.importorskip("sksurv.linear_model", reason="scikit-survival is not installed")
+    time, event, x = veterans() if name == "veterans" else gbsg2_of_scikit_survival()
+    outcome = np.array(list(zip(event > 0, time, strict=True)), dtype=[("e", bool), ("t", float)])
+    known = linear.CoxPHSurvivalAnalysis(ties="efron", tol=1e-12).fit(x.to_numpy(), outcome)
+    sd = x.std(ddof=0)
+    found = solve_cox(((x - x.mean()) / sd).to_numpy(), time.to_numpy(float), event.to_numpy(float), 0.0)
+    np.testing.assert_allclose(found / sd, known.coef_, atol=1e-4)
+
+
 def test_a_penalty_is_that_of_scikit_survival():
     linear = pytest.importorskip("sksurv.linear_model", reason="scikit-survival is not installed")
     x, _, targets = simulate(150, seed=2)
@@ -158,6 +169,14 @@ def gbsg2() -> tuple[pd.Series, pd.Series, pd.DataFrame]:
     frame = load_gbsg2()
     x = pd.get_dummies(frame.drop(columns=["time", "cens"]), drop_first=True, dtype=float)
     return frame["time"], frame["cens"], x
+
+
+def gbsg2_of_scikit_survival() -> tuple[pd.Series, pd.Series, pd.DataFrame]:
+    from sksurv.datasets import load_gbsg2
+
+    frame, outcome = load_gbsg2()
+    x = pd.get_dummies(frame, drop_first=True, dtype=float)
+    return pd.Series(outcome["time"]), pd.Series(outcome["cens"].astype(float)), x
 
 
 def veterans() -> tuple[pd.Series, pd.Series, pd.DataFrame]:
