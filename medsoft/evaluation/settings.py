@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -54,6 +55,12 @@ class Settings:
     times: tuple[float, ...] = ()
     tau: float | None = None
     risk_cut: str = MEDIAN
+
+    def to_json(self, task: Task) -> dict[str, Any]:
+        """Plain values, without what is for other tasks."""
+        values = asdict(self)
+        others = () if task.has_risk_groups else ("times", "tau", "risk_cut")
+        return {name: value for name, value in values.items() if name not in others}
 
     def __post_init__(self) -> None:
         check_range("draws", self.draws, 1)

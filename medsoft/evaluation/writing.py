@@ -29,7 +29,7 @@ def to_json(evaluation: Evaluation, inputs: Sequence[Mapping[str, Any]] = ()) ->
         "medsoft": __version__,
         "inputs": [dict(part) for part in inputs],
         "task": {"kind": task.kind, "classes": list(task.classes)},
-        "settings": asdict(evaluation.settings),
+        "settings": evaluation.settings.to_json(task),
         "nothing_learnt": nothing_learnt(evaluation),
         "notes": evaluation.notes,
         "locked": evaluation.locked.to_json(with_rows=False) if evaluation.locked else None,

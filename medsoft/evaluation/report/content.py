@@ -140,7 +140,7 @@ def report_content(evaluation: Evaluation, given: Given) -> Content:
         "parts": [_part_values(part, evaluation.task, hidden) for part in parts],
         "locked": _locked(evaluation),
         "card": [_section(section) for section in card],
-        "settings": asdict(evaluation.settings),
+        "settings": evaluation.settings.to_json(evaluation.task),
         "inputs": [{**about, "file": without_folders(str(about["file"]))} for about in given.inputs],
         "run": _run_values(run) if run else None,
     }
