@@ -203,7 +203,7 @@ class Probe(SlideClassifier):
     def _inner_score(self, part: SampleTable, logits_NK: np.ndarray) -> dict[str, float]:
         """The task's own metric of the held-out predictions, computed as that of a predictions table."""
         task = self.spec.task
-        self.objective.learn(torch.from_numpy(logits_NK), torch.as_tensor(part.targets))
+        self.objective.learn(torch.from_numpy(logits_NK), torch.tensor(part.targets))
         p = self.objective.probabilities(torch.from_numpy(logits_NK)).double().numpy()
         value = headline(score(make_predictions(task, part.frame["id"].tolist(), p, part.targets), task))[task.monitor]
         return {} if value is None else {f"inner_{task.monitor}": float(value)}
