@@ -73,7 +73,7 @@ def most_and_least(
 
 def _spread(tiles: Sequence[Contribution], number: int, most_of_a_slide: int | None) -> list[Contribution]:
     taken: dict[str, int] = {}
-    found = []
+    found: list[Contribution] = []
     for tile in tiles:
         if len(found) < number and (most_of_a_slide is None or taken.get(tile.slide, 0) < most_of_a_slide):
             found.append(tile)

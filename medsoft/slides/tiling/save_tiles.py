@@ -122,7 +122,8 @@ def _write_pictures(slide: Slide, tiling: Tiling, place: Path, format: Format) -
             content = io.BytesIO()
             options = {"quality": JPEG_QUALITY, "subsampling": 0} if format == "jpeg" else {"compress_level": FASTEST}
             Image.fromarray(tile).save(content, format=format, **options)
-            (partial / _name(*tiling.coords_N2_px0[row], format)).write_bytes(content.getbuffer())
+            x, y = tiling.coords_N2_px0[row]
+            (partial / _name(x, y, format)).write_bytes(content.getbuffer())
             rows.append(row)
         record = json.dumps({**_record(tiling, format), "rows": rows}, ensure_ascii=False)
         (partial / RECORD).write_text(record + "\n", encoding="utf-8")
@@ -137,7 +138,7 @@ def _write_pictures(slide: Slide, tiling: Tiling, place: Path, format: Format) -
 
 def _write_hdf5(slide: Slide, tiling: Tiling, place: Path, format: Format) -> np.ndarray:
     side = tiling.settings.tile_px
-    rows = []
+    rows: list[int] = []
     with new_hdf5(place) as (file, check_disk):
         shape = (max(1, len(tiling)), side, side, 3)
         packed = {"chunks": (1, side, side, 3), "compression": "gzip", "compression_opts": FASTEST}
