@@ -91,7 +91,7 @@ def train_until_stopped(
     return None
 
 
-def _asked_to_stop(trainer: Trainer) -> int | None:
+def _asked_to_stop(trainer: Any) -> int | None:
     """The signal that has asked a training to stop after its step; None where none has."""
     own = [callback for callback in trainer.callbacks if isinstance(callback, StopGracefully)]
     return next((callback.requested for callback in own if callback.requested is not None), None)

@@ -138,7 +138,7 @@ def test_what_is_there_is_used_again(medsoft, made, work):
     assert sizes["a"] == ("predicted", "1", "32")
     assert times(work, "features/*") == features
     heatmaps = times(work, "heatmaps/*")
-    assert len(heatmaps) == len(SUFFIXES)
+    assert len(heatmaps) == len(SUFFIXES) + 1  # and the contact sheet
     assert medsoft(*words)[0] == 0
     assert times(work, "heatmaps/*") == heatmaps
     write_checkpoint(made / "other.ckpt", work / "features" / "a.h5", aggregator="mean")
@@ -352,7 +352,7 @@ def test_heatmaps_alone_need_features(medsoft, made, work, tmp_path):
     words = ["--checkpoint", made / "abmil.ckpt"]
     code, _, _ = medsoft("slides", "heatmap", made / "slides" / "a.tif", *words, "--out", work)
     assert code == 0
-    assert len(times(work, "heatmaps/*")) == len(SUFFIXES)
+    assert len(times(work, "heatmaps/*")) == len(SUFFIXES) + 1  # and the contact sheet
     assert not (work / "predictions.csv").exists()
     assert medsoft("slides", "heatmap", made / "slides" / "a.tif", *words, "--out", tmp_path / "none")[0] == 3
     assert errors(tmp_path / "none")["a"][0] == "features"

@@ -73,9 +73,9 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
     answers = found.columns.fillna("").astype(str)
     advice = "all slides of a patient are one bag here: correct the table, or predict each by itself with --group slide"
     mixed = [
-        Problem("patient", cases[int(number)].rows, "a patient with slides of different labels", advice, False)
-        for number, rows in answers.groupby(case_of)
-        if len(rows.drop_duplicates()) > 1
+        Problem("patient", cases[number].rows, "a patient with slides of different labels", advice, False)
+        for number in range(len(cases))
+        if len(answers[[case == number for case in case_of]].drop_duplicates()) > 1
     ]
     if mixed:
         raise TableError("the table of slides", mixed)
