@@ -70,12 +70,11 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
         raise InputError("\n".join([f"labels that the model does not know; {found.problems[0].advice}", *rows]))
     case_of = [number for number, case in enumerate(cases) for _ in case.sources]
     first = ~pd.Series(case_of).duplicated().to_numpy()
-    answers = found.columns.fillna("").astype(str)
+    distinct = found.columns.fillna("").astype(str).assign(case=case_of).drop_duplicates()["case"]
     advice = "all slides of a patient are one bag here: correct the table, or predict each by itself with --group slide"
     mixed = [
         Problem("patient", cases[number].rows, "a patient with slides of different labels", advice, False)
-        for number in range(len(cases))
-        if len(answers[[case == number for case in case_of]].drop_duplicates()) > 1
+        for number in sorted(distinct[distinct.duplicated()].unique())
     ]
     if mixed:
         raise TableError("the table of slides", mixed)
