@@ -145,7 +145,7 @@ def _part_json(part: Part) -> dict[str, Any]:
             }
             for name, curves in part.curves.items()
         },
-        "survival": part.survival.to_json() if part.survival else None,
+        "time_to_event": part.survival.to_json() if part.survival else None,
         "risk_coverage": {name: curve.to_json() for name, curve in part.risk_coverage.items()},
         "abstention": part.abstention.rows() if part.abstention else None,
         "subgroups": [group.to_json() for group in part.groups],

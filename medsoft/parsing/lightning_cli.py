@@ -412,8 +412,7 @@ def devices(device: str) -> list[tuple[str, str | None]]:
 def split_of_this_table(words: Words) -> Words:
     """The command line, with the split of a run's configuration where it is meant.
 
-    A run's configuration names the run's split. It says nothing of a table that comes from elsewhere, and moves with
-    the run's folder.
+    A run's configuration names the run's split, which moves with its folder and says nothing of other tables.
     """
     config, table = words.last("config"), words.last("data.table")
     if config is None or words.last("data.splits_from") is not None:

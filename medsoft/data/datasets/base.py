@@ -47,8 +47,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         time: column with the time until the event, or until a patient was last seen, of a survival task.
         event: column that says whether the event happened (1) or the patient was last seen without it (0).
         time_unit: unit of data.time: days, months or years.
-        times: times, in this unit, at which survival is stated; if not given, the quartiles of the training part's
-            events.
+        times: times, in this unit, at which survival is stated; by default quartiles of the training part's events.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
         positive: label values that count as the positive class of a binary task, such as 2,3,4; values of data.event
             that mean that it happened.

@@ -249,7 +249,7 @@ def _part_values(part: PartContent, task: Task, hidden: frozenset[str]) -> dict[
             for name, found in of_rows.calibration.items()
             for how, calibration in found.items()
         ],
-        "survival": of_rows.survival.to_json() if of_rows.survival else None,
+        "time_to_event": of_rows.survival.to_json() if of_rows.survival else None,
         "subgroups": [group.to_json() for group in of_rows.groups],
     }
 

@@ -234,7 +234,7 @@ class RiskGroups:
             columns = zip(*group.curve, strict=True)
             for time, survival, low, high, censored in columns:
                 ends = {"low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
-                about = {"group": group.name, "time": time, "survival": survival}
+                about = {"group": group.name, "time": time, "surviving": survival}
                 found.append(about | ends | {"censored": int(censored)})
         return found
 

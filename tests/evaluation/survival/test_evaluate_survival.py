@@ -121,7 +121,7 @@ def test_without_any_event_every_metric_is_empty_with_its_reason(tmp_path: Path)
     assert found.note == "no event: there is no pair to compare"
     assert part.survival.groups.test.p is None
     write_evaluation(Evaluation(task, FEW, [part], None), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["parts"][0]["survival"]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["parts"][0]["time_to_event"]
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_numbers_at_risk_are_those_still_followed() -> None:
     assert found.groups[1].median < 10
     lines = found.rows()
     assert {line["group"] for line in lines} == {"low risk", "high risk"}
-    assert all(line["low"] is None or line["low"] <= line["survival"] <= line["high"] for line in lines)
+    assert all(line["low"] is None or line["low"] <= line["surviving"] <= line["high"] for line in lines)
     json.dumps(found.to_json(), allow_nan=False)
 
 
