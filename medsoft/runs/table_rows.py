@@ -287,27 +287,46 @@ def check_rows(data: Any, verb: str, splits: list[str], config: Any, members: Se
         InputError: validate or test, and the table is that of the training but has changed.
     """
     now = rows_of(data)
+    without_contents = now.assign(content="")
     runs = [member.config.parent for member in members if member.config]
+    features = {run: _features_of(run) for run in runs}
+    several = len(set(features.values())) > 1  # members of an ensemble that read different features: one is at hand
+    alike = {run: not several or own == _place(config.data.get("features")) for run, own in features.items()}
     said = []
     for run in runs:
         if verb != "predict" and _is_of(data.samples.source, run):
-            changed = require_same_table(run / ROWS, now, data.samples.source, config.changed_table == "accept")
+            rows = now if alike[run] else without_contents
+            changed = require_same_table(run / ROWS, rows, data.samples.source, config.changed_table == "accept")
             data.changed = str(changed)
             said += changed.accepted(data.samples.source)
         require_known_labels(data, config, run)
     # What validate is about chose the checkpoint, as everybody knows who asks for it.
-    seen = seen_before([run / ROWS for run in runs], now, splits)
+    seen = seen_before([run / ROWS for run in runs], now if all(alike.values()) else without_contents, splits)
     data.seen = Seen(seen.train, 0, seen.rows) if verb == "validate" else seen
     return [*dict.fromkeys(said), *([str(data.seen)] if data.seen else [])]
 
 
 def _is_of(table: Path, run: Path) -> bool:
     """Whether a run was trained on this very file."""
+    named = _named(run, "table")
+    return isinstance(named, str) and Path(named).resolve() == Path(table).resolve()
+
+
+def _features_of(run: Path) -> str:
+    """The folder of the features that a training has read; "" for images."""
+    return _place(_named(run, "features")) if (run / "config.yaml").is_file() else ""
+
+
+def _place(folder: object) -> str:
+    return str(Path(folder).resolve()) if isinstance(folder, str) else ""
+
+
+def _named(run: Path, option: str) -> object:
+    """What the configuration of a run says under ``data``."""
     from medsoft.parsing.configurations import read_configuration
 
     own = read_configuration(run / "config.yaml").get("data")
-    named = own.get("table") if isinstance(own, dict) else None
-    return isinstance(named, str) and Path(named).resolve() == Path(table).resolve()
+    return own.get(option) if isinstance(own, dict) else None
 
 
 def _short(*values: object) -> str:

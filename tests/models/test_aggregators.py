@@ -154,6 +154,7 @@ def test_the_parts_of_a_logit_add_up(kind, n, dtype):
         close(e.logit, logits[class_index], dtype)
         parts = [e.bias, e.residual, e.cls_contribution, *e.contributions_N]
         scale = max(1.0, sum(part.abs().item() for part in parts))  # rounding is relative to what is added
+        scale *= 10 if n == 1 else 1  # the deviation of one tile is 0: its rounding is divided by the floor alone
         assert abs(e.logit - sum(parts)) < TOLERANCE[dtype] * scale
         assert abs(e.remainder) < TOLERANCE[dtype] * scale
         assert e.contributions_N.shape == (n,)

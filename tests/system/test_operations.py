@@ -180,9 +180,9 @@ def test_tiling_is_stopped_in_order(medsoft, scans, tmp_path, monkeypatch):
 
     tile = tile_slides.tile_slide
 
-    def stopped(slide, settings):
+    def stopped(*about):
         os.kill(os.getpid(), signal.SIGTERM)
-        return tile(slide, settings)
+        return tile(*about)
 
     monkeypatch.setattr(tile_slides, "tile_slide", stopped)
     words = ["slides", "tile", *sorted(scans.glob("* slide *")), *TILES, "--workers", 1, "--out", tmp_path / "work"]

@@ -392,7 +392,7 @@ def test_no_table(tmp_path: Path) -> None:
     (tmp_path / "ragged.csv").write_text("path,label\na,b\nc,d,e\n")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "bad.npz").write_bytes(b"PK no")
-    (tmp_path / "table.xlsx").touch()
+    (tmp_path / "table.ods").touch()
     (tmp_path / "folder.csv").mkdir()
     for name, message in {
         "gone.csv": "no such table",
@@ -403,7 +403,7 @@ def test_no_table(tmp_path: Path) -> None:
         "ragged.csv": "line 3",
         "bad.parquet": "not a Parquet table",
         "bad.npz": "not an .npz",
-        "table.xlsx": ".csv, .parquet, .npz",
+        "table.ods": ".csv, .parquet, .xlsx, .npz",
     }.items():
         with pytest.raises(InputError, match=message) as caught:
             read_table(tmp_path / name)
