@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsoft.errors import InputError
+from medsoft.runs import table_rows
 from medsoft.runs.table_rows import COLUMNS, Changes, changes, read_rows, seen_before, write_rows
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.images import TINY, write_images
@@ -265,3 +267,33 @@ def test_a_bundle_tells_of_rows_with_the_same_content(trained, medsoft, tmp_path
     code, out, err = medsoft("predict", *words, f"--out={tmp_path / 'out'}")
     assert code == 0, err
     assert f"trained on {learnt} of these 8 rows" in out
+
+
+def test_members_that_read_different_features_are_of_the_same_table(tmp_path):
+    """Contents are those of feature files: one member's say nothing of the other's."""
+
+    def rows(contents: str, label: str = "1" * 16) -> pd.DataFrame:
+        return pd.DataFrame([["0" * 16, label, "test", "", "2" * 16, contents * 16]], columns=list(COLUMNS))
+
+    table = tmp_path / "labels.csv"
+    members = []
+    for name, contents in (("pooled", "a"), ("tokens", "b")):
+        run = tmp_path / f"run-{name}"
+        run.mkdir()
+        (run / "config.yaml").write_text(f"data: {{table: {table}, features: {tmp_path / name}}}\n")
+        write_rows(rows(contents), run / "rows.csv")
+        members.append(SimpleNamespace(config=run / "config.yaml"))
+    samples = SimpleNamespace(source=table, frame=pd.DataFrame())
+    config = SimpleNamespace(data={"features": str(tmp_path / "pooled")}, changed_table="error")
+
+    def checked(now: pd.DataFrame) -> list[str]:
+        data = SimpleNamespace(samples=samples)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(table_rows, "rows_of", lambda data: now)
+            return table_rows.check_rows(data, "test", ["test"], config, members)
+
+    assert checked(rows("a")) == []
+    with pytest.raises(InputError, match=r"run-pooled was trained on it.*1 row with another content"):
+        checked(rows("c"))
+    with pytest.raises(InputError, match="1 row with another label"):
+        checked(rows("a", label="3" * 16))
