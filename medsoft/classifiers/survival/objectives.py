@@ -10,6 +10,7 @@ against that part under every head, and risks of several models can be averaged.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ DEFAULT_INTERVALS = 8
 UNKNOWN_CUTS = "intervals of time come from the training part or from its checkpoint"
 
 
-class OfSurvival:
+class OfSurvival(ABC):
     """What objectives of survival have in common.
 
     Targets are (N, 2): time and event.
@@ -56,9 +57,9 @@ class OfSurvival:
         """What is added to a sum of logits to make it the risk, and its factor; None where the risk is no such sum."""
         return None
 
+    @abstractmethod
     def raw_risk(self, logits: Tensor) -> Tensor:
         """(N,) the logarithm of the mean cumulative hazard, up to a constant."""
-        raise NotImplementedError
 
     def answers(self, target: Tensor) -> Answers:
         return Answers(target.double(), torch.ones(len(target), 2, dtype=torch.float64))
@@ -168,13 +169,13 @@ class _Intervals(OfSurvival):
         self.cuts = cuts_K
         self._weights_TK = interpolation(cuts_K, torch.tensor(self.times, dtype=torch.float64))
 
+    @abstractmethod
     def cumulative_hazard(self, logits_NK: Tensor) -> Tensor:
         """(N, K) at the ends of the intervals."""
-        raise NotImplementedError
 
+    @abstractmethod
     def likelihood(self, logits_NK: Tensor, survived_N: Tensor, happened_N: Tensor) -> Tensor:
         """The mean negative log likelihood."""
-        raise NotImplementedError
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.likelihood(
