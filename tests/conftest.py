@@ -31,7 +31,7 @@ def _same_draws() -> None:
 
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed writes down the whole stack for each kind of device
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,6 +79,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # On a busy machine any step may be a long one, whose line would stand among what a test compares.
     monkeypatch.setattr("medsoft.system.progress.FIRST_SECONDS", 3600.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_draws() -> Iterator[None]:
+    """Runs end with intervals of 100 draws in place of 500, a tenth of what a run of a tiny model takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medsoft.workflows.run_report.DRAWS", 100)
+        yield
 
 
 @pytest.fixture
