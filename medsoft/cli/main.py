@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medsoft import __version__
@@ -287,18 +287,32 @@ def _print_help(verb: str, options: list[str]) -> bool:
     return True
 
 
-def _run(verb: str, options: Sequence[str]) -> int:
+def function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
+    """What a verb does with the words after it; its module is imported.
+
+    Args:
+        verb: a key of ``VERBS``.
+    """
     found = VERBS[verb]
     module, name = found.function.split(":")
+    function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
+    if found.of_run:
+        return function
+
+    def run(options: Sequence[str]) -> int | None:
+        from medsoft.parsing.parser import call
+
+        done: int | None = call(function, options, verb, found.words, found.several, found.repeated)
+        return done
+
+    return run
+
+
+def _run(verb: str, options: Sequence[str]) -> int:
     try:
         with progress("starting"):  # of PyTorch and others, which takes seconds
-            function = getattr(importlib.import_module(module), name)
-        if found.of_run:
-            result = function(options)
-        else:
-            from medsoft.parsing.parser import call
-
-            result = call(function, options, verb, found.words, found.several, found.repeated)
+            run = function_of(verb)
+        result = run(options)
     except InputError as error:
         return _fail(str(error))
     except RunError as error:

@@ -54,12 +54,9 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
         return apply_ensemble(verb, argv, words, members, locking_run(named))
     checkpoint = members[0]
 
-    line = _parse(verb, words, checkpoint, of_bundle=bundle is not None)
+    line, trained = open_model(verb, words, checkpoint, of_bundle=bundle is not None)
     config, data, model = line.config, line.datamodule, line.model
     config.checkpoint = None if bundle is not None else named[0]
-    trained = RunFolder(checkpoint.config.parent) if checkpoint.config else None
-    load_weights(model, checkpoint.file)
-    model.detector = find_detector(trained, model) if trained is not None else None
     use_views(model, data, config.tta)
     _check_maps(line)
 
@@ -82,6 +79,30 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     if locked is not None:
         write_decisions(decide(frame, data.task, locked), run.path / "decisions.csv")
     return code
+
+
+def open_model(
+    verb: str, words: Words, checkpoint: Checkpoint, of_bundle: bool = False
+) -> tuple[CommandLine, RunFolder | None]:
+    """A trained model with its weights and its detector, and the data that a command line names.
+
+    Args:
+        verb: validate, test or predict.
+        words: the command line after the verb, without the model.
+        checkpoint: the model.
+        of_bundle: whether it is a bundle's.
+
+    Returns:
+        Configuration, data module and model; and the run that trained it, where it lies in one.
+
+    Raises:
+        InputError: the words, the table or the weights are wrong.
+    """
+    line = _parse(verb, words, checkpoint, of_bundle)
+    trained = RunFolder(checkpoint.config.parent) if checkpoint.config else None
+    load_weights(line.model, checkpoint.file)
+    line.model.detector = find_detector(trained, line.model) if trained is not None else None
+    return line, trained
 
 
 def _find_bundle(words: Words, checkpoints: Sequence[str]) -> Bundle | None:

@@ -41,7 +41,7 @@ KNOWS = {
     "workflows": {"parsing", "data", "evaluation", "slides", "encoders", "cluster", "runs", "classifiers", "training"}
     | {"inference", "pretraining", "planning"},
 }
-"""The rooms from the lowest to the highest, and what each knows of those below it. ``cli`` knows all."""
+"""The rooms from the lowest to the highest, and what each knows of those below it. ``cli`` knows all, and ``api`` calls it."""
 
 MOST_MODULES = 14
 MOST_LINES = 450
@@ -143,7 +143,7 @@ def test_the_imports_of_a_file_are_found(tmp_path):
 
 def test_every_room_is_known():
     rooms = {folder.name for folder in ROOT.iterdir() if (folder / "__init__.py").is_file()}
-    assert rooms - set(FOYER) == KNOWS.keys() | {"cli"}
+    assert rooms - set(FOYER) == KNOWS.keys() | {"cli", "api"}
 
 
 def test_rooms_know_only_rooms_below_them():
