@@ -115,21 +115,25 @@ main(sys.argv[1:])
 """
 
 
-def test_ctrl_c_ends_a_real_process_in_good_order(tmp_path, table):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_ends_a_training_in_good_order(tmp_path, table, number):
+    """SLURM sends its signals, as a terminal Ctrl-C, to the processes that load images too."""
     out = tmp_path / "run"
     words = [f"--data.table={table}", "--data.classes=[dark, light]", *TINY, "--trainer.max_epochs=10000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}"],
+        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}", "--data.num_workers=2"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     wait_until((out / "checkpoints" / "last.ckpt").exists, process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "Go on with: medsoft fit --resume" in err
+    assert "could not be saved" not in err
     assert "Traceback" not in err
     torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert not list(out.rglob(".*"))
