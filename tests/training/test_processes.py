@@ -165,6 +165,8 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
     subprocess.run(command("fit", "--resume", out), env=environment(), check=True, capture_output=True)
     theirs = state(two)
     assert all(torch.equal(value, theirs[name]) for name, value in state(out).items())
+    losses = [pd.read_csv(run / "metrics.csv")["train_loss"] for run in (out, two)]
+    assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-6)
     assert (out / "predictions.csv").read_bytes() == (two / "predictions.csv").read_bytes()
 
 
