@@ -67,6 +67,25 @@ def on_signals(numbers: Iterable[int], do: Callable[[int], None]) -> Iterator[No
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
 
+def leave_stops_to_parent() -> None:
+    """Let this process, one that works for its parent, go on where the terminal or the cluster asks all for a stop.
+
+    SLURM sends its signals to every process of a job. The parent answers them, and still needs what its processes do,
+    for the step at hand. SIGTERM of the parent itself ends this process at once, and so does SIGKILL of anybody.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    # Who has sent a signal is told to those alone who wait for it, and it must be blocked meanwhile.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
 @contextmanager
 def stopping_at_once() -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM end the block with ``Stopped``; a training in it may answer them meanwhile.

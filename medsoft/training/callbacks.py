@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
 from medsoft.storage.files import replacing
@@ -140,6 +140,43 @@ class BestCheckpoint(MovableCheckpoint):
         super().load_state_dict(state_dict)
 
 
+class LossSoFar(Callback):
+    """Keeps the sums behind an epoch's ``train_loss`` in its checkpoints: that of a resumed epoch is of all of it."""
+
+    NAME = "medsoft_losses"
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        if 0 < done < trainer.num_training_batches:
+            # Each process gets the mean of all back: their sum is what it was.
+            checkpoint[self.NAME] = {
+                name: tuple(metric.meta.sync(part.to(metric.value, copy=True)) for part in parts)
+                for name, metric in self._means(trainer).items()
+                for parts in [(metric.value, metric.cumulated_batch_size)]
+            }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._before = dict(checkpoint.get(self.NAME, {}))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for name, metric in self._means(trainer).items() if self._before else ():
+            if name in self._before:
+                value, count = self._before.pop(name)
+                metric.value = value.to(metric.value) + metric.value
+                metric.cumulated_batch_size = count.to(metric.value) + metric.cumulated_batch_size
+
+    @staticmethod
+    def _means(trainer: Trainer) -> dict[str, Any]:
+        """What training steps have logged in this epoch and is a mean over it, by Lightning's names."""
+        results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
+        return {name: metric for name, metric in results.items() if hasattr(metric, "cumulated_batch_size")}
+
+
 class EpochLines(Callback):
     """A line per epoch, and others within long ones, for logs that are files; a terminal has the progress bar."""
 
@@ -187,11 +224,14 @@ class EpochLines(Callback):
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}", flush=True)
 
 
-class StopGracefully(Callback):
+class StopGracefully(Checkpoint):
     """Ctrl-C, SIGTERM and SIGUSR1 end the training after the step at hand, with a checkpoint to resume from.
 
     A second Ctrl-C stops at once; the last checkpoint written before then is kept. Of several processes all stop after
     the same step, whichever of them was asked.
+
+    Lightning calls checkpoints last, in their order, and this is to be the last of them: the others must have seen the
+    epoch at whose end a training stops, or its weights could never be the best.
 
     Args:
         checkpoint: where the state is saved.

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
@@ -24,6 +29,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from medsoft.errors import InputError
 from medsoft.runs.run_folder import RunFolder
 from medsoft.system.signals import Stopped
+from medsoft.training.slurm import check_srun, further_rank_of_srun, tasks_of_srun
 
 RUN = "MEDSOFT_RUN"
 """Environment variable in which the first process tells those that it starts the folder of the run."""
@@ -53,12 +59,26 @@ class Processes:
             options: of the Trainer.
 
         Raises:
-            InputError: options that Lightning refuses, or processes that share the work in another way than DDP.
+            InputError: options that Lightning refuses, processes that share the work in another way than DDP, or as
+                many as srun has not started. Of several, the first says so.
         """
         asked = {name: options[name] for name in DECIDING}
+        if further_rank_of_srun() and not TorchElasticEnvironment.detect():
+            try:
+                return cls._of(asked)
+            except InputError:
+                raise SystemExit(2) from None
+        return cls._of(asked)
+
+    @classmethod
+    def _of(cls, asked: dict[str, Any]) -> Processes:
+        if tasks_of_srun() > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ and not TorchElasticEnvironment.detect():
+            raise InputError("srun was told a number of tasks alone (-n, --ntasks): give it --ntasks-per-node instead")
         try:
             trainer = Trainer(**with_slurm(asked), logger=False, enable_checkpointing=False, enable_model_summary=False)
             strategy: Any = trainer.strategy
+            if not TorchElasticEnvironment.detect():
+                check_srun(trainer.num_devices, trainer.num_nodes)
             if isinstance(strategy, DDPStrategy):
                 environment: Any = strategy.cluster_environment
                 environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
@@ -112,14 +132,17 @@ def finish_together(trainer: Trainer) -> Iterator[None]:
 
 
 def with_slurm(options: dict[str, Any]) -> dict[str, Any]:
-    """Trainer options with SLURM's environment where this is a job of SLURM.
+    """Trainer options with the environment that tells each process which one it is.
 
-    Lightning would answer SLURM's signals itself, with a checkpoint that does not resume exactly.
+    Lightning looks at variables that a job of SLURM has without srun too, and would wait for processes that nobody
+    starts. With srun it would answer SLURM's signals itself, with a checkpoint that does not resume exactly.
     """
     plugins = as_list(options["plugins"])
-    if SLURMEnvironment.detect() and not any(isinstance(plugin, SLURMEnvironment) for plugin in plugins):
-        plugins = [*plugins, SLURMEnvironment(auto_requeue=False)]
-    return {**options, "plugins": plugins}
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or TorchElasticEnvironment.detect():
+        return {**options, "plugins": plugins}
+    if tasks_of_srun() > 1:
+        return {**options, "plugins": [*plugins, SLURMEnvironment(auto_requeue=False)]}
+    return {**options, "plugins": [*plugins, LightningEnvironment()]}
 
 
 def as_list(value: Any) -> list[Any]:

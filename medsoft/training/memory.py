@@ -42,12 +42,17 @@ def enough_memory_or(advise: Callable[[bool], str], training: bool) -> Iterator[
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        loader = KILLED in str(error) and "DataLoader" in str(error)
+        loader = is_killed_loader(error)
         if not loader and not is_out_of_memory(error):
             raise
         event("memory", "error", training=training, loader=loader)
         what = "a process that loads data was ended by the system, most often for lack of memory"
         raise RunError(f"{what if loader else 'not enough memory'}. {advise(loader)}") from None
+
+
+def is_killed_loader(error: BaseException) -> bool:
+    """Whether an error says that a process that loads data was ended by a signal."""
+    return KILLED in str(error) and "DataLoader" in str(error)
 
 
 def advice(config: Any, training: bool, loader: bool = False) -> str:

@@ -19,6 +19,7 @@ def silence_warnings() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is
         ".*your dataloader is not resumable.*",  # the data module is: it saves its position
         ".*It is recommended to use .self.log.*sync_dist=True.*",  # validation metrics are of all processes already
+        ".*The .srun. command is available on your system but is not used.*",  # nor is it needed on one machine
         ".*is smaller than the logging interval.*",
         ".*could not find the monitored key.*",  # of a training that ends before its first validation: fit says so
     ):

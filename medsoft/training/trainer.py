@@ -25,6 +25,7 @@ from medsoft.training.averaging import MovingAverage
 from medsoft.training.callbacks import (
     BestCheckpoint,
     EpochLines,
+    LossSoFar,
     MetricsTable,
     MovableCheckpoint,
     ProgressBar,
@@ -58,7 +59,7 @@ def training_callbacks(config: Any, run: RunFolder, task: Task) -> list[Callback
     callbacks: list[Callback] = [SeedEachStep(config.seed_everything)]
     if config.ema_decay is not None:
         callbacks.append(MovingAverage(config.ema_decay))
-    callbacks += [MetricsTable(run.metrics_table), StopGracefully(run.last)]
+    callbacks += [LossSoFar(), MetricsTable(run.metrics_table)]
     if config.patience is not None:
         callbacks.append(
             EarlyStopping(monitor, mode=mode, patience=config.patience, check_on_train_epoch_end=True, verbose=False)
@@ -71,7 +72,7 @@ def training_callbacks(config: Any, run: RunFolder, task: Task) -> list[Callback
     callbacks.append(MovableCheckpoint(filename=run.last.stem, save_on_train_epoch_end=True, **at))
     if config.save_every_n_steps is not None:
         callbacks.append(MovableCheckpoint(filename=run.last.stem, every_n_train_steps=config.save_every_n_steps, **at))
-    return callbacks
+    return [*callbacks, StopGracefully(run.last)]
 
 
 def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None = None) -> Trainer:

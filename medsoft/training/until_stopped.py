@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medsoft.errors import InputError, RunError
 from medsoft.system.logging import event
 from medsoft.system.signals import Stopped
 from medsoft.training.callbacks import StopGracefully
+from medsoft.training.memory import is_killed_loader
 from medsoft.training.predict import show_path
 
 SUCCESS = "success"
@@ -72,6 +74,7 @@ def train_until_stopped(
         with ExitStack() as stack:
             for context in within:
                 stack.enter_context(context)
+            stack.enter_context(_stopped_with_loaders(trainer))
             trainer.fit(model, data, ckpt_path=state, weights_only=True)
     except (Stopped, KeyboardInterrupt) as stop:
         return stop
@@ -89,6 +92,19 @@ def train_until_stopped(
             raise InputError(f"{show_path(state)}: an added option changes the model's shape: {what}") from None
         raise
     return None
+
+
+@contextmanager
+def _stopped_with_loaders(trainer: Trainer) -> Iterator[None]:
+    """Where the signal has ended a process that loads data too, just as it began: no lack of memory, but the stop."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = _asked_to_stop(trainer)
+        if number is None or not is_killed_loader(error):
+            raise
+        print("The step at hand could not be saved: the signal has ended a process that loads data", file=sys.stderr)
+        raise Stopped(number) from None
 
 
 def _asked_to_stop(trainer: Any) -> int | None:

@@ -43,7 +43,14 @@ from medsoft.runs.checkpoint_io import AtomicCheckpointIO
 from medsoft.storage.files import hold_folder
 from medsoft.system.progress import tracked
 from medsoft.system.signals import Stopped
-from medsoft.training.callbacks import BestCheckpoint, MetricsTable, MovableCheckpoint, SeedEachStep, StopGracefully
+from medsoft.training.callbacks import (
+    BestCheckpoint,
+    LossSoFar,
+    MetricsTable,
+    MovableCheckpoint,
+    SeedEachStep,
+    StopGracefully,
+)
 from medsoft.training.disk_space import check_space
 from medsoft.training.memory import enough_memory_or
 from medsoft.training.predict import show_path, write_errors_if_any
@@ -213,13 +220,14 @@ def _build_trainer(options: _Options, model: Pretraining, run: PretrainFolder) -
     at: dict[str, Any] = {"dirpath": run.best.parent, "enable_version_counter": False, "auto_insert_metric_name": False}
     callbacks: list[Callback] = [
         SeedEachStep(learning.seed),
+        LossSoFar(),
         MetricsTable(run.metrics_table),
-        StopGracefully(run.last),
     ]
     if model.monitor:
         best: dict[str, Any] = {"monitor": model.monitor, "mode": "min", "save_on_train_epoch_end": True}
         callbacks.append(BestCheckpoint(filename=run.best.stem, **best, **at))
     callbacks.append(MovableCheckpoint(filename=run.last.stem, save_on_train_epoch_end=True, **at))
+    callbacks.append(StopGracefully(run.last))
     settings: dict[str, Any] = {
         "accelerator": accelerator(learning.device),
         "devices": 1,

@@ -98,7 +98,8 @@ def test_a_fit_begins_under_srun_in_the_container(sbatch, tmp_path):
         SLURM_NTASKS_PER_NODE="4", SLURM_NNODES="2", MEDSOFT_BIND="/data,/out",
     )  # fmt: skip
     assert code == 0
-    assert said[0].startswith("srun --kill-on-bad-exit=1 apptainer exec --nv --bind /data,/out")
+    assert said[0].startswith("srun --kill-on-bad-exit=1 bash")
+    assert any(line.startswith("apptainer exec --nv --bind /data,/out") for line in said)
     assert said[-1] == (
         "medsoft fit --config fundus --data.table my eyes.csv --out runs/a --trainer.devices 4 --trainer.num_nodes 2"
     )
@@ -128,6 +129,19 @@ def test_a_job_that_must_make_room_is_requeued_and_no_other(sbatch, script, code
     got, said = sbatch(script, "runs/a", CODE=str(code), SLURM_ARRAY_TASK_ID="3")
     assert got == code
     assert ("scontrol requeue 77" in said) == asks
+
+
+def test_a_stop_of_one_task_requeues_whatever_srun_says_of_the_others(sbatch, tmp_path):
+    """srun ends the slower ones with SIGTERM, and returns the largest code."""
+    file = tmp_path / "bin" / "srun"
+    file.write_text(file.read_text().replace('exec "$@"', '"$@"; exit 143'))
+    code, said = sbatch("fit.sbatch", "runs/a", CODE="138")
+    assert code == 138
+    assert "scontrol requeue 77" in said
+    code, said = sbatch("fit.sbatch", "runs/a", CODE="143")
+    assert code == 143
+    assert "scontrol requeue 77" not in said
+    assert not list(tmp_path.glob(".medsoft-*"))
 
 
 def test_an_array_trains_a_fold_a_task_and_another_job_gathers(sbatch):

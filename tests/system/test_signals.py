@@ -84,6 +84,45 @@ def test_a_forked_process_leaves_the_answer_to_its_parent():
     assert came == []
 
 
+def test_a_process_that_works_for_its_parent_leaves_stops_to_it_and_ends_with_it():
+    """As SLURM does it: a signal to every process; and as PyTorch does it at the end, to its own alone."""
+    program = """
+import os, signal, subprocess, sys, time
+from medsoft.system.signals import leave_stops_to_parent
+child = os.fork()
+if child == 0:
+    leave_stops_to_parent()
+    print("begun", flush=True)
+    while True:
+        if sys.stdin.readline():
+            print("works", flush=True)
+        else:
+            time.sleep(60)
+signal.signal(signal.SIGUSR2, lambda *_: os.kill(child, signal.SIGTERM))
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *_: None)
+_, status = os.waitpid(child, 0)
+print("ended with", os.waitstatus_to_exitcode(status), flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        os.killpg(process.pid, number)
+        print(file=process.stdin, flush=True)
+        assert process.stdout.readline() == "works\n"
+    process.send_signal(signal.SIGUSR2)
+    out, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert out == "ended with 0\n"
+
+
 def test_outside_of_the_main_thread_nothing_changes():
     seen = []
 

@@ -19,6 +19,7 @@ from medsoft.data.datasets.sampling import BucketBatchSampler, EpochBatchSampler
 from medsoft.errors import InputError
 from medsoft.system.signals import Stopped
 from medsoft.training.distributed import RUN, Processes
+from medsoft.training.silence_warnings import silence_warnings
 from medsoft.training.slurm import requeue, stopped_by_sigusr1
 from tests.builders.images import TINY, without_progress
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
@@ -164,6 +165,8 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
     subprocess.run(command("fit", "--resume", out), env=environment(), check=True, capture_output=True)
     theirs = state(two)
     assert all(torch.equal(value, theirs[name]) for name, value in state(out).items())
+    losses = [pd.read_csv(run / "metrics.csv")["train_loss"] for run in (out, two)]
+    assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-6)
     assert (out / "predictions.csv").read_bytes() == (two / "predictions.csv").read_bytes()
 
 
@@ -205,24 +208,74 @@ def test_processes_that_others_started_must_be_told_the_folder(table, medsoft, m
     assert "--out is missing: several processes were started" in err
 
 
+def srun(monkeypatch, tasks: int, nodes: int, rank: int = 0) -> None:
+    """The variables of a step of SLURM, and of its job."""
+    values = {
+        "JOB_ID": 77, "JOB_NAME": "eyes", "STEP_ID": 0, "STEP_NUM_TASKS": tasks, "STEP_NUM_NODES": nodes,
+        "NTASKS": tasks, "NTASKS_PER_NODE": tasks // nodes, "NNODES": nodes, "PROCID": rank,
+        "LOCALID": rank % (tasks // nodes), "NODEID": rank // (tasks // nodes),
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "nodes", "devices", "num_nodes"), [(2, 1, 1, 1), (2, 1, 3, 1), (2, 2, 2, 1), (4, 2, 2, 1), (1, 1, 2, 2)]
+)
+def test_other_processes_than_srun_has_started_are_refused(monkeypatch, tasks, nodes, devices, num_nodes):
+    """Two that each take themselves for the only one would train twice into one folder."""
+    options = {"accelerator": "cpu", "strategy": "auto", "devices": devices, "num_nodes": num_nodes, "plugins": None}
+    srun(monkeypatch, tasks, nodes)
+    said = rf"srun has started {tasks} .* on {nodes} .*--nodes={num_nodes} --ntasks-per-node={devices}"
+    with pytest.raises(InputError, match=said):
+        Processes.of(options)
+
+
+def test_srun_that_was_told_a_number_of_tasks_alone_is_refused_in_one_line(monkeypatch, table, medsoft):
+    srun(monkeypatch, tasks=2, nodes=1)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    words = words_for(table, "run", "--trainer.devices=2")
+    code, _, err = medsoft(*words)
+    assert code == 2
+    assert err == (
+        "medsoft: error: srun was told a number of tasks alone (-n, --ntasks): give it --ntasks-per-node instead\n"
+    )
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_in_a_job_without_srun_medsoft_starts_its_processes_itself(monkeypatch, tmp_path, interactive):
+    """In the shell of salloc, and in a job's script, whose variables look as if another process were to come."""
+    options = {"accelerator": "cpu", "strategy": "auto", "devices": 2, "num_nodes": 1, "plugins": None}
+    values = {"JOB_ID": 77, "JOB_NAME": "interactive", "NNODES": 1, "NTASKS": 2}
+    if not interactive:
+        values |= {"JOB_NAME": "eyes", "NTASKS_PER_NODE": 2, "PROCID": 0, "NODEID": 0, "LOCALID": 0}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    assert Processes.of({**options, "devices": 1}) == Processes()
+    assert Processes.of(options) == Processes(0, 2, started_outside=False)
+    with pytest.raises(InputError, match=r"srun has started 1 .*--nodes=2 --ntasks-per-node=2"):
+        Processes.of({**options, "num_nodes": 2})
+
+
+def test_srun_on_the_path_of_a_login_node_is_no_news(monkeypatch, tmp_path, recwarn):
+    file = tmp_path / "srun"
+    file.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    silence_warnings()
+    Processes.of({"accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "plugins": None})
+    assert not [str(one.message) for one in recwarn if "srun" in str(one.message)]
+
+
 def test_which_process_this_is(monkeypatch, tmp_path):
     options = {"accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "plugins": None}
     assert Processes.of(options) == Processes(0, 1, False)
     assert Processes.of({**options, "devices": 2}) == Processes(0, 2, False)
-    for number, value in {
-        "NTASKS": 6,
-        "NTASKS_PER_NODE": 2,
-        "NNODES": 3,
-        "PROCID": 5,
-        "LOCALID": 1,
-        "NODEID": 2,
-    }.items():
-        monkeypatch.setenv(f"SLURM_{number}", str(value))
-    monkeypatch.setenv("SLURM_JOB_NAME", "eyes")
+    srun(monkeypatch, tasks=6, nodes=3, rank=5)
     mine = Processes.of({**options, "devices": 2, "num_nodes": 3})
     assert mine == Processes(5, 6, True)
     assert mine.choose_run(str(tmp_path), "x").path == tmp_path
-    with pytest.raises(InputError, match=r"trainer: You set .*devices=3"):
+    with pytest.raises(SystemExit):  # the first says why
         Processes.of({**options, "devices": 3, "num_nodes": 3})
     assert RUN not in os.environ
 
@@ -255,6 +308,9 @@ def test_only_sigusr1_in_a_job_of_slurm_asks_to_run_again(monkeypatch, scontrol)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     assert requeue(signal.SIGUSR1) == "Job 12_4 is requeued."
     assert scontrol.read_text() == "requeue 12_4\n"
+    srun(monkeypatch, tasks=2, nodes=1, rank=1)
+    assert requeue(signal.SIGUSR1) == "", "the first asks"
+    srun(monkeypatch, tasks=2, nodes=1)
     monkeypatch.setenv("PATH", "/nowhere")
     assert "exit code 138 asks the job's script to requeue job 12_4" in requeue(signal.SIGUSR1)
     with pytest.raises(Stopped), stopped_by_sigusr1():

@@ -48,7 +48,7 @@ def assert_same_run(resumed, undisturbed):
     assert all(torch.equal(a[key], b[key]) for key in a)
     table = [pd.read_csv(run / "metrics.csv") for run in (resumed, undisturbed)]
     assert table[0]["epoch"].tolist() == [1, 2, 3]
-    kept = ["epoch", "step", "val_loss", "val_auroc"]
+    kept = ["epoch", "step", "val_loss", "val_auroc", "train_loss"]
     pd.testing.assert_frame_equal(table[0][kept], table[1][kept])
     assert (resumed / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
 
@@ -79,12 +79,28 @@ def test_stopped_after_any_step_it_resumes_to_the_same_weights(
     original = StopGracefully.on_train_batch_end
     monkeypatch.setattr(StopGracefully, "on_train_batch_end", ask_at)
     out = tmp_path / "run"
-    _, err = fit(*RANDOM, f"--out={out}", f"--data.num_workers={workers}", code=130)
+    said, err = fit(*RANDOM, f"--out={out}", f"--data.num_workers={workers}", code=130)
+    assert said.count("epoch ") == epoch + (batch == 3), "a line for each epoch that has ended"
     assert "medsoft fit --resume" in err
     assert not (out / "predictions.csv").exists()
     monkeypatch.setattr(StopGracefully, "on_train_batch_end", original)
     assert medsoft("fit", "--resume", out)[0] == 0
     assert_same_run(out, undisturbed)
+
+
+def test_the_epoch_at_whose_end_a_training_stops_may_be_the_best(tmp_path, fit, medsoft, monkeypatch):
+    """Without learning the first one stays the best."""
+
+    def ask(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            self._ask(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopGracefully, "on_validation_end", ask, raising=False)
+        out = tmp_path / "run"
+        fit("--model.lr=0", "--trainer.max_epochs=2", f"--out={out}", code=143)
+    assert medsoft("fit", "--resume", out)[0] == 0
+    assert torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 0
 
 
 def test_killed_without_warning_it_resumes_to_the_same_weights(tmp_path, table, medsoft, undisturbed):
@@ -115,21 +131,25 @@ main(sys.argv[1:])
 """
 
 
-def test_ctrl_c_ends_a_real_process_in_good_order(tmp_path, table):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_ends_a_training_in_good_order(tmp_path, table, number):
+    """SLURM sends its signals, as a terminal Ctrl-C, to the processes that load images too."""
     out = tmp_path / "run"
     words = [f"--data.table={table}", "--data.classes=[dark, light]", *TINY, "--trainer.max_epochs=10000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}"],
+        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}", "--data.num_workers=2"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     wait_until((out / "checkpoints" / "last.ckpt").exists, process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "Go on with: medsoft fit --resume" in err
+    assert "could not be saved" not in err
     assert "Traceback" not in err
     torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert not list(out.rglob(".*"))

@@ -67,6 +67,16 @@ def test_a_stop_that_was_asked_for_stays_a_stop_where_files_cannot_be_written_an
     assert "could not be saved: [Errno 2] No such file: 'events'" in capsys.readouterr().err
 
 
+def test_a_stop_that_has_ended_a_process_that_loads_data_too_is_no_lack_of_memory(tmp_path, capsys):
+    """The signal came between the process's start and the moment from which it leaves signals to its parent."""
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated")
+    advise = enough_memory_or(lambda loader: "Lower it", training=True)
+    stop = train(killed, tmp_path, False, advise, asked=signal.SIGTERM)
+    assert isinstance(stop, Stopped)
+    assert stop.signal == signal.SIGTERM
+    assert "could not be saved: the signal has ended a process that loads data" in capsys.readouterr().err
+
+
 def test_contexts_surround_the_training_in_their_order(tmp_path):
     said = []
 

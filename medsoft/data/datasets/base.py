@@ -27,6 +27,7 @@ from medsoft.data.tables.values import Placeholder
 from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.specs import Covariates
+from medsoft.system.loader_processes import begin_loader_process
 from medsoft.task import Task, TaskKind
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
@@ -426,7 +427,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _one_thread,
+            "worker_init_fn": begin_loader_process,
         }
 
 
@@ -441,10 +442,3 @@ def _numbers(option: str, given: str | list[float] | None) -> tuple[float, ...]:
         return tuple(sorted(float(value) for value in values))
     except ValueError:
         raise InputError(f"{option} {given}: numbers separated by commas, such as 365,1095") from None
-
-
-def _one_thread(worker: int) -> None:
-    """One thread a worker process: OpenCV would take every core in each of them."""
-    import cv2
-
-    cv2.setNumThreads(0)
