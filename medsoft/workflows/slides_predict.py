@@ -245,7 +245,7 @@ def write_results(
     tables = [run.predictions, *(run.pooled_predictions(level) for level in pooling)]
     write_metrics({FILES: record_of(tables)}, folder.path / OF_SLIDES)
     print(f"{len(frame)} of {counted(len(cases), _unit(cases))} predicted: {folder.predictions_csv}")
-    result = evaluate_run(frame, model.task, model.run, [] if said is None else said.warnings)
+    result = evaluate_run(frame, model.task, model.run, [] if said is None else said.warnings, model.kept)
     if nothing := without_signs(frame, model.task, result):
         print(f"WARNING: {nothing}")
     if settings.report and result is not None:

@@ -80,6 +80,7 @@ class SlideModel:
         covariates: columns of the clinical covariates that it takes beside a bag; often none.
         group: what one bag of the training was of, "slide" or "patient".
         run: folder of the run that trained the model, or of its bundle; None for an ensemble.
+        kept: what each member has kept of its training part for an evaluation.
         facts: what the report says of the network: its size, and how many members an ensemble has.
 
     Args:
@@ -108,6 +109,7 @@ class SlideModel:
         self.covariates, self.group = loaded.covariates, self._members[0].group
         _require_one_group(sources, self._members)
         self.run = self._members[0].run if len(sources) == 1 else None
+        self.kept = [member.loaded.model.kept for member in self._members]
         parameters = list(loaded.model.parameters())
         size = sum(parameter.numel() for parameter in parameters)
         self.facts: dict[str, Any] = {
