@@ -153,13 +153,16 @@ class TaskDefaults:
         """The question of a predictions table with what its run's options of the data say, such as a unit."""
         return self
 
-    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any) -> Self:
+    def asked_of(
+        self, rows: pd.DataFrame, training: pd.DataFrame, settings: Any, kept: Sequence[Mapping[str, Any]] = ()
+    ) -> Self:
         """The question with what its metrics must know beside the rows that they are of.
 
         Args:
             rows: of a predictions table, in all folds together.
             training: rows of the fold's training part, where the table has them; else none.
             settings: of the evaluation (``medsoft.evaluation.settings``).
+            kept: what the model, or each member of an ensemble, has kept of its training part for an evaluation.
         """
         return self
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Uncertain = Literal["ignore", "zero", "one"]
 """What a label of -1 counts as: missing, absent or present (Irvin et al. 2019, arXiv 1901.07031, section 3)."""
 
+KEPT = "evaluation"
+"""In a checkpoint's ``medsoft`` section, what an evaluation must know of the training part; also in ``facts.json``."""
+
 Pooling = Literal["mean", "max"]
 SurvivalModel = Literal["cox", "discrete", "logistic"]
 """Cox's proportional hazards, hazards of intervals of time, or multi-task logistic regression."""

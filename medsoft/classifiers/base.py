@@ -26,7 +26,7 @@ from medsoft.models.covariates import CovariateHead, restore_covariates
 from medsoft.ops.distributed import of_all_processes, rows_of_all_processes
 from medsoft.specs import Spec
 from medsoft.task import Task
-from medsoft.task_types import ObjectiveOptions
+from medsoft.task_types import KEPT, ObjectiveOptions
 
 
 class TableClassifier(LightningModule):
@@ -46,6 +46,10 @@ class TableClassifier(LightningModule):
             time) or logistic (multi-task logistic regression).
         intervals: number of intervals of time, at quantiles of the training part's events, for survival discrete and
             logistic; 8 if not given.
+
+    Attributes:
+        differences: how the data at hand differ from those that loaded weights were trained on, where they can still
+            be predicted; a sentence each.
 
     Raises:
         InputError: a number is out of its range, or an option has no meaning for the task.
@@ -86,6 +90,7 @@ class TableClassifier(LightningModule):
         self.covariates = CovariateHead(covariates, self.objective.outputs) if covariates else None
         self.views: tuple[AnyView, ...] = ()
         self.detector: Detector | None = None
+        self.differences: list[str] = []
         self._outputs: list[tuple[Tensor, ...]] = []
         self._learnt: list[tuple[Tensor, Tensor]] = []
         self._step = JointStep(self)
@@ -108,6 +113,12 @@ class TableClassifier(LightningModule):
         Raises:
             InputError: one cannot; says which.
         """
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What an evaluation must know of the training part, such as its censoring; often nothing."""
+        found: dict[str, Any] = self.objective.state().get(KEPT, {})
+        return found
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:

@@ -217,6 +217,13 @@ class SlideClassifier(TableClassifier):
         known = checkpoint["medsoft"]
         if "aggregator" not in known:
             raise InputError("the checkpoint is of a classifier of images, not of bags")
+        trained_on, here = known.get("group") or self.spec.group, self.spec.group
+        if trained_on != here:
+            bag = {"patient": "all slides of a patient", "slide": "a single slide"}
+            self.differences = [
+                f"WARNING: the model was trained on bags of {bag[trained_on]} (data.group {trained_on}), and here a "
+                f"bag is {bag[here]} (data.group {here}): its predictions are of another kind of bag"
+            ]
         trained = (EncoderIdentity(**known["features"]), int(known["aggregator"]["num_features"]))
         if differing := differences(trained, (EncoderIdentity(**self.spec.identity), self.spec.num_features)):
             advice = ""

@@ -25,6 +25,7 @@ from medsoft.runs.run_folder import RunFolder
 from medsoft.storage.files import holding
 from medsoft.system.progress import progress
 from medsoft.system.terminal import plain_console
+from medsoft.task_types import KEPT
 from medsoft.text.spelling import notes_on_spellings
 from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
 
@@ -166,7 +167,8 @@ def evaluate(
     shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
     data = about.run.config.get("data") if about.run else None
     task = given.task.as_configured(data if isinstance(data, dict) else {})
-    result = evaluate_table(given.frame, task, settings, groups, chosen_before)
+    kept = about.run.facts.get(KEPT) if about.run else None
+    result = evaluate_table(given.frame, task, settings, groups, chosen_before, kept)
     result.notes.extend(notes)
     if about.run is not None:
         kept = kept_shortcuts(RunFolder(about.run.path), given.frame, given.task, settings)

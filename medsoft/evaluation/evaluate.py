@@ -7,7 +7,9 @@ they are not reported.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +57,7 @@ def evaluate_table(
     settings: Settings | None = None,
     groups: pd.DataFrame | None = None,
     locked: Locked | None = None,
+    kept: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Evaluation:
     """Evaluate a predictions table.
 
@@ -64,6 +67,8 @@ def evaluate_table(
         settings: options.
         groups: (N, columns) of text, in the order of the table, for subgroups.
         locked: thresholds and recalibration chosen before; nothing is chosen then.
+        kept: by fold ("" without folds), what its model, or each member of an ensemble, has kept of its training part
+            (``medsoft.task.Task.asked_of``).
 
     Raises:
         InputError: something is to be chosen that cannot be, or would be chosen on what is reported.
@@ -93,7 +98,7 @@ def evaluate_table(
             for split, rows in tracked(by_split, f"evaluating by {name}", by_split.ngroups):
                 shown = None if groups is None or name != "row" else groups.loc[rows.index]
                 level = at_level(rows.reset_index(drop=True), task, name)
-                asked = _asked(frame, rows, of_fold, task, name, settings)
+                asked = _asked(frame, rows, of_fold, task, name, settings, (kept or {}).get(str(fold), ()))
                 part = score_part(level, asked, settings, chosen, shown)
                 part.notes.extend(_shared(of_fold, str(split), intended.choose_on, chosen_things))
                 parts.append(replace(part, fold=str(fold), split=str(split) or "all"))
@@ -105,12 +110,18 @@ def evaluate_table(
 
 
 def _asked(
-    frame: pd.DataFrame, rows: pd.DataFrame, of_fold: pd.DataFrame, task: Task, level: str, settings: Settings
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    of_fold: pd.DataFrame,
+    task: Task,
+    level: str,
+    settings: Settings,
+    kept: Sequence[Mapping[str, Any]],
 ) -> Task:
     """The task with what its metrics must know of a part: its rows in all folds, and the fold's training part."""
     train = of_fold[of_fold["split"] == "train"]
     train = at_level(train.reset_index(drop=True), task, level).frame if len(train) else train
-    return task.asked_of(frame[frame["split"] == rows["split"].iloc[0]], train, settings)
+    return task.asked_of(frame[frame["split"] == rows["split"].iloc[0]], train, settings, kept)
 
 
 def _choose(of_fold: pd.DataFrame, task: Task, fold: str, level: str, intended: Plan, settings: Settings) -> Chosen:

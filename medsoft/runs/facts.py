@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.tables.recorded import FILES, record_of
 from medsoft.runs.run_folder import RunFolder
 from medsoft.storage.own_files import read_json_object
+from medsoft.task_types import KEPT
 
 
 def write_facts(
@@ -28,6 +30,7 @@ def write_facts(
     model_of: RunFolder | None = None,
     members: int = 1,
     out_of_distribution: dict[str, Any] | None = None,
+    kept: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write ``facts.json``.
 
@@ -41,6 +44,7 @@ def write_facts(
         members: models whose mean the predictions are.
         out_of_distribution: how many samples the model abstains from, and whether the table as a whole is unlike the
             data of the training.
+        kept: what each model has kept of its training part for an evaluation.
     """
     samples = data.samples
     parts = {split: data.part(split) for split in data.loaded_splits}
@@ -74,6 +78,8 @@ def write_facts(
     facts |= {"training": training, FILES: record_of(tables)}
     if out_of_distribution is not None:
         facts["out_of_distribution"] = out_of_distribution
+    if any(kept):
+        facts[KEPT] = {"": list(kept)}
     write_metrics(facts, run.facts)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from medsoft.evaluation.metrics.table import headline_of
 from medsoft.evaluation.metrics.weighted import Key, Values
-from medsoft.evaluation.survival.basis import Basis, Outcomes
+from medsoft.evaluation.survival.basis import Basis, Censoring, Outcomes
 from medsoft.evaluation.survival.findings import SurvivalFindings, survival_findings
 from medsoft.evaluation.survival.measures import Survived, why_undefined
 from medsoft.evaluation.survival.risk_groups import RiskCut
@@ -83,9 +83,13 @@ class SurvivalEvaluation(Task):
     def as_configured(self, data: Mapping[str, Any]) -> Self:
         return replace(self, unit=str(data.get("time_unit") or self.unit))
 
-    def asked_of(self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings) -> Self:
+    def asked_of(
+        self, rows: pd.DataFrame, training: pd.DataFrame, settings: Settings, kept: Sequence[Mapping[str, Any]] = ()
+    ) -> Self:
         known, learnt = (self.outcomes(part[self.known(part)]) for part in (rows, training))
-        return replace(self, basis=Basis.of(known, learnt, settings.times or self.times, settings.tau))
+        censoring = [Censoring.from_json(one["censoring"]) for one in kept if "censoring" in one]
+        mean = Censoring.mean(censoring) if censoring and len(censoring) == len(kept) else None
+        return replace(self, basis=Basis.of(known, learnt, settings.times or self.times, settings.tau, mean))
 
     def why_undefined(self, key: Key, frame: pd.DataFrame) -> str:
         if not len(frame):

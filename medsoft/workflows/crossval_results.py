@@ -33,8 +33,10 @@ from medsoft.evaluation.writing import write_evaluation
 from medsoft.runs.crossval_folder import CrossvalFolder, PlannedFold
 from medsoft.runs.run_folder import RunFolder
 from medsoft.storage.files import replacing
+from medsoft.storage.own_files import read_json_object
 from medsoft.system.terminal import plain_console
 from medsoft.task import Task
+from medsoft.task_types import KEPT
 from medsoft.training.predict import show_path
 from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
 
@@ -65,8 +67,9 @@ def collect(folder: CrossvalFolder) -> int:
     gather_predictions(folder)
     code = _gather_errors(folder, folds)
     given = read_parts([folder.path])
-    result = evaluate_table(given.frame, given.task)
-    _write_facts(folder, folds[0])
+    kept = _kept(folder, folds)
+    result = evaluate_table(given.frame, given.task, kept=kept)
+    _write_facts(folder, folds[0], kept)
     config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     write_evaluation(result, folder.evaluation, given.inputs, bool(config.get("figures", True)))
     about, shortcuts = read_run(folder.path), None
@@ -108,8 +111,15 @@ def gather_predictions(folder: CrossvalFolder) -> pd.DataFrame:
     return frame
 
 
-def _write_facts(folder: CrossvalFolder, first: PlannedFold) -> None:
-    """What a fold's run knows of the table that all folds share, for the flow of samples."""
+def _kept(folder: CrossvalFolder, folds: Sequence[PlannedFold]) -> dict[str, Any]:
+    """By fold, what its model has kept of its training part for an evaluation."""
+    files = {str(fold.number): folder.run(fold.number).facts for fold in folds}
+    found = {fold: read_json_object(file).get(KEPT, {}).get("") for fold, file in files.items() if file.is_file()}
+    return {fold: kept for fold, kept in found.items() if kept}
+
+
+def _write_facts(folder: CrossvalFolder, first: PlannedFold, kept: dict[str, Any]) -> None:
+    """What a fold's run knows of the table that all folds share, for the flow of samples; and what models kept."""
     file = folder.run(first.number).facts
     if not file.is_file():
         return
@@ -117,7 +127,7 @@ def _write_facts(folder: CrossvalFolder, first: PlannedFold) -> None:
     unused = first.n.get(UNUSED, 0)  # a fold's run does not see them
     data["rows"] += unused
     data["splits"] = {UNUSED: {"rows": unused, "patients": None, "classes": {}}} if unused else {}
-    write_metrics({"format": 1, "data": data}, folder.path / file.name)
+    write_metrics({"format": 1, "data": data} | ({KEPT: kept} if kept else {}), folder.path / file.name)
 
 
 def _predictions(folder: CrossvalFolder, fold: PlannedFold, folds: Sequence[PlannedFold]) -> pd.DataFrame:

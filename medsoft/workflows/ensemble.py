@@ -66,6 +66,7 @@ def apply_ensemble(
             first = next(iter(lines.values()))
             _require_same_question(members[0], first.datamodule.task, member, lines[sees].datamodule.task)
         load_weights(lines[sees].model, member.file)  # what does not fit is known before work starts
+        notes += [note for note in lines[sees].model.differences if note not in notes]
         sharing.setdefault(sees, []).append(index)
     config, data = first.config, first.datamodule
     config.checkpoint = [str(member.file.resolve()) for member in members]
@@ -74,6 +75,7 @@ def apply_ensemble(
     processes.hush()
     frames: dict[int, pd.DataFrame] = {}
     shifts: list[Shift] = []
+    kept: dict[int, dict[str, Any]] = {}
     for sees, indices in sharing.items():
         line = lines[sees]
         use_views(line.model, line.datamodule, config.tta)
@@ -88,6 +90,7 @@ def apply_ensemble(
             print("\n".join([*first.notes, *said, *data.notes, *notes, *about]))
         for index in indices:
             load_weights(line.model, members[index].file)
+            kept[index] = line.model.kept
             config_file = members[index].config
             line.model.detector = find_detector(RunFolder(config_file.parent), line.model) if config_file else None
             seen: list[list[np.ndarray]] = []
@@ -110,6 +113,7 @@ def apply_ensemble(
         members=len(members),
         said=say(verb, shifts, data.unit),
         trained=trained if len(trained) == len(members) else [],
+        kept=[kept[index] for index in range(len(members))],
     )
     if model_of is not None and (file := model_of.path / LOCKED).is_file():
         write_decisions(decide(mean, data.task, read_locked(file, data.task)), run.path / "decisions.csv")

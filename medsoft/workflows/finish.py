@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from medsoft.evaluation.tables.exams import Pooled
 from medsoft.runs.checkpoint_paths import is_crossval
@@ -69,12 +69,13 @@ def end_run(
     data: Any,
     config: Any,
     trainer: Trainer,
-    model: LightningModule,
+    model: Any,
     monitor: str | None = None,
     model_of: RunFolder | None = None,
     members: int = 1,
     said: ShiftNotes | None = None,
     trained: Sequence[RunFolder] | None = None,
+    kept: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Write everything that follows from a run's predictions, and say where it is.
 
@@ -90,14 +91,17 @@ def end_run(
         members: models whose mean the predictions are.
         said: whether the table as a whole is unlike the data of the training.
         trained: the runs that trained the models, which know facts of what they learnt from; None for this run.
+        kept: what each member of an ensemble has kept of its training part; None for that of the model.
     """
+    kept = [model.kept] if kept is None else kept
     pooling: Pooled = {"exam": config.exams, "patient": config.patients}
     write_run_results(run, frame, data, config.figures, monitor, pooling)
-    write_facts(run, data, model, trainer, monitor, model_of, members, None if said is None else said.numbers)
+    numbers = None if said is None else said.numbers
+    write_facts(run, data, model, trainer, monitor, model_of, members, numbers, kept)
     if config.figures and config.examples:
         with progress("drawing examples"):
             write_run_examples(run.examples, frame, data, model.eval() if members == 1 else None, config.examples)
-    result = evaluate_run(frame, data.task, model_of, [] if said is None else said.warnings)
+    result = evaluate_run(frame, data.task, model_of, [] if said is None else said.warnings, kept)
     if sentence := without_signs(frame, data.task, result):
         print(f"WARNING: {sentence}")
     shortcuts = None

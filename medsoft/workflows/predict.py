@@ -69,7 +69,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     processes.hush()
     if processes.is_first:
         run.begin(verb, argv, line.resolved())
-    print("\n".join([*line.notes, *notes, *data.notes, f"Run: {show_path(run.path)}"]))
+    print("\n".join([*line.notes, *model.differences, *notes, *data.notes, f"Run: {show_path(run.path)}"]))
     code = write_errors_if_any(run, data.errors) if processes.is_first else 0
 
     frame = predict_and_end(trainer, model, data, run, config, processes, model_of=trained, verb=verb)

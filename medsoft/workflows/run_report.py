@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -27,7 +28,11 @@ DRAWS = 500
 
 
 def evaluate_run(
-    frame: pd.DataFrame, task: Task, model_of: RunFolder | None = None, notes: Sequence[str] = ()
+    frame: pd.DataFrame,
+    task: Task,
+    model_of: RunFolder | None = None,
+    notes: Sequence[str] = (),
+    kept: Sequence[Mapping[str, Any]] = (),
 ) -> Evaluation | None:
     """Evaluate a run's predictions.
 
@@ -36,6 +41,7 @@ def evaluate_run(
         task: theirs.
         model_of: the run that trained the model, or its bundle, whose locked thresholds are used where there are any.
         notes: what else the report must say, first of its notes.
+        kept: what the model, or each member of an ensemble, has kept of its training part.
 
     Returns:
         None where no row has a target, and there is nothing to report.
@@ -44,7 +50,7 @@ def evaluate_run(
         return None
     locked, levels = _locked(model_of, task, frame)
     settings = Settings(draws=DRAWS, levels=levels)
-    result = evaluate_table(frame, task, settings, locked=locked)
+    result = evaluate_table(frame, task, settings, locked=locked, kept={"": kept})
     result.notes[:0] = notes
     if locked is not None and model_of is not None:
         what = "risk groups" if task.has_risk_groups else "thresholds and recalibration"

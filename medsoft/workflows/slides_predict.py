@@ -22,6 +22,7 @@ from medsoft.evaluation.report.run import RunFacts, kind_of_reason
 from medsoft.evaluation.tables.exams import Pooled
 from medsoft.evaluation.tables.recorded import FILES, OF_SLIDES, record_of
 from medsoft.evaluation.wording import counted
+from medsoft.inference.slides.agreement import said_of_agreement
 from medsoft.inference.slides.cases import Case, find_cases
 from medsoft.inference.slides.existing_features import holds_features
 from medsoft.inference.slides.features import make_features
@@ -107,7 +108,9 @@ def predict_slides(job: SlidesJob) -> int:
     encoder = _encoder_of(bundle, job.encoder)
 
     build = partial(SlideModel, models, regions=regions)
-    prediction = PredictJob(out=folder.path.absolute(), where=job.where, build=build, heatmaps=request)
+    compared = job.heatmaps.heatmap is not False and model.can_compare
+    out = folder.path.absolute()
+    prediction = PredictJob(out=out, where=job.where, build=build, heatmaps=request, compared=compared)
     print(_said(cases, sources, model, other), end="")
     folder.tidy()
     with Cluster(job.where, folder) as cluster:
@@ -245,7 +248,10 @@ def write_results(
     tables = [run.predictions, *(run.pooled_predictions(level) for level in pooling)]
     write_metrics({FILES: record_of(tables)}, folder.path / OF_SLIDES)
     print(f"{len(frame)} of {counted(len(cases), _unit(cases))} predicted: {folder.predictions_csv}")
-    result = evaluate_run(frame, model.task, model.run, [] if said is None else said.warnings)
+    of_members = said_of_agreement([one.agreement for one in predictions.values()], _unit(cases))
+    print("".join(f"{line}\n" for line in of_members), end="")
+    notes = [*([] if said is None else said.warnings), *of_members]
+    result = evaluate_run(frame, model.task, model.run, notes, model.kept)
     if nothing := without_signs(frame, model.task, result):
         print(f"WARNING: {nothing}")
     if settings.report and result is not None:

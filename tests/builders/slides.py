@@ -13,6 +13,7 @@ from medsoft.data.features.open import open_bag
 from medsoft.data.images.write_pyramid import write_pyramid
 from medsoft.specs import BagSpec, Covariates
 from medsoft.task import Task
+from tests.builders.survival import simulate
 
 BINARY = Task.of("binary", ("normal", "tumour"))
 
@@ -55,6 +56,9 @@ def write_checkpoint(
     torch.manual_seed(0)
     model = SlideClassifier(spec, name, options)
     torch.nn.init.normal_(model.aggregator.head.weight, std=weight)
+    if model.objective.learns:
+        risks_NK, targets_N2 = torch.randn(40, model.objective.outputs), torch.from_numpy(simulate(40)[2])
+        model.objective.learn(risks_NK, targets_N2)
     if model.covariates is not None:
         torch.nn.init.normal_(model.covariates.linear.weight)
     checkpoint = {"state_dict": model.state_dict()}

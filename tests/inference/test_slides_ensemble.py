@@ -14,6 +14,7 @@ import torch
 
 from medsoft.classifiers.out_of_distribution import Detector, Place
 from medsoft.evaluation.tables.predictions import read_predictions
+from medsoft.inference.slides.agreement import RANK, SHARED
 from medsoft.task import Task
 from tests.builders.bags import TINY_BAGS, write_slides
 from tests.builders.slides import write_checkpoint
@@ -65,6 +66,10 @@ def test_slides_get_what_predict_gives_their_features(medsoft, runs, strangers, 
         assert (code, err) == (0, ""), err
         assert ("2 models" in said) == (name != "one")
         expected, found = predictions(tmp_path / name), predictions(tmp_path / f"{name} slides")
+        compared = [column for column in found if column not in expected]
+        assert compared == ([] if name == "one" else [RANK, SHARED])
+        assert (f"explanations of {len(found)} slides: the order of the tiles" in said) == (name != "one")
+        found = found.drop(columns=compared)
         assert list(found) == list(expected)
         assert found.index.tolist() == expected.index.tolist()
         assert {"ood_score", "abstain"} <= set(found)
@@ -199,3 +204,31 @@ def test_a_regression_has_one_spread(medsoft, slides, tmp_path):
     frame = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert frame["spread"].to_numpy() == pytest.approx(np.sqrt(0.5), rel=1e-4)
     assert (frame["members"] == 2).all()
+
+
+def test_members_are_compared_by_what_the_tiles_contribute(medsoft, slides, tmp_path):
+    from scipy.stats import spearmanr
+
+    features = files(slides)[:3]
+    members = [write_checkpoint(tmp_path / f"{name}.ckpt", features[0], aggregator="mean") for name in "ab"]
+    other = torch.load(members[1], weights_only=True)
+    torch.manual_seed(7)
+    torch.nn.init.normal_(other["state_dict"]["aggregator.head.weight"], std=0.5)
+    torch.save(other, members[1])
+    words = [*features, "--checkpoint", members[0], "--checkpoint", members[1]]
+    code, said, err = medsoft("slides", "predict", *words, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "explanations of 3 slides" in said
+    frame = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("id")
+    for file in features:
+        contributions = []
+        for name, member in zip("ab", members, strict=True):
+            out = tmp_path / name
+            assert medsoft("slides", "heatmap", file, "--checkpoint", member, "--out", out, "--classes=tumour")[0] == 0
+            table = pd.read_csv(out / "heatmaps" / "tumour" / f"{file.stem}.csv")
+            contributions.append(table["contribution"].dropna().to_numpy())
+        assert frame[RANK][file.stem] == pytest.approx(spearmanr(*contributions).statistic, abs=1e-6)
+        assert frame[SHARED][file.stem] == float(contributions[0].argmax() == contributions[1].argmax())
+    assert frame[RANK].between(-1, 1).all()
+    assert medsoft("slides", "predict", *words, "--out", tmp_path / "without", "--heatmap=false")[0] == 0
+    assert RANK not in pd.read_csv(tmp_path / "without" / "predictions.csv")

@@ -17,6 +17,7 @@ from medsoft.classifiers.slide import load_slide_classifier
 from medsoft.data.features.open import open_bag
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.specs import Covariates
+from medsoft.task import Task
 from tests.builders.bags import write_bag, write_table
 from tests.builders.slides import write_checkpoint
 
@@ -260,3 +261,30 @@ def test_a_damaged_description_of_covariates_is_refused(made, medsoft, tmp_path)
         words = ["slides", "predict", made / "s0.h5", "--checkpoint", tmp_path / "m.ckpt", "--out", tmp_path / "out"]
         code, _, err = medsoft(*words, *PLAIN)
         assert (code, "is damaged" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("aggregator", ["abmil", "seqnorm"])
+def test_survival_has_risks_heatmaps_of_them_and_the_censoring_of_the_training(made, predict, aggregator):
+    task = Task.of("survival").settled(np.array([[50.0, 1], [200.0, 1], [400.0, 1]]))
+    write_checkpoint(made / "survival.ckpt", made / "s0.h5", task, aggregator)
+    rows = [{**row, "os": 30 + 100 * i, "dead": ("yes", "no")[i % 2]} for i, row in enumerate(ROWS)]
+    more = ["--label=os,dead", "--report=true"]
+    code, _, err, out = predict(rows, *more, checkpoint="survival", maps=True)
+    assert code == 0, err
+    frame, asked = read_predictions(out / "predictions.csv")
+    assert asked.p_columns == ["risk", "s_50", "s_200", "s_400"]
+    assert frame["time"].tolist() == [30.0, 130.0, 230.0, 330.0, 430.0]
+    assert frame["event"].tolist() == [1, 0, 1, 0, 1]
+    by_risk = frame.sort_values("risk")
+    assert by_risk["s_200"].is_monotonic_decreasing
+    assert (frame["s_50"] >= frame["s_400"]).all()
+    for id, risk in zip(frame["id"], frame["risk"], strict=True):
+        about = json.loads((out / "heatmaps" / f"{id}.json").read_text())
+        assert about["class"] == "risk"
+        assert about["sum_of_contributions"] + sum(about["parts"].values()) == pytest.approx(risk, abs=1e-4)
+    notes = [
+        note
+        for part in json.loads((out / "evaluation" / "evaluation.json").read_text())["parts"]
+        for note in part["notes"]
+    ]
+    assert any("estimated on the training part, as kept with the model" in note for note in notes)

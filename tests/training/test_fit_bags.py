@@ -126,6 +126,13 @@ def test_one_bag_a_patient_is_one_prediction_a_patient(tmp_path, medsoft, slides
     frame = predictions(tmp_path / "run")
     assert (frame["id"] == frame["patient"]).all()
     assert frame["id"].is_unique
+    other = pd.read_csv(slides).assign(path=lambda rows: str(slides.parent) + "/" + rows["path"]).head(6)
+    other.to_csv(tmp_path / "other.csv", index=False)
+    options = ["--data.group=slide", f"--data.table={tmp_path / 'other.csv'}", f"--out={tmp_path / 'apart'}"]
+    code, said, err = medsoft("predict", f"--checkpoint={tmp_path / 'run'}", *options, "--report=false")
+    assert code == 0, err
+    assert "WARNING: the model was trained on bags of all slides of a patient (data.group patient), and here a" in said
+    assert len(predictions(tmp_path / "apart")) == 6
 
 
 def test_left_out_slides_are_listed(tmp_path, medsoft, slides):

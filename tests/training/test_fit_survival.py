@@ -100,6 +100,29 @@ def test_the_checkpoint_keeps_the_baseline_hazard_of_its_own_weights(run, cohort
     np.testing.assert_allclose(known["hazards"]["baseline"], [times.tolist(), hazard.tolist()], rtol=1e-4)
 
 
+def test_censoring_of_the_training_part_is_kept_and_used_wherever_the_model_is_evaluated(medsoft, run, cohort):
+    from medsoft.classifiers.slide import load_slide_classifier
+    from medsoft.evaluation.survival.basis import Censoring, Outcomes
+
+    split = pd.read_csv(run / "split.csv").set_index("id")["split"]
+    rows = pd.read_csv(cohort[0]).set_index("path").loc[split.index[split == "train"]]
+    known = Censoring.of(Outcomes(rows["days"].to_numpy(), rows["dead"].to_numpy() == 1))
+    kept = load_slide_classifier(run).model.kept["censoring"]
+    for name, values in known.to_json().items():
+        np.testing.assert_allclose(kept[name], values, rtol=1e-6)
+    # The training part's own rows say the same, where they are in the table.
+    options = [f"--data.table={cohort[0]}", f"--data.features={cohort[1]}", "--out=all", *QUIET]
+    assert medsoft("predict", f"--checkpoint={run}", *options)[0] == 0
+    for folder, out in ((run, "of_run"), (Path("all"), "of_all")):
+        assert medsoft("evaluate", str(folder), f"--out={out}", "--draws=20", "--figures=false", "--by=row")[0] == 0
+    of_run, of_all = (json.loads(Path(out, "evaluation.json").read_text())["parts"] for out in ("of_run", "of_all"))
+    test = [next(part for part in parts if part["split"] == "test") for parts in (of_run, of_all)]
+    uno = [next(e["value"] for e in part["estimates"] if e["metric"] == "uno_c") for part in test]
+    assert uno[0] == pytest.approx(uno[1], abs=1e-6)
+    assert "kept with the model" in json.dumps(test[0]["notes"])
+    assert "estimated on the training part;" in json.dumps(test[1]["notes"])
+
+
 def test_a_table_without_times_is_predicted_as_in_the_training(medsoft, run, cohort, tmp_path):
     table = tmp_path / "new.csv"
     pd.read_csv(cohort[0])[["path"]].to_csv(table, index=False)
@@ -197,3 +220,11 @@ def test_what_a_survival_task_cannot_have_is_said_before_training(medsoft, cohor
     assert code == 2
     assert "compares the samples of a step with each other, and a step is a single one" in error
     assert not Path("bad").exists()
+
+
+def test_plan_and_auto_refuse_bags_before_they_look_at_files(medsoft, cohort):
+    for verb in ("plan", "auto"):
+        given = [word for word in words(*cohort, "--config=bags") if not word.startswith("--figures")]
+        code, _, error = medsoft(verb, *given, *(["--out=auto"] if verb == "auto" else []))
+        assert code == 2, error
+        assert "plan and auto are for images and volumes; of slides and other bags" in error

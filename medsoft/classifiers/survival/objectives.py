@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medsoft.evaluation.survival.basis import Censoring, Outcomes
 from medsoft.ops.survival import (
     breslow,
     cox_loss,
@@ -27,7 +28,7 @@ from medsoft.ops.survival import (
     logistic_cumulative_hazard,
     logistic_loss,
 )
-from medsoft.task_types import Answers, FloatArray, Link, Objective, ObjectiveOptions
+from medsoft.task_types import KEPT, Answers, FloatArray, Link, Objective, ObjectiveOptions
 
 DEFAULT_INTERVALS = 8
 UNKNOWN_CUTS = "intervals of time come from the training part or from its checkpoint"
@@ -51,6 +52,7 @@ class OfSurvival(ABC):
     def __init__(self, times: Sequence[float]) -> None:
         self.times = tuple(times)
         self.centre = 0.0
+        self.censoring: Censoring | None = None
 
     @property
     def scale(self) -> tuple[float, float] | None:
@@ -66,15 +68,20 @@ class OfSurvival(ABC):
 
     def learn(self, logits: Tensor, target: Tensor) -> None:
         self.centre = float(self.raw_risk(logits.double().cpu()).mean())
+        time_N, event_N = target.double().cpu().numpy().T
+        self.censoring = Censoring.of(Outcomes(time_N, event_N == 1))
 
     def state(self) -> dict[str, Any]:
-        return {"hazards": {"head": self.head, "centre": self.centre}}
+        known: dict[str, Any] = {"hazards": {"head": self.head, "centre": self.centre}}
+        return known if self.censoring is None else known | {KEPT: {"censoring": self.censoring.to_json()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         known = state["hazards"]
         if known["head"] != self.head:
             raise ValueError(f"the weights are those of model.survival {known['head']}, not {self.head}")
         self.centre = float(known["centre"])
+        kept = state.get(KEPT, {}).get("censoring")
+        self.censoring = None if kept is None else Censoring.from_json(kept)
 
 
 class Cox(OfSurvival):

@@ -14,6 +14,7 @@ from medsoft.errors import InputError
 from medsoft.evaluation.comparison.pairing import TIME
 from medsoft.registry import DEFAULT_NAME
 from medsoft.storage.own_files import read_json_object, value_of
+from medsoft.task_types import KEPT
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _facts(path: Path) -> dict[str, Any]:
     """``facts.json``, whose parts are named values, and whose counts are numbers."""
     facts = _json(path)
-    for name in ("data", "model", "training"):
+    for name in ("data", "model", "training", KEPT):
         if name in facts:
             value_of(facts, name, dict, path)
     data = facts.get("data", {})

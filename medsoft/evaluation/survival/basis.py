@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,64 @@ class Outcomes:
 
 
 @dataclass(frozen=True, eq=False)
+class Censoring:
+    """Who was under observation how long among some rows, as a step function.
+
+    Attributes:
+        time: (G,) times at which rows were censored, rising.
+        followed: (G,) the chance P(C > t) of being under observation from each on; 1 before the first.
+        last: the last time of all rows: nothing is known beyond it, unless ``followed`` has come down to 0.
+        tenth: the last time at which a tenth of the rows is still at risk.
+    """
+
+    time: FloatArray
+    followed: FloatArray
+    last: float
+    tenth: float
+
+    @staticmethod
+    def of(rows: Outcomes) -> Censoring:
+        """Of rows, at least one."""
+        estimator = ProductLimit(rows.time, rows.event)
+        steps = estimator.censoring(np.ones((len(rows), 1)))[:, 0]
+        falls = np.diff(steps, prepend=1.0) != 0
+        return Censoring(estimator.time[falls], steps[falls], float(rows.time.max()), _last_at_risk(rows.time))
+
+    @staticmethod
+    def mean(several: Sequence[Censoring]) -> Censoring:
+        """The mean over the members of an ensemble, each of which has a training part of its own."""
+        if len(several) == 1:
+            return several[0]
+        time = np.unique(np.concatenate([one.time for one in several]))
+        followed = np.mean([one._steps(time) for one in several], axis=0)
+        return Censoring(time, followed, min(one.last for one in several), min(one.tenth for one in several))
+
+    def _steps(self, time_T: FloatArray) -> FloatArray:
+        found: FloatArray = np.concatenate([[1.0], self.followed])[np.searchsorted(self.time, time_T, side="right")]
+        return found
+
+    def at(self, time_T: FloatArray) -> FloatArray:
+        """(T,) P(C > t); NaN where nobody knows how many would have been followed."""
+        found = self._steps(time_T)
+        return np.where((time_T > self.last) & (found > 0), np.nan, found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "time": self.time.tolist(),
+            "followed": self.followed.tolist(),
+            "last": self.last,
+            "tenth": self.tenth,
+        }
+
+    @staticmethod
+    def from_json(known: Mapping[str, Any]) -> Censoring:
+        """What ``to_json`` gave."""
+        steps = (np.array(known[name], dtype=np.float64) for name in ("time", "followed"))
+        return Censoring(*steps, float(known["last"]), float(known["tenth"]))
+
+
+@dataclass(frozen=True, eq=False)
 class Basis:
     """What is the same for all draws, subgroups and folds of an evaluation.
 
@@ -50,12 +109,14 @@ class Basis:
         training: who was under observation how long in the training part; None: the evaluated rows say it, in each
             draw anew.
         stated_tau: whether tau was stated.
+        kept: whether ``training`` was kept with the model; else the rows of the training part are in the table.
     """
 
     tau: float
     times: tuple[float, ...]
-    training: tuple[ProductLimit, FloatArray] | None = None
+    training: Censoring | None = None
     stated_tau: bool = False
+    kept: bool = False
 
     @staticmethod
     def of(
@@ -63,6 +124,7 @@ class Basis:
         training: Outcomes | None = None,
         times: Sequence[float] = (),
         tau: float | None = None,
+        kept: Censoring | None = None,
     ) -> Basis:
         """Decide what was not stated.
 
@@ -72,20 +134,18 @@ class Basis:
             times: stated for AUC(t); if none, the quartiles of the event times.
             tau: stated end of Uno's C; if None, the last time at which a tenth of the rows is still at risk, here and
                 in the training part.
+            kept: what the model has kept of its training part, for where its rows are not at hand.
         """
-        training = training if training is not None and len(training) else None
+        at_hand = training is not None and len(training) > 0
+        censoring = Censoring.of(training) if training is not None and at_hand else kept
         chosen = tau
         if chosen is None:
-            known = [part for part in (rows, training) if part is not None and len(part)]
-            chosen = min((_last_at_risk(part.time) for part in known), default=np.inf)
+            ends = [_last_at_risk(rows.time)] if len(rows) else []
+            chosen = min([*ends, *([] if censoring is None else [censoring.tenth])], default=np.inf)
         if not times and len(happened := rows.event_times):
             quartiles = np.quantile(happened, [0.25, 0.5, 0.75], method="inverted_cdf")
             times = sorted({float(f"{time:.3g}") for time in quartiles})
-        censoring = None
-        if training is not None:
-            estimator = ProductLimit(training.time, training.event)
-            censoring = (estimator, estimator.censoring(np.ones((len(training), 1))))
-        return Basis(float(chosen), tuple(times), censoring, tau is not None)
+        return Basis(float(chosen), tuple(times), censoring, tau is not None, not at_hand)
 
     def inverse(self, own: ProductLimit, own_steps_GB: FloatArray | None, time_T: FloatArray) -> FloatArray:
         """(T, B) or (T, 1): 1 / G at times; infinite or NaN where nobody is under observation any more.
@@ -96,11 +156,7 @@ class Basis:
             time_T: times.
         """
         if self.training is not None:
-            estimator, steps = self.training
-            found = estimator.at(steps, time_T)
-            # Beyond the last time of the training part nobody knows how many would have been followed.
-            beyond = (time_T > estimator.time[-1])[:, None]
-            found = np.where(beyond & (found > 0), np.nan, found)
+            found = self.training.at(time_T)[:, None]
         else:
             assert own_steps_GB is not None
             found = own.at(own_steps_GB, time_T)
@@ -109,7 +165,9 @@ class Basis:
 
     def said(self, unit: str) -> str:
         """Where censoring was estimated, and where Uno's C ends, in one sentence."""
-        where = "the training part" if self.training is not None else "these rows, as there are none of a training part"
+        where = "these rows, as nothing of a training part is at hand"
+        if self.training is not None:
+            where = "the training part" + (", as kept with the model" if self.kept else "")
         how = "stated" if self.stated_tau else "the last time at which a tenth of the rows is at risk"
         at = f"{self.tau:.6g} {unit}".rstrip()
         return f"censoring (IPCW) is estimated on {where}; Uno's C ends at tau = {at} ({how})"

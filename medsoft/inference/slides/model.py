@@ -28,6 +28,7 @@ from medsoft.evaluation.abstention import ood_words
 from medsoft.evaluation.tables.predictions import score_columns
 from medsoft.inference.attribution.bags import BagExplanation, attention_of_bags, explain_bags
 from medsoft.inference.attribution.target import MapQuantity, target_column
+from medsoft.inference.slides.agreement import Agreement, agreement_of
 from medsoft.models.aggregators import read_logits
 from medsoft.parsing.configurations import read_configuration
 from medsoft.runs.bundle import Bundle
@@ -50,11 +51,13 @@ class SlidePrediction:
         members_MC: (M, C) float64, probabilities in the order of the task's classes; of a regression numbers (M, 1).
         ood_scores_M: (M,) as in ``Detector.score``; NaN where a member has no detector.
         inputs_S: statistics of the bag, as in ``bag_statistics``.
+        agreement: of the members about what the tiles contribute; None where they were not compared.
     """
 
     members_MC: np.ndarray
     ood_scores_M: np.ndarray
     inputs_S: np.ndarray
+    agreement: Agreement | None = None
 
     @property
     def mean_C(self) -> np.ndarray:
@@ -80,6 +83,7 @@ class SlideModel:
         covariates: columns of the clinical covariates that it takes beside a bag; often none.
         group: what one bag of the training was of, "slide" or "patient".
         run: folder of the run that trained the model, or of its bundle; None for an ensemble.
+        kept: what each member has kept of its training part for an evaluation.
         facts: what the report says of the network: its size, and how many members an ensemble has.
 
     Args:
@@ -108,6 +112,7 @@ class SlideModel:
         self.covariates, self.group = loaded.covariates, self._members[0].group
         _require_one_group(sources, self._members)
         self.run = self._members[0].run if len(sources) == 1 else None
+        self.kept = [member.loaded.model.kept for member in self._members]
         parameters = list(loaded.model.parameters())
         size = sum(parameter.numel() for parameter in parameters)
         self.facts: dict[str, Any] = {
@@ -134,6 +139,27 @@ class SlideModel:
         """Whether the model says of each tile what it contributes, or what attention it got."""
         aggregator = self._members[0].loaded.aggregator
         return aggregator.adds_up or aggregator.gives_attention
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether there are several members, and what they say of each tile is of one kind."""
+        aggregators = [member.loaded.aggregator for member in self._members]
+        kinds = [all(one.adds_up for one in aggregators), all(one.gives_attention for one in aggregators)]
+        return len(aggregators) > 1 and any(kinds)
+
+    def compare(self, bags: Sequence[Bag], prediction: SlidePrediction) -> SlidePrediction:
+        """The prediction, with whether its members agree about what the tiles contribute; see ``can_compare``.
+
+        Args:
+            bags: that were predicted.
+            prediction: of them.
+
+        Raises:
+            BagError: they cannot be read.
+        """
+        logit_target = self.task.default_logit_target(prediction.mean_C)
+        found = [_explained(member, bags, logit_target).contributions_N for member in self._members]
+        return replace(prediction, agreement=agreement_of(np.stack(found)))
 
     def check(self, bag: Bag) -> None:
         """Refuse features of another kind than those of the training, and bags without a tile.
@@ -191,10 +217,7 @@ class SlideModel:
             ValueError: an ensemble: its mean of probabilities has no logit that would be a sum over tiles.
         """
         (member,) = self._members
-        aggregator = member.loaded.aggregator
-        with _enough_memory(bags):
-            found = explain_bags if aggregator.adds_up else attention_of_bags
-            answer = found(aggregator, bags, logit_target)
+        answer = _explained(member, bags, logit_target)
         if not covariates:
             return answer
         with torch.no_grad():
@@ -320,6 +343,14 @@ def _predict(
     if member.detector is None:
         return probabilities, np.nan
     return probabilities, float(member.detector.score([seen[0].cpu().numpy()], inputs_S[np.newaxis])[0])
+
+
+def _explained(member: _Member, bags: Sequence[Bag], logit_target: LogitTarget) -> BagExplanation:
+    """What each tile adds to the question's logit, or its attention where the model gives that."""
+    aggregator = member.loaded.aggregator
+    with _enough_memory(bags):
+        found = explain_bags if aggregator.adds_up else attention_of_bags
+        return found(aggregator, bags, logit_target)
 
 
 def _require_alike(

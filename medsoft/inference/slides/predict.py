@@ -66,6 +66,7 @@ def predict_case(
     model: SlideModel,
     folder: SlidesFolder,
     heatmaps: HeatmapRequest | None,
+    compared: bool = False,
 ) -> tuple[list[SlideStatus], SlidePrediction | None]:
     """What becomes of the slides of a case, which the caller records, and its prediction if it has one.
 
@@ -78,6 +79,7 @@ def predict_case(
         model: the trained classifier.
         folder: where the features lie and everything goes.
         heatmaps: what to draw; None: nothing.
+        compared: whether to compare what the members of an ensemble say of each tile.
 
     Raises:
         OSError: the folder cannot be written.
@@ -94,6 +96,8 @@ def predict_case(
             return found, None
         try:
             prediction = model.predict(list(bags.values()), case.covariates)
+            if compared:
+                prediction = model.compare(list(bags.values()), prediction)
         except BagError as error:
             for index in bags:
                 found[index] = replace(found[index], status="failed", stage="predict", reason=error.reason)

@@ -23,10 +23,12 @@ class PredictJob(Job):
     Attributes:
         build: ``build(device=…)`` makes the model.
         heatmaps: which to draw; None: none.
+        compared: whether to compare what the members of an ensemble say of each tile.
     """
 
     build: Callable[..., SlideModel]
     heatmaps: HeatmapRequest | None
+    compared: bool = False
 
 
 def predict_slides(
@@ -80,7 +82,7 @@ def _predicted(
     before = [[slide_statuses[source.id] for source in case.sources] for case in cases]
     if where.workers.is_this_process:
         for case, statuses in zip(cases, before, strict=True):
-            yield [(case, *predict_case(case, statuses, model, folder, job.heatmaps))]
+            yield [(case, *predict_case(case, statuses, model, folder, job.heatmaps, job.compared))]
         return
     tasks = [(job, case, statuses) for case, statuses in zip(cases, before, strict=True)]
     for done in where.map(predict_in_worker, tasks):
@@ -100,4 +102,5 @@ def predict_in_worker(
         What became of each, and the prediction of the case if it has one.
     """
     with once.lock:
-        return predict_case(case, slide_statuses, once.build(job, job.build), SlidesFolder(job.out), job.heatmaps)
+        model, folder = once.build(job, job.build), SlidesFolder(job.out)
+        return predict_case(case, slide_statuses, model, folder, job.heatmaps, job.compared)

@@ -13,6 +13,7 @@ from medsoft.data.tables.problems import Problem, TableError
 from medsoft.errors import InputError
 from medsoft.evaluation.tables.ensemble import mean_of
 from medsoft.evaluation.tables.predictions import make_predictions, score_columns
+from medsoft.inference.slides.agreement import agreement_columns
 from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.model import SlidePrediction
 from medsoft.inference.slides.options import PatientColumns, TruthColumns
@@ -86,7 +87,8 @@ def predictions_table(
 ) -> pd.DataFrame | None:
     """The table of the cases that have a prediction, in their order; None where none has one.
 
-    Of an ensemble it is the mean of its members' tables; see ``medsoft.evaluation.tables.ensemble.mean_of``.
+    Of an ensemble it is the mean of its members' tables (``medsoft.evaluation.tables.ensemble.mean_of``), and how far
+    they agree about the tiles, where they were compared.
     """
     rows = [row for row, case in enumerate(cases) if case.id in predictions]
     if not rows:
@@ -105,4 +107,6 @@ def predictions_table(
         )
         for p_NC, score_N in zip(p_MNC, scores_MN, strict=True)
     ]
-    return mean_of(frames, task) if len(frames) > 1 else frames[0]
+    if len(frames) == 1:
+        return frames[0]
+    return mean_of(frames, task).assign(**agreement_columns([one.agreement for one in found]))

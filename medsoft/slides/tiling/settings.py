@@ -211,7 +211,8 @@ class HeatmapSettings(Settings):
     """Which heatmaps to draw.
 
     Attributes:
-        heatmap: Draw heatmaps; by default for a single model. An ensemble has none.
+        heatmap: Draw heatmaps; by default for a single model. An ensemble has none; slides predict compares what its
+            members say of each tile, unless this is false.
         classes: Class, or several classes, to draw maps of in heatmaps/CLASS; by default one map, of the positive or
             predicted class.
 

@@ -62,6 +62,15 @@ QUIET = ("--report=false", "--figures=false", "--examples=0", "--shortcuts=false
 """Inner folds are compared by their predictions; their own reports would take more time than a probe."""
 
 
+def require_pictures(line: CommandLine) -> None:
+    """Raise InputError where rows are bags of features: rules and measurements are those of images and volumes."""
+    if line.named["data"] not in ("image", "volume"):
+        raise InputError(
+            "plan and auto are for images and volumes; of slides and other bags, compare models with medsoft crossval "
+            "and medsoft compare"
+        )
+
+
 def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None) -> tuple[list[Candidate], list[str]]:
     """The candidates that fit a table, and what to say of how they were found.
 
@@ -71,13 +80,8 @@ def propose_for(line: CommandLine, facts: TableFacts, encoder: str | None = None
         encoder: the only one that candidates may use; ``none`` for none; None leaves it to the rules.
 
     Raises:
-        InputError: no such encoder, or these are slides.
+        InputError: no such encoder.
     """
-    if line.named["data"] not in ("image", "volume"):
-        raise InputError(
-            "plan and auto are for images and volumes; of slides, compare models with medsoft crossval and medsoft "
-            "compare"
-        )
     recipes = _encoders("volume" if facts.is_volume else line.named["transforms"], encoder)
     known = [
         KnownEncoder(one.name, 0 if one.dims == 3 else one.input_px, one.stride, one.any_size, one.dims == 3)

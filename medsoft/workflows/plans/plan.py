@@ -29,7 +29,7 @@ from medsoft.system.progress import progress
 from medsoft.system.terminal import plain_console
 from medsoft.training.predict import show_path
 from medsoft.training.silence_warnings import silence_warnings
-from medsoft.workflows.plans.bench import OF_THE_ENCODER, Workbench, propose_for, without_features
+from medsoft.workflows.plans.bench import OF_THE_ENCODER, Workbench, propose_for, require_pictures, without_features
 
 MIB = 2**20
 
@@ -137,8 +137,9 @@ def prepare(line: CommandLine, nested: bool, encoder: str | None = None, trains:
 
     Raises:
         TableError: files cannot be read, and such rows are not to be left out.
-        InputError: the table is too small, or no such candidate fits it.
+        InputError: these are bags, the table is too small, or no such candidate fits it.
     """
+    require_pictures(line)
     data, config = line.datamodule, line.config
     if trains and config.data.on_error == "error" and config.data.get("check_files"):
         # What a candidate would come upon after an hour, if only some files were looked at.

@@ -1,5 +1,6 @@
 """A risk set over accumulated batches: the gradients of one batch, with dropout, and in the memory of a single one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from medsoft.classifiers.slide import SlideClassifier
+from medsoft.classifiers.survival import joint_step
+from medsoft.classifiers.survival.joint_step import JointStep
 from medsoft.specs import BagSpec
 from medsoft.task import Task
+from medsoft.task_types import ObjectiveOptions
 from tests.builders.survival import simulate
 
 FEATURES = {"origin": "test", "encoder": "none", "weights": "", "settings": "", "tiles": ""}
@@ -72,3 +76,53 @@ def test_what_is_computed_anew_has_the_same_dropout(bags, monkeypatch):
     kept = gradients(cut(bags, [1] * 10), 10, drop=0.3)
     for name in kept[0]:
         torch.testing.assert_close(anew[0][name], kept[0][name])
+
+
+def test_the_mean_of_the_gradients_of_two_processes_is_that_of_one_risk_set(monkeypatch):
+    """Of five samples the second process has two, and one more that only fills its batch."""
+    x, _, targets = (torch.from_numpy(one).float() for one in simulate(5))
+    objective = Task.of("survival").settled(targets.numpy()).objective(ObjectiveOptions())
+    weight = torch.zeros(3, 1, requires_grad=True)
+    with torch.no_grad():
+        weight += torch.tensor([[0.3], [-0.2], [0.1]])
+
+    def step(rows: list[tuple[list[int], int]], world: int) -> Tensor:
+        """The gradients of one process, which sees these rows in batches, each of which counts or does not."""
+        accumulating = iter([True] * (len(rows) - 1) + [False])
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: next(accumulating)))
+        trainer = SimpleNamespace(accumulate_grad_batches=len(rows), world_size=world, fit_loop=loop)
+        model = SimpleNamespace(
+            trainer=trainer,
+            objective=objective,
+            log=lambda *_, **__: None,
+            modules=lambda: iter(()),
+            logits=lambda batch: batch["x"] @ weight,
+            share=lambda batch: rows[batch][1],
+            keep_learnt=lambda *_: None,
+        )
+        together = JointStep(model)
+        losses = [together({"x": x[own], "target": targets[own]}, k) for k, (own, _) in enumerate(rows)]
+        weight.grad = None
+        (sum(losses) / len(rows)).backward()
+        return weight.grad.clone()
+
+    alone = step([([0, 1], 1), ([2, 3], 1), ([4], 1)], 1)
+    assert float(alone.abs().max()) > 1e-2
+    parts = {0: [([0], 1), ([2], 1), ([4], 1)], 1: [([1], 1), ([3], 1), ([4], 0)]}
+    found = []
+    for rank, rows in parts.items():
+        said = [[row for own, counts in rows_of for row in own if counts] for rows_of in parts.values()]
+
+        def gather(into: list[Any], _: Any, said: list[list[int]] = said) -> None:
+            into[:] = [((x[own] @ weight).detach(), targets[own]) for own in said]
+
+        fake = SimpleNamespace(
+            is_available=lambda: True,
+            is_initialized=lambda: True,
+            get_world_size=lambda: 2,
+            get_rank=lambda rank=rank: rank,
+            all_gather_object=gather,
+        )
+        monkeypatch.setattr(joint_step, "dist", fake)
+        found.append(step(rows, 2))
+    torch.testing.assert_close((found[0] + found[1]) / 2, alone, rtol=1e-5, atol=1e-7)
