@@ -56,6 +56,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
 
     line = _parse(verb, words, checkpoint, of_bundle=bundle is not None)
     config, data, model = line.config, line.datamodule, line.model
+    data.task.check_run(config)
     config.checkpoint = None if bundle is not None else named[0]
     trained = RunFolder(checkpoint.config.parent) if checkpoint.config else None
     load_weights(model, checkpoint.file)
