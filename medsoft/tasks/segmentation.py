@@ -79,8 +79,8 @@ class Segmentation(Task):
 
     @property
     def p_columns(self) -> list[str]:
-        of_classes = [f"{name}_{of}" for name in (*MEASURES, *SIZES) for of in self.classes]
-        return ["dice", *of_classes]
+        sizes, measures = ([f"{name}_{of}" for name in names for of in self.classes] for names in (SIZES, MEASURES))
+        return [*sizes, "dice", *measures]
 
     @classmethod
     def stated_by(cls, options: LabelOptions) -> bool:
@@ -121,8 +121,8 @@ class Segmentation(Task):
         return []
 
     def strata(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """All alike: what is in a mask is not looked at for a split."""
-        return np.zeros(len(targets), np.int64)
+        """1 with a mask, 0 without: what is in a mask is not looked at for a split."""
+        return (~np.isnan(targets)).astype(np.int64)
 
     def class_counts(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)

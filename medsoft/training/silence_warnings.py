@@ -20,6 +20,7 @@ def silence_warnings() -> None:
         ".*your dataloader is not resumable.*",  # the data module is: it saves its position
         ".*It is recommended to use .self.log.*sync_dist=True.*",  # validation metrics are of all processes already
         ".*is smaller than the logging interval.*",
+        ".*always_return_as_numpy.*has been deprecated.*",  # of MONAI to itself
         ".*could not find the monitored key.*",  # of a training that ends before its first validation: fit says so
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -36,8 +36,9 @@ def measure(
         surfaces: whether to measure distances, which takes longer; they are NaN otherwise.
 
     Returns:
-        (1 + 7 C,) Dice of all classes; then of each class Dice, IoU, Hausdorff distance, surface Dice, area (volume)
-        and true area in the unit of the spacing to the power of the dimensions, and connected components.
+        (1 + 7 C,) of each class area (volume) and true area, in the unit of the spacing to the power of the dimensions,
+        and connected components; then the Dice of all classes; then of each class Dice, IoU, Hausdorff distance and
+        surface Dice.
     """
     from scipy.ndimage import label
 
@@ -58,7 +59,7 @@ def measure(
             for index, (found, true) in enumerate(zip(found_C, true_C, strict=True)):
                 distance[index], surface[index] = _surfaces(found, true, spacing, tolerance)
     together = np.nanmean(dice) if not np.isnan(dice).all() else np.nan
-    return np.concatenate([[together], dice, iou, distance, surface, area, true_area, components])
+    return np.concatenate([area, true_area, components, [together], dice, iou, distance, surface])
 
 
 def _overlaps(

@@ -7,7 +7,7 @@ what augmentation and padding bring in from outside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,11 @@ class MaskValues:
     def stated(self) -> tuple[int, ...]:
         """Of each class; 1, 2, and so on where nobody said others."""
         return self.classes or tuple(range(1, len(self.names) + 1))
+
+    @property
+    def of_predictions(self) -> MaskValues:
+        """The values of predicted masks: plain ones, whatever the true masks are like."""
+        return replace(self, classes=self.stated, threshold=None)
 
     def encoded(self, values_HW: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> Mask:
         """A mask as it is kept in memory.
