@@ -21,12 +21,14 @@ REGISTER: dict[str, dict[str, str]] = {
         "image": "medsoft.data.datasets.image_module.ImageDataModule",
         "bag": "medsoft.data.datasets.bag_module.BagDataModule",
         "volume": "medsoft.data.datasets.volume_module.VolumeDataModule",
+        "segmentation": "medsoft.data.datasets.segmentation.module.SegmentationDataModule",
     },
     "model": {
         "classifier": "medsoft.classifiers.image.Classifier",
         "slide_classifier": "medsoft.classifiers.slide.SlideClassifier",
         "probe": "medsoft.classifiers.probe.Probe",
         "slice_classifier": "medsoft.classifiers.slices.SliceClassifier",
+        "segmenter": "medsoft.classifiers.segmentation.segmenter.Segmenter",
     },
     "transforms": {
         "plain": "medsoft.data.transforms.plain.Plain",

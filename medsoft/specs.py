@@ -121,3 +121,21 @@ class BagSpec(Spec):
         self.images = images
         self.covariates = covariates
         self.group = group
+
+
+class SegmentationSpec(DataSpec):
+    """What a model must know of images with masks.
+
+    Args:
+        task: the question and its classes.
+        channels: image channels.
+        image_size: (height, width) in px that the model sees.
+        class_counts: as for ``Spec``.
+        values: what the values of mask files mean (``medsoft.data.masks.read.MaskValues``).
+    """
+
+    def __init__(
+        self, task: Task, channels: int, image_size: tuple[int, ...], class_counts: np.ndarray, values: Any
+    ) -> None:
+        super().__init__(task, channels, image_size, class_counts)
+        self.values = values

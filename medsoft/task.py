@@ -1,6 +1,6 @@
 """What is asked of the model: one class per task, which owns everything that differs by task.
 
-A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival. Each has a
+A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation. Each has a
 class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the network puts
 out and how it is trained, which columns the predictions have, and which metrics, figures and sections of the report
 there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have nothing of is
@@ -41,7 +41,7 @@ from medsoft.task_types import (
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "survival"]
+TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation"]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 
 CLASSES: dict[str, str] = {
@@ -51,6 +51,7 @@ CLASSES: dict[str, str] = {
     "ordinal": "medsoft.tasks.ordinal.Ordinal",
     "regression": "medsoft.tasks.regression.Regression",
     "survival": "medsoft.tasks.survival.Survival",
+    "segmentation": "medsoft.tasks.segmentation.Segmentation",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""
 
@@ -122,7 +123,7 @@ class Task(TaskDefaults, ABC):
     thresholded: ClassVar[bool] = False
     several_columns: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
-    number_metrics: ClassVar[Literal["error", "survival"]] = "error"
+    number_metrics: ClassVar[Literal["error", "survival", "overlap"]] = "error"
     metrics: ClassVar[tuple[str, ...]]
     monitor: ClassVar[str]
     key_metrics: ClassVar[tuple[str, ...]]

@@ -24,6 +24,8 @@ class TaskDefaults:
     monitor: ClassVar[str]
     has_risk_groups: ClassVar[bool] = False
     """Whether rows are told apart by a cut of their risk, which validation rows choose."""
+    has_masks: ClassVar[bool] = False
+    """Whether the answers are masks, which a run keeps beside its table."""
     metrics_title: ClassVar[str] = "Agreement"
     """What a report calls the table of metrics of answers that are no classes."""
 
@@ -146,6 +148,25 @@ class TaskDefaults:
     def exact(self, predictions_NC: FloatArray) -> FloatArray:
         """A model's answers (N, C) without the rounding of a lower precision, where more is known of them."""
         return predictions_NC
+
+    def check_run(self, config: Any) -> None:
+        """Check that the options of a run mean something for this task.
+
+        Args:
+            config: the parsed command line.
+
+        Raises:
+            InputError: one does not.
+        """
+        return
+
+    def check_ensemble(self) -> None:
+        """Check that the answers of several models have a mean.
+
+        Raises:
+            InputError: they have none.
+        """
+        return
 
     # Evaluation.
 

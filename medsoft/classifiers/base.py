@@ -179,7 +179,7 @@ class TableClassifier(LightningModule):
         if self.objective.joint:
             loss = self.objective.loss(torch.from_numpy(logits), torch.from_numpy(target)).numpy()
         self.log("val_loss", float(loss.mean(dtype=np.float64)), prog_bar=True)
-        if not np.isfinite(p).all():
+        if self.diverged(p, loss):
             raise RunError(
                 f"the training has diverged in epoch {self.current_epoch + 1}: the model's outputs are not numbers. "
                 "Lower model.lr, clip gradients with trainer.gradient_clip_val, or set trainer.precision to 32-true. "
@@ -189,6 +189,10 @@ class TableClassifier(LightningModule):
         for name, value in headline(score(frame, self.spec.task)).items():
             if value is not None:
                 self.log(f"val_{name}", value)
+
+    def diverged(self, answers: np.ndarray, losses: np.ndarray) -> bool:
+        """Whether answers (N, C) to the validation part, or its losses (N,), show that the training has failed."""
+        return not np.isfinite(answers).all()
 
     @property
     def last_layer(self) -> nn.Module:

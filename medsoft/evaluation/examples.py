@@ -40,6 +40,7 @@ class Example:
         p: the probability of what the model says.
         unfamiliar: the out-of-distribution score, and whether the model abstains, in words; "" where nothing is known.
         note: why it has no map.
+        said: the answer in words, where it is neither a class nor a probability.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Example:
     p: float
     unfamiliar: str = ""
     note: str = ""
+    said: str = ""
 
     @property
     def right(self) -> bool:
@@ -125,8 +127,10 @@ def read_examples(folder: Path, frame: pd.DataFrame, n: int) -> tuple[list[Shown
         raise InputError(f"{file}: not an examples.json of medsoft ({error!r})") from error
     known = set(zip(frame["id"], frame["split"], strict=True))
     shown: list[Shown] = []
-    for right in (True, False):
-        of_kind = [(e, about) for e, about in found if e.right == right and (e.id, e.split) in known]
+    kinds = dict.fromkeys((e.right, e.target if e.said else "") for e, _ in sorted(found, key=lambda one: not one[0].right))
+    for kind in kinds:
+        there = [(e, about) for e, about in found if (e.id, e.split) in known]
+        of_kind = [(e, about) for e, about in there if (e.right, e.target if e.said else "") == kind]
         shown += [
             Shown(e, _data(folder, about.get("image")), _data(folder, about.get("map"))) for e, about in of_kind[:n]
         ]
@@ -147,6 +151,7 @@ def write_examples(folder: Path, rows: Sequence[tuple[Example, str | None, str |
             "p": example.p,
             "unfamiliar": example.unfamiliar,
             "note": example.note,
+            "said": example.said,
             "image": image,
             "map": map_,
         }
@@ -158,7 +163,7 @@ def write_examples(folder: Path, rows: Sequence[tuple[Example, str | None, str |
 
 def _example(about: dict[str, Any]) -> tuple[Example, dict[str, Any]]:
     id_, split, label, target, says = (str(about[name]) for name in ("id", "split", "label", "target", "predicted"))
-    further = {name: str(about.get(name, "")) for name in ("unfamiliar", "note")}  # runs of before have none
+    further = {name: str(about.get(name, "")) for name in ("unfamiliar", "note", "said")}  # runs of before have none
     return Example(id_, split, label, target, says, float(about["p"]), **further), about
 
 

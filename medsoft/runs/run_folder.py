@@ -54,6 +54,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.figures = path / "figures"
         self.maps = path / "maps"
+        self.masks = path / "masks"
         self.encoded = path / ENCODED
         self.tensorboard = path / "tensorboard"
         self.shortcut_facts = path / "shortcuts" / "facts.csv"

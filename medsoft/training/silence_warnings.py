@@ -21,6 +21,7 @@ def silence_warnings() -> None:
         ".*It is recommended to use .self.log.*sync_dist=True.*",  # validation metrics are of all processes already
         ".*The .srun. command is available on your system but is not used.*",  # nor is it needed on one machine
         ".*is smaller than the logging interval.*",
+        ".*always_return_as_numpy.*has been deprecated.*",  # of MONAI to itself
         ".*could not find the monitored key.*",  # of a training that ends before its first validation: fit says so
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -64,6 +64,7 @@ def apply_ensemble(
             own = words if saved is None else words.begun_with("config", str(saved))
             lines[sees] = CommandLine(verb, split_of_this_table(own), saved)
             first = next(iter(lines.values()))
+            first.datamodule.task.check_ensemble()
             _require_same_question(members[0], first.datamodule.task, member, lines[sees].datamodule.task)
         load_weights(lines[sees].model, member.file)  # what does not fit is known before work starts
         notes += [note for note in lines[sees].model.differences if note not in notes]

@@ -15,12 +15,14 @@ from scipy.special import logit
 from medsoft.evaluation.attribution import NO_MAP, is_noise, spread_of
 from medsoft.evaluation.examples import Example, pick_examples, write_examples
 from medsoft.evaluation.metrics.targets import probabilities
+from medsoft.evaluation.segmentation.contours import write_contours
 from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions
 from medsoft.inference.attribution.tokens import answer_target, explains_tokens, token_map
 from medsoft.inference.attribution.volumes import is_explainable
 from medsoft.storage.files import replacing
 from medsoft.task import Task
 from medsoft.training.predict import Data
+from medsoft.workflows.mask_pictures import masks_of
 
 LONGEST_SIDE_PX = 256
 OPACITY = 0.75
@@ -62,6 +64,8 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
     Returns:
         ``examples.json``; None where there is nothing to draw.
     """
+    if data.task.has_masks:
+        return write_contours(folder, frame, data.task, masks_of(data, folder.parent), n)
     if not data.task.has_classes:
         return None
     known = frame[data.task.known(frame)]

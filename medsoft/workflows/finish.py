@@ -52,6 +52,8 @@ def predict_and_end(
         The predictions table, the same in all processes.
     """
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
+    if data.task.has_masks:
+        model.masks = run.masks
     with enough_memory(config, training=False):
         inputs: list[list[np.ndarray]] = []
         frame = predict_table(trainer, model, data, splits, inputs)

@@ -65,6 +65,7 @@ def _fit(argv: Sequence[str]) -> int:
     run = stopped or processes.choose_run(line.config.out, line.config.name)
     fitting = _Fitting(argv, line, processes, run, resumed=stopped is not None)
 
+    line.datamodule.task.check_run(line.config)
     line.model.check_training(line.config, line.datamodule)
     check_tuning(line.config, processes.number, fitting.resumed)
     check_fine_tuning(line.model, line.datamodule, line.config.trainer.max_epochs or 0)

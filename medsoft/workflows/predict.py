@@ -56,6 +56,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
 
     line, trained = open_model(verb, words, checkpoint, of_bundle=bundle is not None)
     config, data, model = line.config, line.datamodule, line.model
+    data.task.check_run(config)
     config.checkpoint = None if bundle is not None else named[0]
     use_views(model, data, config.tta)
     _check_maps(line)

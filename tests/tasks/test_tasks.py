@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medsoft.errors import InputError
 from medsoft.evaluation.figures import TABLE_FIGURES
 from medsoft.evaluation.figures.part_figures import CHARTS
 from medsoft.evaluation.report.glossary import GLOSSARY
@@ -22,6 +23,7 @@ TASKS = {
     "ordinal": Task.of("ordinal", ("0", "1", "2", "3")),
     "regression": Task.of("regression"),
     "survival": Task.from_json({"kind": "survival", "classes": (), "times": (12, 36.5), "unit": "", "logits": 1}),
+    "segmentation": Task.of("segmentation", ("disc", "cup")),
 }
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
@@ -31,6 +33,8 @@ def answers(task: Task, n: int, seed: int) -> np.ndarray:
     width, rng = len(task.p_columns), np.random.default_rng(seed)
     if task.number_metrics == "survival":  # a risk, then chances
         return np.column_stack([rng.normal(size=n), rng.uniform(0.01, 0.99, (n, width - 1))])
+    if task.has_masks:  # sizes, then shares or pixels
+        return np.where(["hd95" in name for name in task.p_columns], 7.5, rng.random((n, width)))
     if not task.has_probabilities:
         return rng.gamma(4, 10, (n, width))
     return rng.dirichlet(np.ones(width), n) if task.exclusive else rng.random((n, width))
@@ -43,6 +47,8 @@ def targets(task: Task, n: int, seed: int, missing: float = 0.2) -> np.ndarray:
         values = np.column_stack([np.round(rng.gamma(4, 10, n), 1) + 1, rng.integers(0, 2, n)])
         values[rng.random(n) < missing] = np.nan
         return values
+    if task.has_masks:
+        return np.where(rng.random(n) < missing, np.nan, 1.0)
     if not task.has_classes:
         values = np.round(rng.gamma(4, 10, n))
     elif task.exclusive:
@@ -57,8 +63,8 @@ def test_every_name_has_a_class_of_that_name():
     assert set(CLASSES) == set(TASK_KINDS) == set(TASKS), "a new task is tried here too"
     for kind in TASK_KINDS:
         assert task_class(kind).kind == kind
-    with pytest.raises(ValueError, match=r"unknown task 'segmentation': one of binary, "):
-        Task.of("segmentation")
+    with pytest.raises(ValueError, match=r"unknown task 'painting': one of binary, "):
+        Task.of("painting")
 
 
 @every_task
@@ -114,7 +120,7 @@ def test_strata_and_members_cover_the_known_rows(task):
     values = targets(task, 40, 1)
     frame = pd.DataFrame(task.target_cells(values, 40))
     members = task.members(frame)
-    assert tuple(members) == task.classes
+    assert tuple(members) == (() if task.has_masks else task.classes)
     if members:
         together = np.stack(list(members.values()))
         assert not (together & ~task.known(frame)).any()
@@ -155,6 +161,11 @@ def test_the_metrics_of_a_task_hold_the_one_that_chooses_checkpoints(task):
 
 @every_task
 def test_the_network_has_as_many_outputs_as_its_objective(task):
+    if task.has_masks:  # a mask has no vector of answers
+        assert task.objective(ObjectiveOptions()).outputs == 1 + len(task.classes)
+        with pytest.raises(InputError, match="a mask, not with a number"):
+            task.outputs()
+        return
     logits, found = task.outputs()
     objective = task.objective(ObjectiveOptions(target_scale=(0.0, 1.0)))
     assert len(logits["columns"]) == objective.outputs
@@ -173,7 +184,7 @@ def test_what_a_task_names_for_figures_and_report_is_there(task):
         (task.glossary, GLOSSARY),
         (task.report_sections, sections),
     ):
-        assert named or task.number_metrics == "survival", "a task has some of each"
+        assert named or task.number_metrics == "survival" or task.has_masks, "a task has some of each"
         assert set(named) <= set(known)
 
 
@@ -191,4 +202,5 @@ def test_what_is_asked_is_said_with_classes_and_unit():
         "ordinal": "Ordinal: which one of “0”, “1”, “2”, “3”, in rising order?",
         "regression": "Regression: a number for each slide",
         "survival": "Survival: the risk of an event for each slide",
+        "segmentation": "Segmentation: the places of disc, cup in each slide",
     }

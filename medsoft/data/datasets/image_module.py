@@ -102,28 +102,52 @@ class ImageDataModule(TableDataModule[ImageDataset]):
                 self._read_all(paths, found, facts) if in_memory else (None, None, self._check_all(paths, found, facts))
             )
             problems += unreadable_pictures(part, reasons)
+            more = self._more_problems(part, reasons)
+            problems += more
+            reasons |= {part.frame["row"].tolist().index(p.rows[0]): f"{p.kind}: {p.message}" for p in more}
             read[split], contents[split] = (cache, sizes, reasons), found
         for split, again in self._twice(parts, contents, problems).items():
             cache, sizes, reasons = read[split]
             read[split] = cache, sizes, again | reasons
         for split, part in parts.items():
             part, cache, sizes = self._leave_out(part, *read[split])
-            dataset = ImageDataset(
-                part.frame["path"].tolist(),
-                part.targets,
-                self.transforms,
-                self.seed,
-                self.max_pixels,
-                cache,
-                self.voi,
-                self.covariates_of(part),
-                sizes,
-            )
-            self._parts[split] = (part, dataset)
+            self._parts[split] = (part, self._dataset_of(split, part, cache, sizes))
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
             raise TableError(str(self.samples.source), problems)
         if note := self.depth_note(facts):
             self.notes.append(note)
+
+    def _more_problems(self, part: SampleTable, unreadable: dict[int, str]) -> list[Problem]:
+        """What is wrong with what belongs to the pictures of a part, such as their masks; of one row each.
+
+        Args:
+            part: of the table, whose pictures were read.
+            unreadable: reasons of those that cannot be had, by place in the part.
+        """
+        return []
+
+    def _dataset_of(
+        self, split: str, part: SampleTable, cache: np.ndarray | None, sizes: np.ndarray | None
+    ) -> ImageDataset:
+        """The data set of a part.
+
+        Args:
+            split: its name.
+            part: its rows.
+            cache: (n, H, W, C) prepared images; None where they are read when asked for.
+            sizes: (n, 2) of the images as stored, where they are known.
+        """
+        return ImageDataset(
+            part.frame["path"].tolist(),
+            part.targets,
+            self.transforms,
+            self.seed,
+            self.max_pixels,
+            cache,
+            self.voi,
+            self.covariates_of(part),
+            sizes,
+        )
 
     def _facts_of_files(self, split: str) -> list[Facts]:
         paths = self.part(split).frame["path"].tolist()

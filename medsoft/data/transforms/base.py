@@ -166,6 +166,23 @@ class Transforms(ABC):
         augmented: np.ndarray = self._pipeline(image=image)["image"]
         return np.ascontiguousarray(augmented)
 
+    def augment_with_mask(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """As ``augment``, with a mask that is mirrored, turned and scaled as the picture is.
+
+        Args:
+            image: (*size, channels), uint8.
+            mask: (*size), uint8; 0 comes in from outside.
+            seed: 0 or more.
+
+        Returns:
+            Both, of the same shapes; no value of the mask is mixed from others.
+        """
+        if not self.augmentation:
+            return image, mask
+        self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        changed = self._pipeline(image=image, mask=mask)
+        return np.ascontiguousarray(changed["image"]), np.ascontiguousarray(changed["mask"])
+
     def finish(self, image: np.ndarray) -> np.ndarray:
         """Scale to 0..1, subtract the mean, divide by the standard deviation.
 

@@ -34,7 +34,7 @@ def wanted_key(asked: Asked, task: Task) -> Key:
     """
     if asked.metric not in task.metrics:
         raise InputError(f"metric {asked.metric!r}: for {task.kind} there are {', '.join(task.metrics)}")
-    if task.has_classes and asked.of and asked.of not in task.asked_classes:
+    if (task.has_classes or task.asked_classes) and asked.of and asked.of not in task.asked_classes:
         raise InputError(f"class {asked.of!r}: there are {', '.join(task.asked_classes)}")
     if METRICS[asked.metric].family == "horizon":
         return Key(asked.metric, time=_time(asked))
@@ -62,7 +62,7 @@ def key_of(metric: str, task: Task, of: str = "", rule: str = "") -> Key:
         rule: of the threshold, where thresholds decide.
     """
     if not task.has_classes:
-        return Key(metric)
+        return Key(metric, of if len(task.asked_classes) > 1 else "")
     of = of or task.positive
     several = not task.thresholded
     whole = several and metric in OF_ALL_CLASSES

@@ -94,7 +94,10 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
         notes=[],
     )
     if not task.has_classes:
-        result["overall"] = _taken(values, of_family(task.number_metrics), "", "")
+        names = of_family(task.number_metrics)
+        result["overall"] = _taken(values, names, "", "")
+        several = task.asked_classes if len(task.asked_classes) > 1 else ()
+        result["per_class"] = {name: _taken(values, names, name, "") for name in several}
         result["notes"] = _notes_on_numbers(result, task, known)
         return result
     if task.positive:

@@ -23,6 +23,7 @@ Family = Literal[
     "error",
     "survival",
     "horizon",
+    "overlap",
     "count",
     "curve",
     "training",
@@ -40,7 +41,7 @@ class Metric:
         family: ``ranking``: of the order of scores; ``decision``: of one class at a threshold, or of the most probable
             class; ``agreement``: of all classes together; ``probability``; ``selective``: of what is left when
             uncertain rows are set aside; ``error``: of predicted numbers; ``survival``: of risks, over all times;
-            ``horizon``: of risks at one time; ``count`` of rows; ``curve``: values at many points; ``training``: logged
+            ``horizon``: of risks at one time; ``overlap``: of masks; ``count`` of rows; ``curve``: values at many points; ``training``: logged
             in training only.
         lower_is_better: None where neither is, such as for a bias or a count.
         lowest: the smallest possible value.
@@ -96,6 +97,10 @@ _TABLE = (
     Metric("auc_at", "AUC(t)", "horizon", False, 0, 1, ("scores",)),
     Metric("brier_at", "Brier(t)", "horizon", True, 0, math.inf, ("probabilities",)),
     Metric("oe_at", "observed / expected", "horizon", None, 0, math.inf, ("probabilities",)),
+    Metric("dice", "Dice", "overlap", False, 0, 1, ("numbers",)),
+    Metric("iou", "IoU", "overlap", False, 0, 1, ("numbers",)),
+    Metric("hd95", "95 % Hausdorff distance", "overlap", True, 0, math.inf, ("numbers",)),
+    Metric("surface_dice", "surface Dice", "overlap", False, 0, 1, ("numbers",)),
     Metric("true_positives", "true positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_positives", "false positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_negatives", "false negatives", "count", None, 0, math.inf, ("decisions",)),
@@ -119,15 +124,16 @@ OF_ALL_CLASSES = ("accuracy", "balanced_accuracy", "mcc", "kappa", "brier", "log
 MAIN = (
     *("auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"),
     *("brier", "aurc", "mae", "bias", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "auc_at"),
+    *("dice", "iou", "hd95", "surface_dice"),
 )
 """Shown where there is no room for all, such as in the terminal."""
 HEADLINE = (
     *("auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
-    *("mae", "rmse", "r2", "concordance", "c_index", "uno_c", "integrated_brier"),
+    *("mae", "rmse", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "dice", "iou"),
 )
 """For a log, for choosing a checkpoint and for a model card, in this order; a task has some of them."""
 
-DRAWN_BY_GROUP = ("auroc", "mae", "accuracy", "c_index")
+DRAWN_BY_GROUP = ("auroc", "mae", "accuracy", "c_index", "dice")
 """Of which subgroups have a figure in folders; the report and ``subgroups.csv`` have all."""
 
 

@@ -72,6 +72,22 @@ GLOSSARY = {
         "log(−log S). The test asks whether the groups have one hazard; a small p says that they differ, not by how "
         "much.",
     ),
+    "overlap": Term(
+        "Dice, IoU",
+        "Twice the pixels that the true and the predicted mask share over the sum of both; shared pixels over all of "
+        "either. Of each image and class on the input's own grid, then the mean over an image's classes, then over the "
+        "images. 1 is best.",
+    ),
+    "surface_distance": Term(
+        "95 % Hausdorff distance, surface Dice",
+        "The 95th percentile of the distances between the two outlines, in pixels (of volumes in mm); the share of "
+        "both outlines that lies within the stated tolerance of the other (Nikolov et al. 2021).",
+    ),
+    "empty_masks": Term(
+        "Empty masks",
+        "A class that is neither in the true nor in the predicted mask is left out of that image's mean; one that is "
+        "in one of them alone has Dice, IoU and surface Dice 0 and no Hausdorff distance.",
+    ),
     "limits_of_agreement": Term(
         "Limits of agreement", "Bias ± 1.96 standard deviations of the differences (Bland and Altman 1986)."
     ),

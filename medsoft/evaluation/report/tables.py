@@ -76,7 +76,7 @@ def metric_tables(levels: Sequence[Part], task: Task) -> list[MetricTable]:
     """The tables of one fold and split, whose parts are its levels."""
     if not task.has_classes:
         keys = _keys(levels)
-        return [_beside(task.metrics_title, keys, levels)]
+        return [_beside(task.metrics_title, keys, levels, of_classes=True)]
     if task.positive:
         return _of_one_question(levels)
     tables = []
@@ -127,12 +127,18 @@ def _threshold(part: Part, rule: str) -> float | None:
     return next((e.threshold for e in part.estimates if e.rule == rule and e.threshold is not None), None)
 
 
-def _beside(title: str, keys: Iterable[Key], levels: Sequence[Part], caption: str = "") -> MetricTable:
-    """A row a metric, a column a level."""
+def _beside(
+    title: str, keys: Iterable[Key], levels: Sequence[Part], caption: str = "", of_classes: bool = False
+) -> MetricTable:
+    """A row a metric (with ``of_classes`` one of each class too, which it names), a column a level."""
     known = [{e.key: e for e in part.estimates} for part in levels]
     columns = tuple(f"{LEVEL_NAMES[part.level]}, n = {part.n}" for part in levels)
-    rows = tuple((_row_name(key), tuple(_cell(of_level.get(key)) for of_level in known)) for key in keys)
+    rows = tuple((_named(key, of_classes), tuple(_cell(of_level.get(key)) for of_level in known)) for key in keys)
     return MetricTable(title, columns, rows, caption)
+
+
+def _named(key: Key, of_classes: bool) -> str:
+    return f"{_row_name(key)}, {key.class_name}" if of_classes and key.class_name else _row_name(key)
 
 
 def _row_name(key: Key) -> str:

@@ -1,0 +1,1 @@
+"""What Lightning trains for masks: networks, losses, and the writing of masks."""

@@ -1,0 +1,1 @@
+"""Images with masks, for training and for prediction on the grid of the input."""

@@ -1,0 +1,1 @@
+"""Masks: files with the class of every pixel, read and checked."""

@@ -1,0 +1,1 @@
+"""How masks are evaluated: overlap, distances of surfaces, and pictures of contours."""
