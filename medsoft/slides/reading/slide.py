@@ -139,7 +139,9 @@ class Slide:
         """
         self.check_mpp(mpp)
         size = overview_size(self.size_px0, self.mpp, mpp)
-        return read_overview(self.levels, self.best_level(mpp), *size)
+        found = read_overview(self.levels, self.best_level(mpp), *size)
+        self.levels.forget()  # the level of an overview is seldom that of the tiles
+        return found
 
     def close(self) -> None:
         """Give back the file; nothing can be read afterwards."""

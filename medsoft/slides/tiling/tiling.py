@@ -118,7 +118,7 @@ def tile_slide(
     if gaps_HW.all():
         raise SlideError("no part of it can be read")
     tissue = find_tissue(overview_HW3, mpp, settings.tissue)
-    why = why_colourless(overview_HW3[~gaps_HW][None])
+    why = why_colourless(overview_HW3, gaps_HW)
     if why and not tissue.mask_HW.any():
         raise SlideError(
             f"no tissue can be told from glass, as the slide {why} Save it as RGB with 8 bits per channel, or take all "

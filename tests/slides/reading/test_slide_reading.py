@@ -268,6 +268,18 @@ def test_alpha_is_shown_on_the_background():
     assert shown.tolist() == [[[100] * 3, [200, 0, 255]], [[180, 20, 224], [100] * 3]]
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_an_overview_leaves_no_decoded_tiles_in_memory(tmp_path, suffix):
+    path = write_tiff(tmp_path / "a.tif")
+    if suffix == "png":
+        Image.open(path).save(tmp_path / "a.png")
+    with open_slide(tmp_path / f"a.{suffix}", mpp=1.0) as slide:
+        before = slide.read_tile(3, 5, 200, 1.0)
+        slide.overview(8.0)
+        assert not (suffix == "tif" and slide.levels._cache._tiles)
+        assert np.array_equal(slide.read_tile(3, 5, 200, 1.0), before)
+
+
 def test_label_and_macro_are_never_read(shared_data, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a picture with a patient's name")

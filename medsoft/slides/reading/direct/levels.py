@@ -115,6 +115,11 @@ class DirectLevels:
             box[top : top + part.shape[0], left : left + part.shape[1]] = part
         return box
 
+    def forget(self) -> None:
+        """Give back the memory of decoded tiles."""
+        self._cache.clear()
+        self._truth.forget()
+
     def close(self) -> None:
         """Close the files, also OpenSlide's; no read may be under way."""
         self.close_file()
