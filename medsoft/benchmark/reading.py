@@ -15,10 +15,10 @@ import numpy as np
 import openslide
 
 from medsoft.errors import TileError
+from medsoft.slides.reading.direct.levels import DirectLevels
 from medsoft.slides.reading.levels import read_padded
 from medsoft.slides.reading.resample import box_of_tile, resample
 from medsoft.slides.reading.slide import Slide, open_slide
-from medsoft.slides.reading.tiff_reader import TiffLevels
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def with_the_decoder(job: Job) -> tuple[Run, Close]:
     """
     slide = open_slide(job.path, job.slide_mpp)
     levels = slide.levels
-    assert isinstance(levels, TiffLevels)
+    assert isinstance(levels, DirectLevels)
     needed: dict[tuple[int, int], None] = {}
     for x, y in job.coords_N2_px0:
         box = box_of_tile(levels.downsamples, job.slide_mpp, int(x), int(y), job.tile_px, job.mpp)
-        page = levels.pages[box.level]
-        needed |= {(box.level, index): None for index in page.tiles_of(box.x_px, box.y_px, box.size_px, box.size_px)}
+        tiled = levels.tiled[box.level]
+        needed |= {(box.level, index): None for index in tiled.tiles_of(box.x_px, box.y_px, box.size_px, box.size_px)}
     tiles = list(needed)
     return _in_threads(lambda index, _: levels.decode_tile(*tiles[index]), len(tiles), job.workers), slide.close
 

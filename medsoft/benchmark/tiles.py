@@ -30,6 +30,7 @@ from medsoft.benchmark.reading import (
     with_the_decoder,
 )
 from medsoft.errors import InputError, SlideError, check_range
+from medsoft.slides.reading.direct.levels import DirectLevels
 from medsoft.slides.reading.slide import Slide, open_slide
 from medsoft.storage.files import replacing
 from medsoft.system.terminal import plain_console
@@ -129,7 +130,7 @@ def _contenders(slide: Slide, mpp: float, tile_px: int, max_tiles: int, all_work
     ways: list[tuple[str, Open]] = [("medsoft", with_medsoft)]
     if slide.reader != "picture":
         ways.append(("openslide", with_openslide))
-    if slide.reader == "tiff tiles":
+    if isinstance(slide.levels, DirectLevels):
         ways.append(("decoder", with_the_decoder))
     found = [_Contender("reading", name, replace(job, workers=n), way) for n in all_workers for name, way in ways]
     if len(slide.level_downsamples) > 1 and slide.level_downsamples[1] >= 2:

@@ -17,6 +17,7 @@ NO_TISSUE = "no tissue was found"
 TOO_LITTLE_TISSUE = "no tile has enough tissue"
 NOT_IN_REGIONS = "no tile with enough tissue lies"
 """Goes on as ``RegionSettings.in_words``."""
+WITH_ARTEFACTS = "every tile with enough tissue has artefacts"
 KINDS = ("tiles", "overviews", "features", "heatmaps")
 """Folders with a file a slide."""
 
@@ -42,6 +43,7 @@ class SlideStatus:
         min_tissue: least fraction of tissue in a tile.
         tissue: how tissue was found, as words ``name=value``.
         tile_regions: which tiles regions have left, in words; "" where they were those of the whole slide.
+        tile_quality: the limits of artefacts in tiles, or "measured"; "" where they were not looked for.
         kept: whether an earlier run did the work; no field of the row.
     """
 
@@ -61,6 +63,7 @@ class SlideStatus:
     min_tissue: float | None = None
     tissue: str = ""
     tile_regions: str = ""
+    tile_quality: str = ""
     kept: bool = field(default=False, compare=False)
 
     @property

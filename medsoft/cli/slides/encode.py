@@ -90,6 +90,8 @@ def encode_tiles(
 def _tiles(encoder: Encoder, tiling: TilingOptions, regions: RegionSettings | None) -> TileSettings:
     """What was asked for, or else what the recipe says."""
     recipe = encoder.recipe
+    if tiling.quality == "measure":
+        raise InputError("--quality measure changes no tile: take it with slides tile, or --quality filter here")
     if tiling.mpp is None and recipe.tile_mpp is None:
         raise InputError(
             f"--encoder {recipe.name} has no resolution of its own: say that of the tiles, such as --mpp 0.5"

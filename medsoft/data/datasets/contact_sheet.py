@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ AUGMENTATIONS = 4
 
 CELL_INCHES, GAP_INCHES, LINE_INCHES, TITLE_INCHES = 1.8, 0.1, 0.13, 0.45
 CAPTION_CHARACTERS = 28
+TITLE_CHARACTERS_PER_INCH, TITLE_LINE_INCHES = 11.5, 0.2
+FRAME_POINTS = 2
 DPI = 130
 
 
@@ -46,15 +49,24 @@ def transforms_sheet(
     contact_sheet(cells, texts, 2 + AUGMENTATIONS, title, out)
 
 
-def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str, out: Path) -> None:
+def contact_sheet(
+    images: Sequence[np.ndarray | None],
+    captions: Sequence[str],
+    columns: int,
+    title: str,
+    out: Path,
+    frames: Sequence[str] | None = None,
+) -> None:
     """Draw pictures with captions row by row on one page.
 
     Args:
         images: each (H, W, 1) or (H, W, 3), any sizes. Values other than 8 bits are stretched from smallest to largest.
+            None leaves a place empty.
         captions: one a picture, drawn under it; may have several lines, of which long ones are shortened in the middle.
         columns: pictures per row, 1 or more.
-        title: above the page.
+        title: above the page, in as many lines as it needs.
         out: the file, PNG, PDF or SVG by its ending; replaced only when complete, its folder is made.
+        frames: colours around the pictures, one a picture; a thin grey line by default.
 
     Raises:
         ValueError: no images, or not one caption per image.
@@ -67,20 +79,25 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     rows = -(-len(images) // columns)
     row_inches = CELL_INCHES + LINE_INCHES * (1 + max(caption.count("\n") for caption in captions)) + 2 * GAP_INCHES
     width = columns * (CELL_INCHES + GAP_INCHES) + GAP_INCHES
-    height = TITLE_INCHES + rows * row_inches
+    lines = textwrap.wrap(title, max(1, int(width * TITLE_CHARACTERS_PER_INCH)))
+    title_inches = TITLE_INCHES + (len(lines) - 1) * TITLE_LINE_INCHES
+    height = title_inches + rows * row_inches
     figure = Figure(figsize=(width, height), dpi=DPI)
-    figure.text(GAP_INCHES / width, 1 - TITLE_INCHES / 2 / height, title, va="center", fontsize=11, parse_math=False)
+    words = "\n".join(lines)
+    figure.text(GAP_INCHES / width, 1 - title_inches / 2 / height, words, va="center", fontsize=11, parse_math=False)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        if image is None:
+            continue
         row, column = divmod(place, columns)
         left = GAP_INCHES + column * (CELL_INCHES + GAP_INCHES)
-        bottom = height - TITLE_INCHES - row * row_inches - CELL_INCHES
+        bottom = height - title_inches - row * row_inches - CELL_INCHES
         # Anchored to the bottom of its cell, so that the captions of a row stand on one line.
         axes = figure.add_axes(
             (left / width, bottom / height, CELL_INCHES / width, CELL_INCHES / height), anchor="S", xticks=[], yticks=[]
         )
         axes.imshow(eight_bits(image), cmap="gray", vmin=0, vmax=255)
-        axes.spines[:].set_color("0.8")
-        axes.spines[:].set_linewidth(0.5)
+        axes.spines[:].set_color(frames[place] if frames else "0.8")
+        axes.spines[:].set_linewidth(FRAME_POINTS if frames else 0.5)
         text = "\n".join(shorten(line) for line in caption.split("\n"))
         axes.set_xlabel(text, fontsize=7, labelpad=3, parse_math=False)
     with replacing(out) as unfinished:

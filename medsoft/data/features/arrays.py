@@ -15,15 +15,18 @@ from contextlib import nullcontext
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from medsoft.data.features.bag import Bag, Contents, Rows, TileCoordinates
 from medsoft.data.features.hdf5 import check_features, check_ratio, corners, feature_rows
 from medsoft.data.features.provenance import EncoderIdentity
 from medsoft.errors import BagError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd  # tables alone need it, and it takes 70 MB
 
 IDENTITY = EncoderIdentity("array")
 BAG = "bag"
@@ -138,6 +141,8 @@ def instances(path: Path) -> Mapping[str, tuple[np.ndarray, np.ndarray | None]]:
 
 @lru_cache(maxsize=2)
 def _instances(path: Path, size: int, time: int) -> Mapping[str, tuple[np.ndarray, np.ndarray | None]]:
+    import pandas as pd
+
     from medsoft.data.tables.reading import load_source, text
 
     try:
@@ -180,6 +185,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _features_of(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
     """Features (N, F) and places (N, 2) in µm or None, from the columns of a table."""
+    import pandas as pd
+
     if wrong := [str(name) for name in frame if str(name).lower() in NO_FEATURES]:
         raise BagError(f"the column {wrong[0]!r} would become a feature: leave it out, every column is one")
     columns = {str(name): pd.to_numeric(frame[name], errors="coerce") for name in frame}

@@ -1,7 +1,9 @@
 """Writes pyramidal tiled TIFF files block by block, so that an image of any size needs little memory.
 
 The first page holds the full size; every smaller level is a further page of the file, marked as one of reduced
-resolution (NewSubfileType 1). OpenSlide reads such pages as levels, and QuPath opens the file through OpenSlide.
+resolution (NewSubfileType 1). OpenSlide reads such pages as levels, and QuPath opens the file through OpenSlide. In an
+OME-TIFF (https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/) the smaller levels are SubIFDs of the first page,
+which Bio-Formats and its relatives read, and OpenSlide passes over.
 Pixels of a smaller level are means of the level above, so that each covers a square of ``downsample`` pixels of the
 full size. A page has whole pixels: where the size is no multiple of the downsample, its last row or column repeats the
 edge of the picture, and the ratio that OpenSlide works out from the sizes differs from the downsample by up to a pixel.
@@ -16,6 +18,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal
+from xml.sax.saxutils import escape
 
 import cv2
 import imagecodecs
@@ -46,6 +49,7 @@ def write_pyramid(
     compression: Compression = "jpeg",
     quality: int = 80,
     description: str = "",
+    ome: bool = False,
 ) -> None:
     """Write a picture as a pyramidal tiled TIFF, which appears when it is complete; same pixels, same bytes.
 
@@ -63,7 +67,8 @@ def write_pyramid(
         block_px: Side of the blocks that are asked for (less at the right and lower edge), a multiple of ``tile_px``.
         compression: ``jpeg`` (lossy, chroma at half the resolution) or ``deflate`` (lossless).
         quality: Of the JPEG tiles, 1 to 100.
-        description: ImageDescription of the first page, ASCII.
+        description: ImageDescription of the first page, ASCII; of an OME-TIFF, the image's description.
+        ome: Write an OME-TIFF, whose OME-XML also says the µm per pixel. Name it ``….ome.tif``.
 
     Raises:
         ValueError: an argument is out of range, or ``read_block`` gave another shape or type.
@@ -78,6 +83,9 @@ def write_pyramid(
     sizes = [(-(-width // step), -(-height // step)) for step in downsamples]
     big = 3 * sum(w * h for w, h in sizes) > CLASSIC_LIMIT_BYTES
     encode, form = _coding(compression, quality)
+
+    if ome:
+        description = _ome_xml(size_px, mpp, description)
 
     def page(level: int) -> dict[str, Any]:
         w, h = sizes[level]
@@ -95,9 +103,25 @@ def write_pyramid(
             below = _Level(encode, tile_px, spool, below, factor)
             levels.insert(0, below)
         with tifffile.TiffWriter(temporary, bigtiff=big) as tiff:
-            tiff.write(_full_size(size_px, read_block, block_px, tile_px, encode, below), subfiletype=0, **page(0))
+            full_size = _full_size(size_px, read_block, block_px, tile_px, encode, below)
+            tiff.write(full_size, subfiletype=0, subifds=len(levels) if ome else None, **page(0))
             for number, level in enumerate(levels, start=1):
                 tiff.write(level.encoded(), subfiletype=1, **page(number))
+
+
+def _ome_xml(size_px: tuple[int, int], mpp: float, description: str) -> str:
+    """OME-XML (2016-06) of one RGB image, in ASCII, as TIFF has it."""
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    sizes = f'SizeX="{size_px[0]}" SizeY="{size_px[1]}" SizeZ="1" SizeC="3" SizeT="1"'
+    physical = " ".join(f'PhysicalSize{axis}="{mpp!r}" PhysicalSize{axis}Unit="&#181;m"' for axis in "XY")
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}" Creator="medsoft" '
+        f'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="{schema} {schema}/ome.xsd">'
+        '<Image ID="Image:0">'
+        f"<Description>{escape(description)}</Description>"
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" Interleaved="true" {sizes} {physical}>'
+        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
 
 
 class _Level:

@@ -19,6 +19,8 @@ SHEET = ".tiles.png"
 """Suffix of a slide's sheet, beside its heatmap."""
 SHOWN = 8
 """Tiles of each kind on a sheet."""
+RAISES, LOWERS = "#b2182b", "#2166ac"
+"""Frames of tiles with a positive and a negative contribution: the ends of the heatmap's colours."""
 
 
 @dataclass(frozen=True)
@@ -137,22 +139,27 @@ def write_tile_sheet(
     """
     from medsoft.data.datasets.contact_sheet import contact_sheet  # Matplotlib waits until there is something to draw
 
-    blank: npt.NDArray[np.uint8] = np.full((8, 8, 3), 255, np.uint8)
-    images, captions = [], []
-    for row in ([tile for tile in kind if tile in pictures] for kind in (most, least)):
-        if not row:
-            continue
-        images += [pictures[tile] for tile in row] + [blank] * (SHOWN - len(row))
-        captions += [_caption(tile, with_slides) for tile in row] + [""] * (SHOWN - len(row))
-    if not images:
+    rows = [[tile for tile in kind if tile in pictures] for kind in (most, least)]
+    columns = max(map(len, rows))
+    if not columns:
         return
-    resolution = f"tiles of {tile_settings['tile_px']} px at {tile_settings['mpp']:g} µm/px"
-    contact_sheet(images, captions, SHOWN, f"{title}; {resolution}", path)
+    tiles = [tile for row in rows if row for tile in (*row, *[None] * (columns - len(row)))]
+    images = [None if tile is None else pictures[tile] for tile in tiles]
+    captions = ["" if tile is None else _caption(tile, with_slides) for tile in tiles]
+    frames = [RAISES if tile is None or tile.value >= 0 else LOWERS for tile in tiles]
+    side_um = tile_settings["tile_px"] * tile_settings["mpp"]
+    size = f"tiles of {tile_settings['tile_px']} px at {tile_settings['mpp']:g} µm/px ({side_um:.4g} µm)"
+    contact_sheet(images, captions, columns, f"{title}; {size}", path, frames)
 
 
 def _caption(tile: Contribution, with_slide: bool) -> str:
     lines = [tile.slide] if with_slide else []
-    return "\n".join([*lines, f"{tile.value:+.3g}", f"x {tile.x_px0}, y {tile.y_px0}"])
+    number = f"{tile.value:+#.3g}".replace("-", "−")
+    return "\n".join([*lines, number, f"x {tile.x_px0}, y {tile.y_px0}"])
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
 
 
 def mosaic(
@@ -175,7 +182,7 @@ def mosaic(
     rows = [[*most[:6]], [*least[:3]]]
     shown: npt.NDArray[np.uint8] = np.full((3 * cell, 3 * cell, 3), 255, np.uint8)
     drawn = False
-    for kind, (tiles, colour) in enumerate(zip(rows, ((178, 24, 43), (33, 102, 172)), strict=True)):
+    for kind, (tiles, colour) in enumerate(zip(rows, map(_rgb, (RAISES, LOWERS)), strict=True)):
         for place, tile in enumerate(tile for tile in tiles if tile in pictures):
             top, left = (2 * kind + place // 3) * cell, place % 3 * cell
             framed = np.empty((cell, cell, 3), np.uint8)

@@ -2,6 +2,7 @@
 
 <id>.png       the slide beside the map, for people
 <id>.tif       the map over the slide in grey, with its resolution, for OpenSlide and QuPath
+<id>.ome.tif   the same as OME-TIFF, for Bio-Formats and what reads through it
 <id>.geojson   outlines of the top regions, for QuPath: from the corner of the slide's bounds, which the map shows too
 <id>.csv       place and contribution of every tile, from the corner of the slide
 <id>.json      the logit and its parts, and what the files were made from; written when the others are there
@@ -29,7 +30,7 @@ from medsoft.storage.files import replacing
 MASS = 0.5
 """Part of the positive mass that the top regions hold."""
 
-DRAWN = (".png", ".tif", ".geojson")
+DRAWN = (".png", ".tif", ".ome.tif", ".geojson")
 SUFFIXES = (*DRAWN, ".csv", ".json")
 Made = Mapping[str, str]
 
@@ -89,18 +90,20 @@ def _draw(
     bounds_px0, sums = heatmap.bounds_px0, "attention" if heatmap.attention_of else "contributions (logit)"
     write_regions(place(".geojson"), regions, heatmap.name, heatmap.mpp, bounds_px0=bounds_px0, sums=sums)
     each = "" if heatmap.attention_of else "contribution of each tile in the "
-    write_pyramid(
-        place(".tif"),
-        (width, height),
-        lambda x, y, w, h: coloured[y : y + h, x : x + w],
-        heatmap.view_px0[2] * heatmap.mpp / width,
-        downsamples=(1, 4),
-        compression="deflate",
-        description=_ascii(
-            f"medsoft heatmap of {heatmap.id}: {each}{heatmap.quantity}, "
-            f"red +{heatmap.limit:.4g}, white 0, blue -{heatmap.limit:.4g}"
-        ),
-    )
+    for suffix in (".tif", ".ome.tif"):
+        write_pyramid(
+            place(suffix),
+            (width, height),
+            lambda x, y, w, h: coloured[y : y + h, x : x + w],
+            heatmap.view_px0[2] * heatmap.mpp / width,
+            downsamples=(1, 4),
+            compression="deflate",
+            description=_ascii(
+                f"medsoft heatmap of {heatmap.id}: {each}{heatmap.quantity}, "
+                f"red +{heatmap.limit:.4g}, white 0, blue -{heatmap.limit:.4g}"
+            ),
+            ome=suffix == ".ome.tif",
+        )
     outlines = [region.polygon for region in regions]
     what = "the attention" if heatmap.attention_of else f"what raises the {heatmap.quantity}"
     rule = f"Outlined: the fewest tiles that hold {100 * MASS:.0f} % of {what}."

@@ -35,6 +35,9 @@ class PictureLevels:
         """Read a box as (height, width, 3) uint8 RGB."""
         return self._pixels[y_px : y_px + height, x_px : x_px + width].copy()
 
+    def forget(self) -> None:
+        """Nothing: the picture is needed as long as it is open."""
+
     def close(self) -> None:
         """Give back the memory."""
         self._pixels = np.empty((0, 0, 3), np.uint8)

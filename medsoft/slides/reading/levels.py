@@ -32,6 +32,10 @@ class Levels(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Give back the memory of what was decoded and kept for the next reads."""
+        ...
+
     def close(self) -> None:
         """Give back the file."""
         ...
@@ -53,6 +57,10 @@ class Cropped:
         """As of the other levels, from the part's corner."""
         x, y = self._corners[level]
         return self._levels.read(level, x + x_px, y + y_px, width, height)
+
+    def forget(self) -> None:
+        """As of the other levels."""
+        self._levels.forget()
 
     def close(self) -> None:
         """Nothing: the other levels stay open."""

@@ -11,12 +11,13 @@ from tifffile import COMPRESSION
 from medsoft.data.tiff.layout import MAGIC
 from medsoft.errors import ReadError, SlideError
 from medsoft.slides.reading import resolution
+from medsoft.slides.reading.direct.levels import DirectLevels, NotDirectError
+from medsoft.slides.reading.direct.spot_check import difference
+from medsoft.slides.reading.direct.tiff import tiff_levels
 from medsoft.slides.reading.image_reader import PictureLevels
 from medsoft.slides.reading.levels import Levels
 from medsoft.slides.reading.openslide_reader import OpenSlideLevels
 from medsoft.slides.reading.resolution import Resolution
-from medsoft.slides.reading.spot_check import difference
-from medsoft.slides.reading.tiff_reader import NotDirectError, TiffLevels
 from medsoft.slides.reading.tiff_slide import TiffSlide, check_depth_of_tiles
 from medsoft.storage.files import open_regular_file
 from medsoft.storage.walk import special_kind
@@ -110,17 +111,25 @@ def _open_with_openslide(path: Path, mpp: float | None, mpp_origin: str) -> Open
 
 def _quickest(path: Path, truth: OpenSlideLevels) -> tuple[Levels, str, tuple[str, ...]]:
     """The direct way where it is known to give what OpenSlide gives, otherwise OpenSlide."""
+    is_dicom = truth.properties.get("openslide.vendor") == "dicom"
     try:
-        direct = TiffLevels(path, truth)
+        if is_dicom:
+            from medsoft.slides.reading.direct.dicom import dicom_levels  # pydicom waits, as above
+
+            tiled = dicom_levels(path, truth)
+        else:
+            tiled = tiff_levels(path, truth)
+        direct = DirectLevels(tiled, truth)
     except NotDirectError:
         return truth, "openslide", ()
-    except Exception as error:  # tifffile answers hostile files with every kind of exception
-        return truth, "openslide", (f"read through OpenSlide: tifffile cannot parse it ({type(error).__name__})",)
+    except Exception as error:  # tifffile and pydicom answer hostile files with every kind of exception
+        parser = "pydicom" if is_dicom else "tifffile"
+        return truth, "openslide", (f"read through OpenSlide: {parser} cannot parse it ({type(error).__name__})",)
     different = difference(direct, truth)
     if different:
         direct.close_file()
         return truth, "openslide", (f"read through OpenSlide, as its tiles decoded directly {different}",)
-    return direct, "tiff tiles", ()
+    return direct, "dicom frames" if is_dicom else "tiff tiles", ()
 
 
 def _bounds(truth: OpenSlideLevels) -> tuple[int, int, int, int] | None:

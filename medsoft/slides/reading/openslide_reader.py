@@ -72,6 +72,10 @@ class OpenSlideLevels:
         """How far beside ``x_px`` (or y) a read begins, in pixels of the level; at most half a level-0 pixel."""
         return self._px0(level, x_px) / self.downsamples[level] - x_px
 
+    def forget(self) -> None:
+        """Give back the memory of decoded tiles."""
+        self._handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+
     def close(self) -> None:
         """Close the file; no read may be under way."""
         self._handle.close()

@@ -34,7 +34,7 @@ class Slide:
             scanner's own metadata, DICOM among them), ``ome-xml`` or ``tiff resolution``.
         bounds_px0: (x, y, width, height) of the part that holds the scan; the whole where the file does not say.
         level_downsamples: level-0 pixels a pixel of each level, finest first.
-        reader: ``openslide``, ``tiff tiles``, ``tiff`` or ``picture``.
+        reader: ``openslide``, ``tiff tiles``, ``dicom frames``, ``tiff`` or ``picture``.
         notes: what the user should know of it, a line each: a stated resolution against that of the file, …
         levels: the pixels themselves, level by level.
     """
@@ -139,7 +139,9 @@ class Slide:
         """
         self.check_mpp(mpp)
         size = overview_size(self.size_px0, self.mpp, mpp)
-        return read_overview(self.levels, self.best_level(mpp), *size)
+        found = read_overview(self.levels, self.best_level(mpp), *size)
+        self.levels.forget()  # the level of an overview is seldom that of the tiles
+        return found
 
     def close(self) -> None:
         """Give back the file; nothing can be read afterwards."""

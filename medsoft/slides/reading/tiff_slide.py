@@ -132,6 +132,10 @@ class TiffSlide:
                 box[top : top + part.shape[0], left : left + part.shape[1]] = part
         return box
 
+    def forget(self) -> None:
+        """Give back the memory of decoded tiles."""
+        self._cache.clear()
+
     def close(self) -> None:
         """Close the file; no read may be under way."""
         self._tiff.close()

@@ -43,3 +43,8 @@ class TileCache:
             except BaseException as error:  # whatever it is, others wait for it
                 mine.set_exception(error)
         return tile.result()
+
+    def clear(self) -> None:
+        """Keep none of the tiles; those that are being decoded still reach who waits for them."""
+        with self._lock:
+            self._tiles.clear()

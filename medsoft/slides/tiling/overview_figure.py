@@ -56,6 +56,7 @@ def draw_overview(overview_HW3: np.ndarray, mask_HW: np.ndarray, tiling: Tiling)
     picture = cv2.resize(overview_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     px_per_px0 = size[0] / tiling.size_px0[0]
     _draw_tiles(picture, tiling, px_per_px0)
+    _draw_left_out(picture, tiling, px_per_px0)
     mask = cv2.resize(mask_HW.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)  # holes too
     cv2.drawContours(picture, contours, -1, TISSUE, 2)
@@ -74,6 +75,17 @@ def _draw_tiles(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
     if side >= OUTLINED_PX:
         for corner, stop in zip(corners, stops, strict=True):
             cv2.rectangle(picture, corner, stop, TILE, 1)
+
+
+def _draw_left_out(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
+    """Tint tiles that artefacts have ruled out."""
+    if tiling.quality is None or not tiling.quality.tiles_left_out:
+        return
+    tinted = picture.copy()
+    for x, y in tiling.quality.corners_left_out_M2_px0:
+        corner, stop = (np.rint((np.array([x, y]) + side) * px_per_px0).astype(int) for side in (0, tiling.tile_px0))
+        cv2.rectangle(tinted, corner.tolist(), stop.tolist(), WARNING, cv2.FILLED)
+    cv2.addWeighted(tinted, 0.35, picture, 0.65, 0, dst=picture)
 
 
 def _draw_regions(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
@@ -119,6 +131,8 @@ def facts(tiling: Tiling) -> list[tuple[str, tuple[int, int, int]]]:
     ]
     if settings.regions is not None:
         lines.append((f"tiles {settings.regions.in_words}", REGION))
+    if tiling.quality is not None and tiling.quality.in_words:
+        lines.append((tiling.quality.in_words, WARNING))
     return lines + [(warning, WARNING) for warning in tiling.warnings]
 
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from medsoft.errors import InputError, SlideError
 from medsoft.slides.encoding.resume import content_of, is_of_slide
-from medsoft.slides.folder import NO_TISSUE, NOT_IN_REGIONS, TOO_LITTLE_TISSUE, SlidesFolder, SlideStatus
+from medsoft.slides.folder import (
+    NO_TISSUE,
+    NOT_IN_REGIONS,
+    TOO_LITTLE_TISSUE,
+    WITH_ARTEFACTS,
+    SlidesFolder,
+    SlideStatus,
+)
 from medsoft.slides.reading.slide import Slide, open_slide
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.overview_figure import write_overview
@@ -116,7 +123,7 @@ def existing_tiling(source: SlideSource, folder: SlidesFolder, settings: TileSet
         raise SlideError(_taken(source, folder))
     if not is_of_slide(found, source, content):
         return None
-    return found if found.settings == settings and folder.overview(source.id).is_file() else None
+    return found if found.settings.gives(settings) and folder.overview(source.id).is_file() else None
 
 
 def check_names(sources: Sequence[SlideSource], folder: SlidesFolder) -> None:
@@ -165,6 +172,8 @@ def tiled(tiling: Tiling, since: float) -> SlideStatus:
     nothing = TOO_LITTLE_TISSUE if tiling.tissue_mm2 else NO_TISSUE
     if tiling.tissue_mm2 and tiling.settings.regions is not None:
         nothing = f"{NOT_IN_REGIONS} {tiling.settings.regions.in_words}"
+    if tiling.quality is not None and tiling.quality.tiles_left_out:
+        nothing = WITH_ARTEFACTS
     return SlideStatus(
         status="tiled" if len(tiling) else "no tissue",
         reason="" if len(tiling) else nothing,

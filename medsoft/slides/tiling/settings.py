@@ -7,12 +7,13 @@ anywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
 from medsoft.slides.annotations.settings import RegionSettings
+from medsoft.slides.quality.settings import ArtefactLimits, Quality, QualitySettings, quality_settings
 
 Precision = Literal["auto", "32", "16", "bf16"]
 """Of an encoder's arithmetic."""
@@ -89,6 +90,7 @@ class TileSettings:
         min_tissue: a tile is kept if at least this fraction of it is tissue; with 0 every tile of the grid is kept.
         tissue: how tissue is found.
         regions: which tiles regions leave; None: those of the whole slide.
+        quality: how artefacts are measured, and which tiles they leave; None: they are not looked for.
 
     Raises:
         InputError: a value is out of its range.
@@ -100,6 +102,7 @@ class TileSettings:
     min_tissue: float = 0.25
     tissue: TissueSettings = field(default_factory=TissueSettings)
     regions: RegionSettings | None = None
+    quality: QualitySettings | None = None
 
     def __post_init__(self) -> None:
         _as_floats(self)
@@ -116,11 +119,18 @@ class TileSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back.
 
-        Regions are left out where there are none: settings without them are those of earlier versions.
+        Regions and quality are left out where there are none: settings without them are those of earlier versions.
         """
         values = asdict(self)
-        del values["regions"]
-        return values if self.regions is None else values | {"regions": self.regions.as_dict()}
+        for name in ("regions", "quality"):
+            chosen = getattr(self, name)
+            del values[name]
+            values |= {} if chosen is None else {name: chosen.as_dict()}
+        return values
+
+    def gives(self, asked: TileSettings) -> bool:
+        """Whether tiles of these settings are those that are asked for: measures of artefacts may be there besides."""
+        return self == asked or (self.quality == QualitySettings() and replace(self, quality=None) == asked)
 
     def as_columns(self) -> dict[str, Any]:
         """The settings as fields of ``slides.csv``."""
@@ -139,9 +149,10 @@ class TileSettings:
         Raises:
             TypeError: a key is unknown or missing.
         """
-        regions = values.get("regions")
+        regions, quality = values.get("regions"), values.get("quality")
         given = {**values, "tissue": TissueSettings(**values["tissue"])}
-        return cls(**given | ({} if regions is None else {"regions": RegionSettings.from_dict(regions)}))
+        given |= {} if regions is None else {"regions": RegionSettings.from_dict(regions)}
+        return cls(**given | ({} if quality is None else {"quality": QualitySettings.from_dict(quality)}))
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,9 @@ class TilingOptions(Settings):
         overlap: Overlap of neighbouring tiles, in pixels at that resolution.
         min_tissue: Smallest fraction of tissue for a tile to be kept.
         tissue: How tissue is found.
+        quality: Measure blur, folds, air bubbles and pen in every tile; filter also leaves out the tiles beyond the
+            limits. Not looked for by default.
+        artefacts: How much of them a tile may have.
     """
 
     mpp: float | None = None
@@ -161,6 +175,12 @@ class TilingOptions(Settings):
     overlap: int = 0
     min_tissue: float = 0.25
     tissue: TissueSettings = field(default_factory=TissueSettings)
+    quality: Quality | None = None
+    artefacts: ArtefactLimits = field(default_factory=ArtefactLimits)
+
+    def __post_init__(self) -> None:
+        if self.quality != "filter" and self.artefacts != ArtefactLimits():
+            raise InputError("--artefacts... says which tiles are left out: it needs --quality filter")
 
     def settings(
         self, mpp: float | None = None, tile: int | None = None, regions: RegionSettings | None = None
@@ -178,7 +198,8 @@ class TilingOptions(Settings):
             raise InputError(f"missing: {', '.join(missing)}")
         assert values["mpp"] is not None
         assert isinstance(values["tile"], int)
-        return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue, regions)
+        quality = quality_settings(self.quality, self.artefacts)
+        return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue, regions, quality)
 
 
 @dataclass(frozen=True)
@@ -236,16 +257,19 @@ def settings_columns(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {"tile_mpp": "mpp", "tile_px": "tile_px", "overlap_px": "overlap_px", "min_tissue": "min_tissue"}
     tissue = " ".join(f"{name}={_shown(value)}" for name, value in values.get("tissue", {}).items())
-    regions = values.get("regions")
+    regions, quality = values.get("regions"), values.get("quality")
     found = {column: values.get(name) for column, name in names.items()} | {"tissue": tissue}
-    return found | {"tile_regions": RegionSettings.from_dict(regions).in_words if regions else ""}
+    found["tile_regions"] = RegionSettings.from_dict(regions).in_words if regions else ""
+    return found | {"tile_quality": QualitySettings.from_dict(quality).in_words if quality else ""}
 
 
 def _named(settings: TileSettings) -> dict[str, Any]:
     """Every setting by its own name; the mask's resolution is not that of the tiles."""
     values = settings.as_dict()
     named = {f"tissue.{name}": value for name, value in values.pop("tissue").items()}
-    return named | {f"regions.{name}": value for name, value in values.pop("regions", {}).items()} | values
+    for group in ("regions", "quality"):
+        named |= {f"{group}.{name}": value for name, value in values.pop(group, {}).items()}
+    return named | values
 
 
 def _shown(value: object) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from medsoft.slides.annotations.area import majority_labels, parts_inside
 from medsoft.slides.annotations.on_slide import regions_on_slide
 from medsoft.slides.annotations.settings import RegionOptions
+from medsoft.slides.quality.measure import CAUSES
 from medsoft.slides.reading.sample import TilePlace
 from medsoft.slides.records import as_text, write_whole
 from medsoft.slides.source import SlideSource
@@ -63,7 +64,8 @@ def tile_rows(
     rows_n = np.arange(len(tiling)) if saved is None else saved.rows
     labels_n, parts_n = _labels(source, tiling, rows_n, drawn, other)
     settings = tiling.settings
-    theirs = {f"slide_{name}" if name in (*COLUMNS, LABEL, PART) else name: v for name, v in source.row.items()}
+    ours = (*COLUMNS, *(() if tiling.quality is None else CAUSES), LABEL, PART)
+    theirs = {f"slide_{name}" if name in ours else name: v for name, v in source.row.items()}
     rows = []
     for place, row in enumerate(rows_n):
         if labels_n is not None and not labels_n[place]:
@@ -78,10 +80,17 @@ def tile_rows(
         tile = settings.tile_px, settings.mpp, float(tiling.tissue_N[row])
         values = (f"{source.id}-{x}-{y}", path, source.id, x, y, *tile)
         cells = dict(zip(COLUMNS, map(as_text, values), strict=True))
+        if tiling.quality is not None:
+            cells |= {name: _number(values_N[row]) for name, values_N in tiling.quality.columns.items()}
         if labels_n is not None and parts_n is not None:
             cells |= {LABEL: labels_n[place], PART: as_text(float(parts_n[place]))}
         rows.append(cells | theirs)
     return TileRows(rows, Counter(labels_n or []))
+
+
+def _number(value: float) -> str:
+    """Four digits; nothing where it is not known."""
+    return "" if np.isnan(value) else f"{value:.4g}"
 
 
 def _labels(

@@ -12,6 +12,7 @@ from medsoft.slides.annotations.area import parts_inside
 from medsoft.slides.annotations.on_slide import NO_FILE, SlideRegions, regions_on_slide
 from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.annotations.shapes import Area
+from medsoft.slides.quality.measure import COARSEST_MPP, TileQuality, filtered, measure_tiles
 from medsoft.slides.tiling.grid import grid_px0, mask_fraction
 from medsoft.slides.tiling.settings import TileSettings
 from medsoft.slides.tiling.tissue import find_tissue, why_colourless
@@ -20,6 +21,8 @@ from medsoft.storage.hashing import quick_hash
 if TYPE_CHECKING:
     from medsoft.slides.reading.slide import Slide
 
+MANY = 0.5
+"""A larger share of tiles that are left out for artefacts is worth a warning."""
 MAX_MASK_PIXELS = 2**26
 """Largest mask: 65 × 65 mm at 8 µm/px. A larger slide has a wrong resolution, or needs a coarser mask."""
 
@@ -49,6 +52,7 @@ class Tiling:
         bounds_px0: (x, y, width, height) of the part that was scanned (``Slide.bounds_px0``); None: not known.
         regions_from: the regions that the tiles were chosen by (``AnnotationSource.fingerprint``); "" without any.
         drawn: these regions, in level-0 pixels; () where the tiling comes from a file.
+        quality: artefacts of the tiles; None where they were not measured.
     """
 
     slide: str
@@ -64,6 +68,7 @@ class Tiling:
     bounds_px0: tuple[int, int, int, int] | None = None
     regions_from: str = ""
     drawn: tuple[Area, ...] = ()
+    quality: TileQuality | None = None
 
     def __len__(self) -> int:
         return len(self.coords_N2_px0)
@@ -113,7 +118,7 @@ def tile_slide(
     if gaps_HW.all():
         raise SlideError("no part of it can be read")
     tissue = find_tissue(overview_HW3, mpp, settings.tissue)
-    why = why_colourless(overview_HW3[~gaps_HW][None])
+    why = why_colourless(overview_HW3, gaps_HW)
     if why and not tissue.mask_HW.any():
         raise SlideError(
             f"no tissue can be told from glass, as the slide {why} Save it as RGB with 8 bits per channel, or take all "
@@ -130,6 +135,12 @@ def tile_slide(
         parts_N = parts_inside(coords_N2_px0[kept_N], tile_px0, areas)
         parts_N = parts_N if settings.regions.keep == "inside" else 1 - parts_N
         kept_N[kept_N] = parts_N >= settings.regions.min_part - ROUNDING
+    quality: TileQuality | None = None
+    if settings.quality is not None:
+        quality = measure_tiles(slide, coords_N2_px0[kept_N], settings.tile_um, overview_HW3, tissue)
+        if settings.quality.limits is not None:
+            quality, good_N = filtered(quality, coords_N2_px0[kept_N], settings.quality.limits)
+            kept_N[kept_N] = good_N
     # A pixel of the mask is not exactly ``mpp`` wide, as the sides of the overview are rounded.
     pixel_mm2 = slide.size_px0[0] * slide.size_px0[1] * (slide.mpp / 1000) ** 2 / mask_HW.size
     tissue_mm2 = float((tissue.mask_HW & ~gaps_HW).sum() * pixel_mm2)
@@ -139,6 +150,7 @@ def tile_slide(
         *_doubts(slide, settings, tissue_mm2),
         *tissue.notes,
         *regions.notes,
+        *_doubts_on_quality(slide, quality),
     ]
     if why and "black" in why:
         warnings.append(f"the slide {why}")
@@ -158,8 +170,20 @@ def tile_slide(
         bounds_px0=slide.bounds_px0,
         regions_from=regions_from,
         drawn=areas,
+        quality=quality,
     )
     return tiling, mask_HW, overview_HW3
+
+
+def _doubts_on_quality(slide: Slide, quality: TileQuality | None) -> list[str]:
+    if quality is None:
+        return []
+    found = []
+    if slide.mpp > COARSEST_MPP:
+        found.append(f"blur cannot be judged at {slide.mpp:.4g} µm/px, and left out no tile")
+    if quality.tiles_left_out > MANY * (quality.tiles_left_out + len(quality.fold_N)):
+        found.append(f"{quality.in_words}: look at the picture, and at --artefacts")
+    return found
 
 
 def _regions(slide: Slide, settings: TileSettings, annotations: AnnotationSource | None) -> tuple[SlideRegions, str]:

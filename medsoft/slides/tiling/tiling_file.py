@@ -1,4 +1,7 @@
-"""The file that keeps a tiling: HDF5 with ``coords`` (N, 2) int64, ``tissue`` (N) float32, and facts as attributes."""
+"""The file that keeps a tiling: HDF5 with ``coords`` (N, 2) int64, ``tissue`` (N) float32, and facts as attributes.
+
+Where artefacts were measured, ``quality/sharpness``, ``fold``, ``bubble`` and ``pen`` (N) float32 are there too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from medsoft import __version__
 from medsoft.data.features.hdf5 import corners_px0, dataset, open_hdf5, plain_errors
 from medsoft.errors import BagError, InputError, SlideError
 from medsoft.slides.folder import write_whole
+from medsoft.slides.quality.measure import CAUSES, TileQuality
 from medsoft.slides.tiling.settings import TileSettings
 from medsoft.slides.tiling.tiling import Tiling
 
@@ -32,6 +36,12 @@ def write_tiling(path: Path, tiling: Tiling) -> None:
     with h5py.File(image, "w") as file:
         file.create_dataset("coords", data=tiling.coords_N2_px0.astype(np.int64))
         file.create_dataset("tissue", data=tiling.tissue_N.astype(np.float32))
+        if tiling.quality is not None:
+            for name, values_N in tiling.quality.columns.items():
+                file.create_dataset(f"quality/{name}", data=values_N.astype(np.float32))
+            file.attrs["left_out"] = json.dumps(
+                {"tiles": tiling.quality.tiles_left_out, "causes": dict(tiling.quality.left_out)}
+            )
         file.attrs.update(
             {
                 "format": FORMAT,
@@ -94,4 +104,13 @@ def _read(file: h5py.File) -> Tiling:
             warnings=tuple(json.loads(facts["warnings"])),
             bounds_px0=(bounds_px0[0], bounds_px0[1], bounds_px0[2], bounds_px0[3]),
             regions_from=str(facts.get("regions_from", "")),
+            quality=None if settings.quality is None else _quality(file, len(tissue_N)),
         )
+
+
+def _quality(file: h5py.File, tiles: int) -> TileQuality:
+    columns = {f"{name}_N": dataset(file, f"quality/{name}")[()].astype(np.float32) for name in CAUSES}
+    if any(values_N.shape != (tiles,) for values_N in columns.values()):
+        raise BagError("has artefacts of another number of tiles")
+    left_out = json.loads(file.attrs["left_out"])
+    return TileQuality(**columns, left_out=left_out["causes"], tiles_left_out=int(left_out["tiles"]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medsoft.slides.tiling.ink import BLACK, find_ink, keep_large
+from medsoft.slides.tiling.ink import BLACK, ROWS, connected_pieces, find_ink, keep_large, labelled
 from medsoft.slides.tiling.settings import METHOD_NAMES, TissueSettings
 
 GLASS_VALUE, GLASS_SATURATION = 190, 30
@@ -59,20 +59,29 @@ def find_tissue(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> 
     return METHODS[settings.method](image_HW3, mpp, settings)
 
 
-def why_colourless(image_HW3: np.ndarray) -> str | None:
+def why_colourless(image_HW3: np.ndarray, gaps_HW: np.ndarray | None = None) -> str | None:
     """Why no tissue can be told from glass by its colour; None for coloured pictures, and for glass alone.
 
     Args:
-        image_HW3: uint8 RGB, the parts of the slide that could be read, in any shape (…, …, 3).
+        image_HW3: uint8 RGB, the whole slide.
+        gaps_HW: bool, True where it could not be read, which does not count; but something could.
 
     Returns:
         What the picture is, as the end of a sentence that begins with "the slide".
     """
-    value_HW = image_HW3.max(axis=-1)
-    if np.percentile(value_HW, 99) < BLACK_VALUE:
+    values, spreads = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for top in range(0, len(image_HW3), ROWS):  # a copy of all of it would double the memory
+        rows = slice(top, top + ROWS)
+        red, green, blue = cv2.split(image_HW3[rows])
+        value_HW, least_HW = _most_and_least(red, green, blue)
+        read_HW = np.ones(value_HW.shape, bool) if gaps_HW is None else ~gaps_HW[rows]
+        values += _counts(value_HW, read_HW).astype(np.int64)
+        spreads += _counts(cv2.subtract(value_HW, least_HW), read_HW).astype(np.int64)
+    pixels = values.sum()
+    if values[:BLACK_VALUE].sum() >= 0.99 * pixels:
         return "is nearly black: fluorescence, or more than 8 bits per channel that were cut to their upper ones?"
-    grey_HW = value_HW - image_HW3.min(axis=-1) <= GREY_CHROMA
-    if grey_HW.mean() >= GREY_PART and (value_HW < GLASS_VALUE).mean() >= DARK_PART:
+    grey, dark = spreads[: GREY_CHROMA + 1].sum() / pixels, values[:GLASS_VALUE].sum() / pixels
+    if grey >= GREY_PART and dark >= DARK_PART:
         return "is grey, without any colour: one channel or plane of it?"
     return None
 
@@ -88,14 +97,16 @@ def by_saturation(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -
     otsu = cv2.threshold(counted, 0, 255, cv2.THRESH_OTSU)[0] if counted.size else 0.0
     stained_HW = saturation_HW > np.clip(otsu, 255 * settings.min_saturation, 255 * settings.max_saturation)
     del saturation_HW, black_HW, counted  # as large as the mask, each
-    mask_HW = fill_small_holes(stained_HW, settings.max_hole_um2 / mpp**2)
     notes = []
-    if (stained_HW & ink_HW).sum() > MUCH_INK * stained_HW.sum():
+    if np.count_nonzero(stained_HW & ink_HW) > MUCH_INK * np.count_nonzero(stained_HW):
         notes.append(
             "much of what is stained has the colour of pens and was left out: if it is the stain, or blood, "
             'name the pens to leave out with --tissue.ink, "" for none'
         )
-    return Tissue(keep_large(mask_HW & ~ink_HW, settings.min_area_um2 / mpp**2), ink_HW, tuple(notes))
+    mask_HW = fill_small_holes(stained_HW, settings.max_hole_um2 / mpp**2)
+    del stained_HW
+    mask_HW &= ~ink_HW
+    return Tissue(keep_large(mask_HW, settings.min_area_um2 / mpp**2), ink_HW, tuple(notes))
 
 
 def _saturation_and_ink(
@@ -104,8 +115,12 @@ def _saturation_and_ink(
     """Blurred saturation (uint8), ink and black pixels (bool)."""
     red, green, blue = whitened_channels(image_HW3)
     ink_HW = find_ink(red, green, blue, mpp, settings)
-    value_HW, saturation_HW = value_and_saturation(red, green, blue)
-    black_HW = value_HW < BLACK
+    saturation_HW, black_HW = np.empty(red.shape, np.uint8), np.empty(red.shape, bool)
+    for top in range(0, len(red), ROWS):
+        rows = slice(top, top + ROWS)
+        value, saturation_HW[rows] = value_and_saturation(red[rows], green[rows], blue[rows])
+        black_HW[rows] = value < BLACK
+    del red, green, blue  # as large as the mask, each
     saturation_HW[black_HW] = 0  # it is noise there
     if settings.smooth_um:
         saturation_HW = cv2.GaussianBlur(saturation_HW, (0, 0), settings.smooth_um / mpp)
@@ -135,14 +150,27 @@ def whitened_channels(image_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 def _white(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[int, int, int] | None:
     """The commonest colour of bare glass; None where there is too little of it."""
-    value_HW = cv2.max(cv2.max(red, green), blue)
-    least_HW = cv2.min(cv2.min(red, green), blue)
+    parts = [slice(top, top + ROWS) for top in range(0, len(red), ROWS)]
+    values = np.zeros(256)
+    for rows in parts:
+        value_HW, glass_HW = _glass(red[rows], green[rows], blue[rows])
+        values += _counts(value_HW, glass_HW)
+    if values.sum() < GLASS_SHARE * red.size:
+        return None
+    channels = np.zeros((3, 256))
+    for rows in parts:
+        value_HW, glass_HW = _glass(red[rows], green[rows], blue[rows])
+        glass_HW &= value_HW == values.argmax()
+        channels += [_counts(channel[rows], glass_HW) for channel in (red, green, blue)]
+    return _median(channels[0]), _median(channels[1]), _median(channels[2])
+
+
+def _glass(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """V of HSV, and where bare glass is."""
+    value_HW, least_HW = _most_and_least(red, green, blue)
     glass_HW = (value_HW >= GLASS_VALUE) & (cv2.subtract(value_HW, least_HW) <= GLASS_SATURATION)
     glass_HW &= least_HW < 255  # pure white was never scanned, but filled in
-    if np.count_nonzero(glass_HW) < GLASS_SHARE * glass_HW.size:
-        return None
-    glass_HW &= value_HW == _counts(value_HW, glass_HW).argmax()
-    return _median(_counts(red, glass_HW)), _median(_counts(green, glass_HW)), _median(_counts(blue, glass_HW))
+    return value_HW, glass_HW
 
 
 def _counts(values_HW: np.ndarray, where_HW: np.ndarray) -> np.ndarray:
@@ -163,17 +191,23 @@ def _scaled(channel_HW: np.ndarray, white: int) -> np.ndarray:
 
 def value_and_saturation(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """V and S of HSV, both uint8; S is 0 where V is."""
-    value_HW = cv2.max(cv2.max(red, green), blue)
-    least_HW = cv2.min(cv2.min(red, green), blue)
-    return value_HW, cv2.divide(cv2.subtract(value_HW, least_HW), value_HW, scale=255)
+    value_HW, least_HW = _most_and_least(red, green, blue)
+    spread_HW = cv2.subtract(value_HW, least_HW, dst=least_HW)  # in place: of a large slide, each is 15 MB or more
+    return value_HW, cv2.divide(spread_HW, value_HW, dst=spread_HW, scale=255)
+
+
+def _most_and_least(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    most_HW, least_HW = cv2.max(red, green), cv2.min(red, green)
+    return cv2.max(most_HW, blue, dst=most_HW), cv2.min(least_HW, blue, dst=least_HW)
 
 
 def fill_small_holes(mask_HW: np.ndarray, max_px: float) -> np.ndarray:
     """Fill holes (4 neighbours) of fewer pixels; what touches the edge of the picture is no hole."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask_HW).view(np.uint8), connectivity=4)
+    labels, stats = connected_pieces(~mask_HW, 4)
     left, top, width, height, area = stats.T
     inside = (left > 0) & (top > 0) & (left + width < mask_HW.shape[1]) & (top + height < mask_HW.shape[0])
     fill = inside & (area < max_px)
     fill[0] = False  # the mask itself
-    filled: np.ndarray = mask_HW | fill[labels]
-    return filled
+    filled_HW = labelled(labels, fill)
+    filled_HW |= mask_HW
+    return filled_HW

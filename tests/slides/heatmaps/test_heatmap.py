@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
@@ -14,6 +15,7 @@ from matplotlib.text import Text
 from medsoft.slides.heatmaps.figure import figure_heatmap, logit_in_words, scale_bar_mm
 from medsoft.slides.heatmaps.heatmap import LONG_SIDE_PX, Heatmap, map_size, overlay, paint, write_contributions
 from medsoft.slides.heatmaps.write import SUFFIXES, is_made, why_no_map, write_heatmap
+from medsoft.slides.reading.slide import open_slide
 
 MADE_FROM = {"checkpoint": "a", "features": "b"}
 
@@ -168,6 +170,20 @@ def test_all_files_of_a_heatmap_agree(tmp_path):
         pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
         assert np.array_equal(pixels, expected)
         assert "red +0.1" in slide.properties["openslide.comment"]
+    with open_slide(place(".ome.tif")) as slide:
+        assert (slide.reader, slide.mpp_origin) == ("tiff", "ome-xml")
+        assert slide.mpp == pytest.approx(0.25 * 10_000 / 2048, rel=1e-9)
+        assert slide.levels.sizes_px == ((2048, 1229), (512, 308))
+        assert np.array_equal(slide.levels.read(0, 0, 0, 2048, 1229), expected)
+    with openslide.OpenSlide(place(".ome.tif")) as slide:
+        assert slide.dimensions == (2048, 1229)
+        assert np.array_equal(np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB")), expected)
+    with tifffile.TiffFile(place(".ome.tif")) as tiff:
+        assert tiff.is_ome
+        assert [level.shape for level in tiff.series[0].levels] == [(1229, 2048, 3), (308, 512, 3)]
+        image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+        assert "red +0.1" in image["Description"]
+        assert image["Pixels"]["PhysicalSizeYUnit"] == "µm"
     about = json.loads(place(".json").read_text(encoding="utf-8"))
     assert about["logit"] == pytest.approx(about["sum_of_contributions"] + sum(about["parts"].values()))
     assert (about["id"], about["class"], about["tiles"]) == ("slide Ä 1", "tumour", 240)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from medsoft.errors import SlideError, TileError
 from medsoft.slides.reading import overview as overview_module
-from medsoft.slides.reading import tiff_reader as tiff_tiles
+from medsoft.slides.reading.direct import tiff as tiff_tiles
 from medsoft.slides.reading.levels import read_padded
 from medsoft.slides.reading.openslide_reader import OpenSlideLevels, flatten
 from medsoft.slides.reading.overview import overview_size, read_overview
@@ -268,6 +268,18 @@ def test_alpha_is_shown_on_the_background():
     assert shown.tolist() == [[[100] * 3, [200, 0, 255]], [[180, 20, 224], [100] * 3]]
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_an_overview_leaves_no_decoded_tiles_in_memory(tmp_path, suffix):
+    path = write_tiff(tmp_path / "a.tif")
+    if suffix == "png":
+        Image.open(path).save(tmp_path / "a.png")
+    with open_slide(tmp_path / f"a.{suffix}", mpp=1.0) as slide:
+        before = slide.read_tile(3, 5, 200, 1.0)
+        slide.overview(8.0)
+        assert not (suffix == "tif" and slide.levels._cache._tiles)
+        assert np.array_equal(slide.read_tile(3, 5, 200, 1.0), before)
+
+
 def test_label_and_macro_are_never_read(shared_data, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a picture with a patient's name")
@@ -275,7 +287,7 @@ def test_label_and_macro_are_never_read(shared_data, monkeypatch):
     monkeypatch.setattr(openslide.lowlevel, "read_associated_image", forbidden)
     with open_slide(shared_data / "wsi/CMU-1-Small-Region.svs") as slide:
         slide.overview(8.0)
-        assert [page.size_px for page in slide.levels.pages] == [(2220, 2967)]
+        assert [level.size_px for level in slide.levels.tiled] == [(2220, 2967)]
 
 
 # ---- what cannot be read
@@ -555,7 +567,7 @@ def test_the_cmu_slide_is_decoded_directly_pixel_for_pixel(shared_data):
 )
 def test_dicom_slides_say_their_resolution(shared_data, name, mpp):
     with open_slide(shared_data / "wsi" / name) as slide:
-        assert (slide.reader, slide.mpp_origin) == ("openslide", "openslide.mpp-x")
+        assert (slide.reader, slide.mpp_origin) == ("dicom frames", "openslide.mpp-x")
         assert slide.mpp == pytest.approx(mpp, abs=1e-3)
         tile = slide.read_tile(100, 100, 128, slide.mpp)
         assert np.array_equal(tile, bare(slide.path, 0, 100, 100, 128, 128))

@@ -113,3 +113,13 @@ def test_a_real_slide_in_grey_is_refused(shared_data, medsoft, tmp_path):
     assert code == 3
     assert "as the slide is grey" in out
     assert LOUD.format(1, 1) in out
+
+
+def test_what_could_not_be_read_says_nothing_of_the_colours():
+    image = np.full((700, 60, 3), (220, 120, 170), np.uint8)
+    gaps = np.ones(image.shape[:2], bool)
+    gaps[600:] = False
+    image[:600] = 255
+    image[600:] = 120
+    assert "is grey" in why_colourless(image, gaps)
+    assert why_colourless(np.where(gaps[..., None], 120, (220, 120, 170)).astype(np.uint8), gaps) is None

@@ -11,6 +11,7 @@ from PIL import Image
 
 from medsoft.errors import InputError
 from medsoft.slides.reading.slide import open_slide
+from medsoft.slides.tiling.ink import connected_pieces
 from medsoft.slides.tiling.settings import INK_COLOURS, TileSettings, TissueSettings
 from medsoft.slides.tiling.tiling import tile_slide
 from medsoft.slides.tiling.tissue import METHODS, find_tissue
@@ -211,3 +212,17 @@ def test_a_dark_glass_edge_on_a_real_slide_is_no_tissue(shared_data):
     assert overview[:30].mean() < 200
     assert not found[:50].any()
     assert found.mean() == pytest.approx(0.22, abs=0.01)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize(("smooth_px", "bits"), [(6, 16), (0, 32)])
+def test_connected_pieces_are_opencvs_with_as_few_bytes_as_are_enough(connectivity, smooth_px, bits):
+    noise = np.random.default_rng(0).normal(size=(900, 700))
+    mask = (cv2.GaussianBlur(noise, (0, 0), smooth_px) if smooth_px else noise) > 0
+    labels, stats = connected_pieces(mask, connectivity)
+    number, plain, theirs, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=connectivity)
+    assert labels.dtype.itemsize * 8 == bits
+    assert len(stats) == number
+    pairs = np.unique(np.stack([labels.ravel(), plain.ravel()]), axis=1)
+    assert pairs.shape[1] == number  # one of theirs for each of ours
+    assert np.array_equal(stats[pairs[0]], theirs[pairs[1]])

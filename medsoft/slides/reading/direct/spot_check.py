@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from medsoft.errors import TileError
+from medsoft.slides.reading.direct.levels import DirectLevels, TiledLevel
 from medsoft.slides.reading.openslide_reader import OpenSlideLevels
-from medsoft.slides.reading.tiff_reader import TiffLevels, TiledPage
 
 MARGIN_PX = 2
 ROUNDING = 2
 """Grey levels between OpenSlide's interpolation and ours, where a read begins between two pixels of a level."""
 
 
-def difference(direct: TiffLevels, truth: OpenSlideLevels) -> str | None:
+def difference(direct: DirectLevels, truth: OpenSlideLevels) -> str | None:
     """Compare tiles of every level.
 
     Returns:
         What is wrong with the tiles, as the end of a sentence; None where they are the same.
     """
-    for level, page in enumerate(direct.pages):
-        compared = [_same(direct, truth, level, index) for index in sites(page)]
+    for level, tiled in enumerate(direct.tiled):
+        compared = [_same(direct, truth, level, index) for index in sites(tiled)]
         if False in compared:
             return f"differ from what OpenSlide reads (level {level})"
         if True not in compared:
@@ -28,17 +28,17 @@ def difference(direct: TiffLevels, truth: OpenSlideLevels) -> str | None:
     return None
 
 
-def sites(page: TiledPage) -> list[int]:
+def sites(tiled: TiledLevel) -> list[int]:
     """The tiles to compare: the corners, the one in the middle, and the one with the most bytes, which has tissue."""
-    right, bottom = page.columns - 1, (page.rows - 1) * page.columns
-    middle = page.rows // 2 * page.columns + page.columns // 2
-    fullest = int(np.argmax(page.byte_counts))
+    right, bottom = tiled.columns - 1, (tiled.rows - 1) * tiled.columns
+    middle = tiled.rows // 2 * tiled.columns + tiled.columns // 2
+    fullest = int(np.argmax(tiled.byte_counts))
     return sorted({0, right, bottom, bottom + right, middle, fullest})
 
 
-def _same(direct: TiffLevels, truth: OpenSlideLevels, level: int, index: int) -> bool | None:
+def _same(direct: DirectLevels, truth: OpenSlideLevels, level: int, index: int) -> bool | None:
     """Whether a tile is the same both ways; None where it is OpenSlide's to read, being missing or damaged."""
-    x, y, width, height = direct.pages[level].tile_box(index)
+    x, y, width, height = direct.tiled[level].tile_box(index)
     tile = direct.decode_tile(level, index)
     if tile is None:
         return None
