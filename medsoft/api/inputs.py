@@ -90,9 +90,7 @@ def _write(array: np.ndarray, stem: Path, kind: str) -> str:
 
     if kind == "volume":
         if array.ndim != 3:
-            raise InputError(
-                f"an array of shape {array.shape}: a volume is (X, Y, Z)"
-            )
+            raise InputError(f"an array of shape {array.shape}: a volume is (X, Y, Z)")
         np.savez(stem.with_suffix(".npz"), volume=array[None])
         return f"{stem.with_suffix('.npz')}#volume/0"
     if array.dtype.kind == "f":

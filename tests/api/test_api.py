@@ -1,4 +1,4 @@
-"""From Python the same as from the command line: what is loaded predicts, explains and embeds, and a fit leaves a run."""
+"""From Python as from the command line: what is loaded predicts, explains and embeds, and a fit leaves a run."""
 
 import subprocess
 import sys
@@ -142,7 +142,7 @@ def test_what_is_no_sample_is_one_message(model, inputs, message):
 
 
 def test_wrong_options_and_folders_are_the_messages_of_the_command_line(tmp_path, model, files):
-    with pytest.raises(InputError, match="the nearest is data.table"):
+    with pytest.raises(InputError, match=r"the nearest is data\.table"):
         medsoft.fit("fundus", out=tmp_path / "run", data__tabel="x.csv")
     with pytest.raises(InputError, match="no folder of a run"):
         medsoft.load(tmp_path)

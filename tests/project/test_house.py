@@ -41,7 +41,7 @@ KNOWS = {
     "workflows": {"parsing", "data", "evaluation", "slides", "encoders", "cluster", "runs", "classifiers", "training"}
     | {"inference", "pretraining", "planning"},
 }
-"""The rooms from the lowest to the highest, and what each knows of those below it. ``cli`` knows all, and ``api`` calls it."""
+"""The rooms from the lowest to the highest, and what each knows of those below. ``cli`` knows all; ``api`` calls it."""
 
 MOST_MODULES = 14
 MOST_LINES = 450
