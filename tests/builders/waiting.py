@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
 LIMIT_SECONDS = 600
 """Ends a test that hangs, and decides nothing else: a busy machine may be a hundred times as slow as an idle one."""
 
 
-def wait_until(true: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+class Process(Protocol):
+    """``subprocess.Popen``, or what is as good."""
+
+    returncode: Any
+
+    def poll(self) -> int | None: ...
+
+    def communicate(self) -> tuple[Any, Any]: ...
+
+
+def wait_until(true: Callable[[], object], process: Process | None = None) -> None:
     """Wait until something is so; if a process is named that is to bring it about, no longer than it lives."""
     end = time.monotonic() + LIMIT_SECONDS
     while not true():

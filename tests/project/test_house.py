@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import networkx
@@ -80,9 +81,15 @@ def module_name(file: Path) -> str:
 MODULES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imports(file: Path, at_top_level: bool = False) -> set[str]:
     """Modules that a file imports: everywhere, or when it is imported itself (not for type checking alone)."""
-    tree = ast.parse(file.read_text())
+    tree = parsed(file)
     nodes = list(ast.walk(tree))
     if at_top_level:
         nodes, rest = [], list(tree.body)
@@ -113,6 +120,7 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else "medsoft"
 
 
+@cache
 def edges() -> dict[str, set[str]]:
     """The modules that each module imports, at the top or inside functions."""
     found = {}

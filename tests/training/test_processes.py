@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from hypothesis import strategies as st
 from medsoft.data.datasets.sampling import BucketBatchSampler, EpochBatchSampler, rows_of_process
 from medsoft.errors import InputError
 from medsoft.system.signals import Stopped
+from medsoft.training.callbacks import SeedEachStep
 from medsoft.training.distributed import RUN, Processes
 from medsoft.training.silence_warnings import silence_warnings
 from medsoft.training.slurm import requeue, stopped_by_sigusr1
+from tests.builders.forked import two_ranks
 from tests.builders.images import TINY, without_progress
-from tests.builders.waiting import LIMIT_SECONDS, wait_until
+from tests.builders.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -140,19 +143,12 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
     """The signal reaches the first process alone, in the middle of an epoch; both stop after the same step."""
     out = tmp_path / "run"
     words = words_for(table, out, "--data.batch_size=4", "--trainer.devices=2")
-    script = tmp_path / "waiting.py"  # a file: Lightning starts the second process with the same command line
-    script.write_text(WAITING)
-    process = subprocess.Popen(
-        [sys.executable, script, *words],
-        env=environment(SLURM_JOB_ID="77", SLURM_JOB_NAME="bash"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(Path(f"{out}.ready").exists, process)
-    process.send_signal(signal.SIGUSR1)
+    first, second = two_ranks(*words, before=partial(wait_in_the_second_epoch, out), environment=SLURM_JOB)
+    wait_until(Path(f"{out}.ready").exists, first)
+    first.send_signal(signal.SIGUSR1)
     Path(f"{out}.go").touch()
-    _, err = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode == 128 + signal.SIGUSR1, err
+    _, err = first.communicate()
+    assert [first.returncode, second.wait()] == [128 + signal.SIGUSR1] * 2, err
     assert "Job 77 is requeued." in err
     assert "Traceback" not in err
     assert scontrol.read_text() == "requeue 77\n"
@@ -162,7 +158,7 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
     code, _, err = medsoft("fit", "--resume", out, "--trainer.devices=1")
     assert code == 2
     assert "has trained on 2 process(es), not 1" in err
-    subprocess.run(command("fit", "--resume", out), env=environment(), check=True, capture_output=True)
+    assert [rank.wait() for rank in two_ranks("fit", "--resume", out)] == [0, 0]
     theirs = state(two)
     assert all(torch.equal(value, theirs[name]) for name, value in state(out).items())
     losses = [pd.read_csv(run / "metrics.csv")["train_loss"] for run in (out, two)]
@@ -170,30 +166,27 @@ def test_a_job_of_two_processes_that_must_make_room_is_requeued_and_goes_on(tmp_
     assert (out / "predictions.csv").read_bytes() == (two / "predictions.csv").read_bytes()
 
 
-# Each process waits at a step for the test to have sent its signal.
-WAITING = """
-import sys, time
-from pathlib import Path
-from medsoft.cli.main import main
-from medsoft.training.callbacks import SeedEachStep
-seed = SeedEachStep.on_train_batch_start
-out = next(word for word in sys.argv if word.startswith("--out=")).removeprefix("--out=")
-def wait(self, trainer, pl_module, batch, batch_idx):
-    if (trainer.current_epoch, batch_idx) == (1, 1):
-        if trainer.is_global_zero:
-            Path(out + ".ready").touch()
-        while not Path(out + ".go").exists():
-            time.sleep(0.05)
-    seed(self, trainer, pl_module, batch, batch_idx)
-SeedEachStep.on_train_batch_start = wait
-sys.exit(main(sys.argv[1:]))
-"""
+SLURM_JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "bash"}
+
+
+def wait_in_the_second_epoch(out: Path) -> None:
+    """Each process waits at a step for the test to have sent its signal."""
+    seed = SeedEachStep.on_train_batch_start
+
+    def wait(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 1):
+            if trainer.is_global_zero:
+                Path(f"{out}.ready").touch()
+            wait_until(Path(f"{out}.go").exists)
+        seed(self, trainer, pl_module, batch, batch_idx)
+
+    SeedEachStep.on_train_batch_start = wait
 
 
 def test_predictions_of_two_processes_are_those_of_one(tmp_path, table, two, medsoft):
     words = ["predict", "--checkpoint", two, f"--data.table={table}", "--data.batch_size=6", "--figures=false"]
     assert medsoft(*words, "--trainer.devices=1", "--out", tmp_path / "one")[0] == 0
-    subprocess.run(command(*words, "--out", tmp_path / "both"), env=environment(), check=True, capture_output=True)
+    assert [rank.wait() for rank in two_ranks(*words, "--out", tmp_path / "both")] == [0, 0]
     one, both = ((tmp_path / name / "predictions.csv").read_bytes() for name in ("one", "both"))
     assert one == both
     assert len(pd.read_csv(tmp_path / "both" / "predictions.csv")) == 40

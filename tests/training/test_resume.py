@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -15,9 +13,10 @@ import yaml
 
 from medsoft.data.datasets.sampling import EpochBatchSampler, SampleKey
 from medsoft.evaluation.metrics.epochs import best_epoch
-from medsoft.training.callbacks import StopGracefully
+from medsoft.training.callbacks import SeedEachStep, StopGracefully
+from tests.builders.forked import Forked
 from tests.builders.images import TINY
-from tests.builders.waiting import LIMIT_SECONDS, wait_until
+from tests.builders.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -107,28 +106,22 @@ def test_killed_without_warning_it_resumes_to_the_same_weights(tmp_path, table, 
     """SIGKILL in the middle of an epoch: what counts is the checkpoint that was written last."""
     out = tmp_path / "run"
     words = [f"--data.table={table}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY, *RANDOM]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED_AT_SECOND_EPOCH, "fit", *words, f"--out={out}", "--save_every_n_steps=1"],
-        stdout=subprocess.DEVNULL,
-    )
-    assert process.wait(timeout=LIMIT_SECONDS) == -signal.SIGKILL
+    process = Forked("fit", *words, f"--out={out}", "--save_every_n_steps=1", before=die_in_the_second_epoch)
+    assert process.wait() == -signal.SIGKILL, process.said()
     assert (out / "checkpoints" / "last.ckpt").is_file()
     assert medsoft("fit", "--resume", out)[0] == 0
     assert_same_run(out, undisturbed)
 
 
-KILLED_AT_SECOND_EPOCH = """
-import os, signal, sys
-from medsoft.cli.main import main
-from medsoft.training.callbacks import SeedEachStep
-seed = SeedEachStep.on_train_batch_start
-def die(self, trainer, pl_module, batch, batch_idx):
-    if (trainer.current_epoch, batch_idx) == (1, 2):
-        os.kill(os.getpid(), signal.SIGKILL)
-    seed(self, trainer, pl_module, batch, batch_idx)
-SeedEachStep.on_train_batch_start = die
-main(sys.argv[1:])
-"""
+def die_in_the_second_epoch():
+    seed = SeedEachStep.on_train_batch_start
+
+    def die(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        seed(self, trainer, pl_module, batch, batch_idx)
+
+    SeedEachStep.on_train_batch_start = die
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -136,17 +129,10 @@ def test_a_signal_to_every_process_ends_a_training_in_good_order(tmp_path, table
     """SLURM sends its signals, as a terminal Ctrl-C, to the processes that load images too."""
     out = tmp_path / "run"
     words = [f"--data.table={table}", "--data.classes=[dark, light]", *TINY, "--trainer.max_epochs=10000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "medsoft", "fit", *words, f"--out={out}", "--data.num_workers=2"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    process = Forked("fit", *words, f"--out={out}", "--data.num_workers=2")
     wait_until((out / "checkpoints" / "last.ckpt").exists, process)
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    _, err = process.communicate()
     assert process.returncode == 128 + number, err
     assert "Go on with: medsoft fit --resume" in err
     assert "could not be saved" not in err

@@ -191,7 +191,7 @@ def test_slides_predict_and_evaluate(tmp_path: Path) -> None:
     p = np.random.default_rng(0).random(6)
     score, inputs = np.array([0.5]), np.zeros(0)
     answers = {s.id: SlidePrediction(np.array([[1 - q, q]]), score, inputs) for s, q in zip(sources, p, strict=True)}
-    model = SimpleNamespace(task=task, run=None, facts={})
+    model = SimpleNamespace(task=task, run=None, facts={}, kept=[])
     settings = ReportSettings(figures=False)
     write_results(SlidesFolder(str(tmp_path)), model, sources, truth, answers, TruthColumns(), settings)
     (part,) = counts_add_up(tmp_path).values()

@@ -19,6 +19,7 @@ from medsoft.inference.attribution.images import can_be_taken_apart, image_contr
 from medsoft.models.vit_attribution import patch_contributions
 from medsoft.specs import Covariates, DataSpec
 from medsoft.task import Task
+from medsoft.workflows import run_report
 from medsoft.workflows.example_figures import overlay
 from tests.builders.images import TINY, without_knowledge
 
@@ -52,14 +53,14 @@ def test_a_run_ends_with_its_report(run: Path) -> None:
     assert splits["train"]["patients"] * 2 == splits["train"]["rows"]
     assert sum(splits["train"]["classes"].values()) == splits["train"]["rows"]
     assert (values["flow"]["unit"], values["flow"]["rows"], values["flow"]["patients"]) == ("image", 40, 20)
-    assert values["settings"]["draws"] == 500
+    assert values["settings"]["draws"] == run_report.DRAWS
     chosen = [row for row in values["locked"] if row["rule"] == "youden"]
     assert {row["chosen_on"] for row in chosen} == {"val"}
     html = (run / "report.html").read_text(encoding="utf-8")
     assert html.count("data:image/jpeg;base64,") == 2 * len(
         json.loads((run / "examples/examples.json").read_text())["examples"]
     )
-    assert "500 draws" in html
+    assert f"{run_report.DRAWS} draws" in html
     assert not any(name in html for name in [*frame["id"], *frame["patient"]])
     locked = json.loads((run / "evaluation" / "locked.json").read_text())
     assert (locked["task"], locked["classes"]) == ("binary", list(task.classes))
