@@ -14,7 +14,7 @@ from medsoft.cluster.map import Result, Task, each
 from medsoft.cluster.options import Workers
 from medsoft.cluster.slurm import slurm_jobs
 from medsoft.errors import InputError
-from medsoft.system.child_processes import protect_children
+from medsoft.system.child_processes import fork_children, protect_children
 from medsoft.system.signals import Stopped, on_signals
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def _local(workers: Workers) -> Iterator[Any]:
     # A slide that has killed two processes is tried alone; no need to let it kill more.
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set({"distributed.worker.multiprocessing-method": fork_children()}),
         LocalCluster(
             n_workers=workers.jobs,
             threads_per_worker=SLIDES_AT_ONCE,

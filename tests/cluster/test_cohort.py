@@ -87,13 +87,10 @@ def addresses() -> set[str]:
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def workers_left(before: set[psutil.Process]) -> list[psutil.Process]:
-    """Processes of multiprocessing that this one has started meanwhile."""
-    left = []
-    for child in set(psutil.Process().children()) - before:
-        with suppress(psutil.NoSuchProcess):
-            left += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-    return left
+def workers() -> set[psutil.Process]:
+    """Processes that the fork server of this one has started."""
+    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+    return {worker for server in servers for worker in server.children()}
 
 
 @pytest.fixture
@@ -114,7 +111,7 @@ def test_slides_of_lost_workers_are_done_again_and_a_slide_that_kills_is_listed(
     encode(slides, undisturbed)
 
     folder = SlidesFolder(tmp_path / "out")
-    listening, before = set(), set(psutil.Process().children())
+    listening, before = set(), workers()
     build, told = partial(deadly, tmp_path / "once"), lambda: listening.update(addresses())
     slide_statuses, progress = encode_over(Workers("local", 2), [*slides, broken], folder, build, told)
 
@@ -131,7 +128,7 @@ def test_slides_of_lost_workers_are_done_again_and_a_slide_that_kills_is_listed(
         assert np.array_equal(features(folder, source.id), features(undisturbed, source.id))
     assert {path.stem for path in (folder.path / "features").iterdir()} == {source.id for source in slides[:5]}
     assert hidden(folder.path) == []
-    wait_until(lambda: not workers_left(before))
+    wait_until(lambda: not workers() - before)
 
 
 WITHOUT_NETWORK = """

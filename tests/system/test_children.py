@@ -24,6 +24,10 @@ STARTS = {
     "medsoft.training.slurm": {"subprocess.run"},
     "medsoft.cluster.slurm": {"subprocess.run", "SLURMCluster"},
     # Libraries that start Python: after protect_children.
+    "medsoft.system.child_processes": {
+        "multiprocessing.get_context",
+        "multiprocessing.get_context('forkserver').set_forkserver_preload",
+    },
     "medsoft.cluster.client": {"LocalCluster"},
     "medsoft.data.phantoms.slides.write": {"get_context", "ProcessPoolExecutor"},
 }

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import types
 from contextlib import suppress
 from importlib import metadata
@@ -25,9 +24,10 @@ from medsoft.slides.find import find_slides
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.source import SlideInput
 from medsoft.slides.tiling.settings import TileSettings, TissueSettings
+from tests.builders.forked import Forked
 from tests.builders.images import TINY
 from tests.builders.slides import write_checkpoint, write_slide
-from tests.builders.waiting import LIMIT_SECONDS, wait_until
+from tests.builders.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -204,17 +204,15 @@ def test_several_processes_are_stopped_in_order(scans, tmp_path):
         (tmp_path / "many" / f"{number:03d}.tif").hardlink_to(slide)
     out = tmp_path / "work"
     words = ["slides", "encode", tmp_path / "many", *ENCODER, *TILES, "--jobs", 2, "--out", out]
-    command = [sys.executable, "-m", "medsoft", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
-        try:
-            wait_until((out / "slides.csv").is_file, child)
-            child.send_signal(signal.SIGTERM)
-            _, err = child.communicate(timeout=LIMIT_SECONDS)
-            wait_until(lambda: not running(child.pid))
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+    child = Forked(*words)
+    try:
+        wait_until((out / "slides.csv").is_file, child)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate()
+        wait_until(lambda: not running(child.pid))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
     assert child.returncode == 143, err
     assert re.search(r"stopped: \d+ of 200 slides were done in this run", err), err
     done = pd.read_csv(out / "slides.csv", dtype=str)

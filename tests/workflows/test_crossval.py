@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +23,11 @@ from medsoft.errors import InputError
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.runs.crossval_folder import CrossvalFolder
 from medsoft.task import Task
-from medsoft.training.callbacks import MetricsTable, StopGracefully
+from medsoft.training.callbacks import MetricsTable, SeedEachStep, StopGracefully
 from tests.builders.bags import TINY_BAGS, write_slides
+from tests.builders.forked import Forked
 from tests.builders.images import TINY, write_images
 from tests.builders.volumes import TINY_VOLUME, write_volumes
-from tests.builders.waiting import LIMIT_SECONDS
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("brief_reports")]
 
@@ -320,27 +318,23 @@ def test_leaving_a_site_out_and_repeats(tmp_path, crossval):
     assert first != second
 
 
-KILLED = """
-import os, signal, sys
-from medsoft.cli.main import main
-from medsoft.training.callbacks import SeedEachStep
-seed = SeedEachStep.on_train_batch_start
-def die(self, trainer, pl_module, batch, batch_idx):
-    if "fold-1" in trainer.checkpoint_callback.dirpath and (trainer.current_epoch, batch_idx) == (1, 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    seed(self, trainer, pl_module, batch, batch_idx)
-SeedEachStep.on_train_batch_start = die
-main(sys.argv[1:])
-"""
+def die_in_the_second_fold():
+    seed = SeedEachStep.on_train_batch_start
+
+    def die(self, trainer, pl_module, batch, batch_idx):
+        if "fold-1" in trainer.checkpoint_callback.dirpath and (trainer.current_epoch, batch_idx) == (1, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        seed(self, trainer, pl_module, batch, batch_idx)
+
+    SeedEachStep.on_train_batch_start = die
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_results(tmp_path, images, crossval, medsoft):
     """SIGKILL in the second epoch of the second fold: the first is kept, the second resumes its own run."""
     words = [f"--data.table={images}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY, *QUICK]
     words += ["--folds=2", "--trainer.max_epochs=2"]
-    command = [sys.executable, "-c", KILLED, "crossval", *words, f"--out={tmp_path / 'killed'}"]
-    process = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=LIMIT_SECONDS, check=False)
-    assert process.returncode == -signal.SIGKILL
+    process = Forked("crossval", *words, f"--out={tmp_path / 'killed'}", before=die_in_the_second_fold)
+    assert process.wait() == -signal.SIGKILL, process.said()
     folder = CrossvalFolder.existing(tmp_path / "killed")
     assert [folder.is_finished(number) for number in range(2)] == [True, False]
     assert folder.run(1).last.is_file()
