@@ -7,8 +7,15 @@ import torch.multiprocessing as mp
 
 from medsoft.layers.seqnorm import SeqNormAttention
 from medsoft.models.aggregators import build_aggregator
+from tests.builders.forked import fork_server
 
 D, N, FIRST = 12, 50, 20  # the first process holds 20 of 50 tokens
+
+
+def in_two_processes(part, folder):
+    """``part(rank, folder)`` for two ranks, which import nothing anew."""
+    fork_server()
+    mp.start_processes(part, (str(folder),), nprocs=2, start_method="forkserver")
 
 
 def make():
@@ -38,7 +45,7 @@ def part_of_one_process(rank, folder):
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 def test_two_processes_with_a_part_of_the_tokens_each_equal_one(tmp_path):
-    mp.spawn(part_of_one_process, (str(tmp_path),), nprocs=2)
+    in_two_processes(part_of_one_process, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     layer, x, mask, direction = make()
     x.requires_grad_()
@@ -90,7 +97,7 @@ def bag_of_one_process(rank, folder):
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 def test_a_bag_over_two_processes_trains_as_the_whole_bag(tmp_path):
     """The second process holds no tile of the first bag. DDP takes the mean of the gradients."""
-    mp.spawn(bag_of_one_process, (str(tmp_path),), nprocs=2)
+    in_two_processes(bag_of_one_process, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     model = aggregator()
     logits, loss = loss_of(model, *bags())
