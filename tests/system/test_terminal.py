@@ -27,10 +27,9 @@ def consoles(source: str) -> list[int]:
             found.append(node.lineno)
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            made = called in ("Console", "rich.console.Console", "rich.print")
             of_names = called == "TextColumn" and "task.fields" in ast.unparse(node)
-            if called in ("Console", "rich.console.Console", "rich.print"):
-                found.append(node.lineno)
-            elif of_names and "markup=False" not in ast.unparse(node):
+            if made or (of_names and "markup=False" not in ast.unparse(node)):
                 found.append(node.lineno)
     return found
 
