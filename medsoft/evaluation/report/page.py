@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +96,9 @@ def write_report(
     return [out / "report.html", out / "report.json"]
 
 
-def report_html(content: Content, task: Task, given: Given, examples: Sequence[Shown], how: str, show_ids: bool) -> str:
-    """The page; arguments as for ``write_report``."""
-    from medsoft.evaluation.report.figures import Figures  # imports Matplotlib
-
+@cache
+def _environment() -> Environment:
+    """The templates; compiled once."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -106,28 +106,39 @@ def report_html(content: Content, task: Task, given: Given, examples: Sequence[S
     environment.filters |= {"rule": rule_name, "after": after, "counted": counted, "mix": mix_of}
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    return environment
+
+
+def report_html(content: Content, task: Task, given: Given, examples: Sequence[Shown], how: str, show_ids: bool) -> str:
+    """The page; arguments as for ``write_report``."""
+    from medsoft.evaluation.report.figures import Figures  # imports Matplotlib
+
     figures = Figures()
     parts = [
         _view(part, task, values["levels"], values["calibration"], figures)
         for part, values in zip(content.parts, content.values["parts"], strict=True)
     ]
     best = given.run.facts.get("training", {}).get("best_epoch") if given.run else None
-    return environment.get_template("page.html.jinja").render(
-        values=content.values,
-        task=task,
-        glossary=[GLOSSARY[name] for name in task.glossary],
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        flow={"wide": Markup(flow_svg(content.flow)), "narrow": Markup(flow_svg(content.flow, narrow=True))},
-        parts=parts,
-        first=parts[0] if parts else None,
-        folds=_folds(content, task, figures),
-        learning=figures.of_training(given.run.log, best) if given.run and given.run.log else [],
-        data_size=figures.of_data_size(given.learning_curve) if given.learning_curve else None,
-        examples=list(examples),
-        how=how,
-        asked=ASKED,
-        show_ids=show_ids,
-        names={split.name: SPLIT_NAMES.get(split.name, f"Part {split.name}") for split in content.flow.splits},
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            values=content.values,
+            task=task,
+            glossary=[GLOSSARY[name] for name in task.glossary],
+            style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+            flow={"wide": Markup(flow_svg(content.flow)), "narrow": Markup(flow_svg(content.flow, narrow=True))},
+            parts=parts,
+            first=parts[0] if parts else None,
+            folds=_folds(content, task, figures),
+            learning=figures.of_training(given.run.log, best) if given.run and given.run.log else [],
+            data_size=figures.of_data_size(given.learning_curve) if given.learning_curve else None,
+            examples=list(examples),
+            how=how,
+            asked=ASKED,
+            show_ids=show_ids,
+            names={split.name: SPLIT_NAMES.get(split.name, f"Part {split.name}") for split in content.flow.splits},
+        )
     )
 
 
