@@ -149,7 +149,8 @@ class LossSoFar(Callback):
         self._before: dict[str, tuple[Tensor, Tensor]] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        done = progress.processed
         if 0 < done < trainer.num_training_batches:
             # Each process gets the mean of all back: their sum is what it was.
             checkpoint[self.NAME] = {

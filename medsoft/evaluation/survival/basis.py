@@ -95,8 +95,8 @@ class Censoring:
     @staticmethod
     def from_json(known: Mapping[str, Any]) -> Censoring:
         """What ``to_json`` gave."""
-        steps = (np.array(known[name], dtype=np.float64) for name in ("time", "followed"))
-        return Censoring(*steps, float(known["last"]), float(known["tenth"]))
+        time, followed = (np.array(known[name], dtype=np.float64) for name in ("time", "followed"))
+        return Censoring(time, followed, float(known["last"]), float(known["tenth"]))
 
 
 @dataclass(frozen=True, eq=False)

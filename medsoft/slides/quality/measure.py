@@ -186,8 +186,9 @@ def kept_by(quality: TileQuality, limits: ArtefactLimits) -> tuple[np.ndarray, d
 def filtered(quality: TileQuality, coords_N2_px0: np.ndarray, limits: ArtefactLimits) -> tuple[TileQuality, np.ndarray]:
     """The measures of the tiles that keep the limits, and which they are: (N,) bool."""
     kept_N, left_out = kept_by(quality, limits)
-    columns = [values[kept_N] for values in quality.columns.values()]
-    return TileQuality(*columns, left_out, int((~kept_N).sum()), coords_N2_px0[~kept_N]), kept_N
+    sharpness_N, fold_N, bubble_N, pen_N = (values[kept_N] for values in quality.columns.values())
+    corners_M2 = coords_N2_px0[~kept_N]
+    return TileQuality(sharpness_N, fold_N, bubble_N, pen_N, left_out, len(corners_M2), corners_M2), kept_N
 
 
 def _sharpness_of_tiles(slide: Slide, coords_N2_px0: np.ndarray, tile_um: float) -> np.ndarray:

@@ -90,7 +90,7 @@ def connected_pieces(mask_HW: np.ndarray, connectivity: int) -> tuple[np.ndarray
         first[1:] &= ~rows[:-1]
         if top:
             first[0] &= ~mask_HW[top - 1]
-        beginnings += np.count_nonzero(first)
+        beginnings += int(np.count_nonzero(first))
     kind = cv2.CV_16U if beginnings < np.iinfo(np.uint16).max else cv2.CV_32S
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask_HW.view(np.uint8), connectivity=connectivity, ltype=kind

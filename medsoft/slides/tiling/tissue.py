@@ -123,7 +123,7 @@ def _saturation_and_ink(
     del red, green, blue  # as large as the mask, each
     saturation_HW[black_HW] = 0  # it is noise there
     if settings.smooth_um:
-        saturation_HW = cv2.GaussianBlur(saturation_HW, (0, 0), settings.smooth_um / mpp)
+        saturation_HW = np.asarray(cv2.GaussianBlur(saturation_HW, (0, 0), settings.smooth_um / mpp), np.uint8)
     return saturation_HW, ink_HW, black_HW
 
 
