@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains every slide aggregator on two sets of real bags.
 
-It prints the tables of docs/experiments/results.md.
+It prints the tables of docs/experiments/from_scratch.md.
 
     python scripts/bag_checks.py musk1 ../shared/data runs/bags       MUSK1, 10 folds, 5 repeats: accuracy
     python scripts/bag_checks.py encoders ../shared/data runs/bags    a tile encoder a fold, for the next line
@@ -62,7 +62,7 @@ TASK = Task.of("binary", ("negative", "positive"))
 MUSK_FOLDS, MUSK_REPEATS = 10, 5
 IDC_FOLDS, IDC_REPEATS = 5, 2
 TILE_PX_FOR_LITE0 = 112
-# 50 px tiles as they are; the widths of docs/experiments/results.md, with a coarser patch for the time of five folds.
+# 50 px tiles as they are; the widths of docs/experiments/from_scratch.md, with a coarser patch for the time of five folds.
 ENCODER = (
     "--config histo_tiles --data.path file --data.label idc --data.task binary --data.patient patient "
     "--data.batch_size 32 --transforms.size 50 --trainer.max_epochs 4 --trainer.accelerator cpu --figures false "

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains seven models on six questions of real image sets, three seeds each.
 
-It writes the tables of docs/experiments/results.md.
+It writes the tables of docs/experiments/from_scratch.md.
 
     python scripts/real_runs.py run ../shared/data runs/real                     trains what is not there yet
     python scripts/real_runs.py run ../shared/data runs/longer --times 3 --models "ViT seqnorm,ViT softmax"

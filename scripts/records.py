@@ -83,6 +83,23 @@ def keep(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     both.sort_values(["set", "way", "seed"], kind="stable").to_csv(path, index=False)
 
 
+PAGE = "<!-- from runs.csv: scripts/results.py page -->"
+END = "<!-- end -->"
+
+
+def page_with(text: str, tables: str) -> str:
+    """The text of a page with new tables between its two marks.
+
+    Raises:
+        ValueError: the page has not both marks.
+    """
+    before, mark, rest = text.partition(PAGE)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"the page has no {PAGE} … {END}")
+    return f"{before}{mark}\n{tables.strip()}\n{end}{after}"
+
+
 def print_tables(path: Path, sets: Sequence[str], ways: Sequence[str], seeds: int) -> None:
     """Print, by metric, the mean over seeds with the range; then seconds; then what trivial facts reach.
 

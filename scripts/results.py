@@ -5,6 +5,7 @@
     python scripts/results.py run ../shared/data runs/results --ways probe,auto --sets "ISIC malignant"
     python scripts/results.py record runs/results docs/experiments/runs.csv      keeps a row of each run
     python scripts/results.py table docs/experiments/runs.csv                    prints the tables
+    python scripts/results.py page docs/experiments/runs.csv docs/experiments/results.md    writes them into the page
     python scripts/results.py compare runs/results probe                         intervals of the differences to it
 
 Every command is printed before it runs. The seed draws the split, the same for all ways, so that ranges hold both. The
@@ -14,11 +15,13 @@ test part chooses nothing. Several of these may run side by side: each run is ta
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shlex
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -302,6 +305,16 @@ def record(runs: Runs, path: Path) -> None:
     keep(path, rows)
 
 
+def page(csv: Path, text: str) -> str:
+    """The page of results with the tables of the kept runs."""
+    from records import page_with, print_tables
+
+    tables = io.StringIO()
+    with redirect_stdout(tables):
+        print_tables(csv, list(SETS), WAYS, len(SEEDS))
+    return page_with(text, tables.getvalue())
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -316,6 +329,9 @@ if __name__ == "__main__":
     recording.add_argument("out", type=Path)
     recording.add_argument("csv", type=Path)
     verbs.add_parser("table").add_argument("csv", type=Path)
+    writing = verbs.add_parser("page")
+    writing.add_argument("csv", type=Path)
+    writing.add_argument("page", type=Path)
     comparing = verbs.add_parser("compare")
     comparing.add_argument("out", type=Path)
     comparing.add_argument("reference")
@@ -327,6 +343,8 @@ if __name__ == "__main__":
         from records import print_tables
 
         print_tables(chosen.csv, list(SETS), WAYS, len(SEEDS))
+    elif chosen.verb == "page":
+        chosen.page.write_text(page(chosen.csv, chosen.page.read_text()))
     elif chosen.verb == "record":
         record(Runs(Path(), chosen.out), chosen.csv)
     else:

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -367,3 +368,14 @@ def test_the_configuration_reference_is_up_to_date():
     loader.exec_module(script)
     written = script.PAGE.read_text(encoding="utf-8")
     assert written == script.page(), "out of date: run scripts/configuration_reference with .venv/bin/python"
+
+
+def test_the_results_are_those_of_the_runs_that_are_kept(monkeypatch):
+    """The page of results has the tables of docs/experiments/runs.csv, whole and unchanged."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = runpy.run_path(str(ROOT / "scripts" / "results.py"))
+    text = (ROOT / "docs/experiments/results.md").read_text()
+    assert script["page"](ROOT / "docs/experiments/runs.csv", text) == text
+    assert text.count(" to ") > 10
+    with pytest.raises(ValueError, match="the page has no"):
+        script["page"](ROOT / "docs/experiments/runs.csv", "no marks")
