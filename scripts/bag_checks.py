@@ -62,7 +62,7 @@ TASK = Task.of("binary", ("negative", "positive"))
 MUSK_FOLDS, MUSK_REPEATS = 10, 5
 IDC_FOLDS, IDC_REPEATS = 5, 2
 TILE_PX_FOR_LITE0 = 112
-# 50 px tiles as they are; the widths of docs/experiments/from_scratch.md, with a coarser patch for the time of five folds.
+# 50 px tiles as they are; the widths of docs/experiments/from_scratch.md, and a coarser patch for the time of 5 folds.
 ENCODER = (
     "--config histo_tiles --data.path file --data.label idc --data.task binary --data.patient patient "
     "--data.batch_size 32 --transforms.size 50 --trainer.max_epochs 4 --trainer.accelerator cpu --figures false "

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The runs on real volumes and radiographs behind docs/experiments/from_scratch.md: trains, tests, and prints the tables.
+"""The runs on real volumes and radiographs of docs/experiments/from_scratch.md: trains, tests, and prints the tables.
 
 OMP_NUM_THREADS=1 python scripts/volume_runs.py run ../shared/data runs/volumes
 python scripts/volume_runs.py table runs/volumes
