@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from medsoft import __version__
+from medsoft.system.cores import usable_cores
+from medsoft.system.memory import total_memory
 
 
 def machine() -> dict[str, Any]:
     """Versions and hardware, and how busy the machine was: load averages over 1, 5 and 15 minutes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     found: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "medsoft": __version__,
@@ -26,7 +28,7 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": cores,
         "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(total_memory() / 2**30, 1),
         "mkl": torch.backends.mkl.is_available(),  # type: ignore[no-untyped-call]
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

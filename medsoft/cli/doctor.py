@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from medsoft import __version__
+from medsoft.system.cores import usable_cores
+from medsoft.system.memory import total_memory
 from medsoft.system.terminal import plain_console
 
 NEEDED = {
@@ -110,8 +112,8 @@ def _version(name: str) -> str:
 def _devices(console: Console) -> None:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = usable_cores()
+    memory = total_memory() / 2**30
     console.print(f"CPU: {cores} cores, {torch.get_num_threads()} threads, {memory:.0f} GiB memory")
     if not torch.cuda.is_available():
         console.print("GPU: none")

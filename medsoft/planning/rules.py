@@ -303,8 +303,8 @@ def number_of_folds(facts: TableFacts, asked: int | None = None) -> int:
         raise InputError(
             f"{facts.source}: class {name!r} has {groups} of the {by} to develop on. Candidates are compared on "
             f"{FEWEST_FOLDS} inner folds, each of which needs the class to train on, to choose a checkpoint and to "
-            "report: merge classes, leave the class out, or set fewer rows aside (data.test_fraction, or the column "
-            "split)"
+            "report; the others are set aside as the test part. Merge classes, or set fewer rows aside "
+            "(data.test_fraction, or the column split)"
         )
     if asked is not None:
         return asked

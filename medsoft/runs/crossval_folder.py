@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from medsoft.runs.run_folder import RunFolder
 from medsoft.runs.table_rows import ROWS, write_rows
 from medsoft.storage.files import holding, replacing
 from medsoft.storage.hashing import sha256
+from medsoft.storage.lock import lock
 from medsoft.storage.own_files import read_json_object, value_of
 
 FORMAT = 1
@@ -229,11 +229,11 @@ class CrossvalFolder:
         Raises:
             RunError: another process is at work on it.
         """
-        lock = self.path / "splits" / f".fold-{number}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
+        path = self.path / "splits" / f".fold-{number}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file.fileno())
             except BlockingIOError:
                 raise RunError(f"fold {number} of {self.path}: another process is at work on it") from None
             yield

@@ -6,7 +6,6 @@ Several runs may write into a folder at once: the tables appear whole, and no ro
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from medsoft.errors import InputError
 from medsoft.storage.files import partial_file
+from medsoft.storage.lock import lock
 
 ERROR_COLUMNS = ("id", "path", "stage", "reason")
 
@@ -79,13 +79,15 @@ class Records:
     def _alone(self) -> Iterator[None]:
         """Keep other runs from writing the tables meanwhile; file systems without locks go on without."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._folder, os.O_RDONLY)
+        handle = None
         try:
             with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                handle = os.open(self._folder, os.O_RDONLY)  # Windows opens no folder
+                lock(handle, wait=True)
             yield
         finally:
-            os.close(handle)
+            if handle is not None:
+                os.close(handle)
 
     def _write(self, path: Path, rows: Mapping[str, Mapping[str, str]], columns: tuple[str, ...] = ()) -> None:
         names = columns or tuple(dict.fromkeys([*self._columns, *(name for row in rows.values() for name in row)]))

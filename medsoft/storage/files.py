@@ -6,7 +6,6 @@ And folders that one run at a time works in, and who may read what is written.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 from medsoft.errors import InputError
+from medsoft.storage.lock import lock
 from medsoft.storage.walk import special_kind
 
 MARK = ".partial-"
@@ -102,7 +102,7 @@ def remove_partial_files(folder: Path) -> list[Path]:
             if idle < (JUST_BEGUN_SECONDS if _is_own(partial) else FOREIGN_SECONDS):
                 continue
             with partial.open("rb+") as file:  # for writing: NFS locks for writers only
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file.fileno())
                 partial.unlink()
         except OSError:  # locked, gone meanwhile, not ours to remove, or no locks here
             continue
@@ -121,7 +121,7 @@ def _is_own(partial: Path) -> bool:
 
 def _lock(descriptor: int, wait: bool = False) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock(descriptor, wait)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGUSR1: int | None = getattr(signal, "SIGUSR1", None)
+"""What SLURM is told to send ahead of a job's end; Windows has none."""
+STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, SIGUSR1) if number is not None)
 """Signals that ask for a stop: the user's, and those that clusters send ahead of the end of a job."""
 
 
@@ -73,6 +75,9 @@ def leave_stops_to_parent() -> None:
     SLURM sends its signals to every process of a job. The parent answers them, and still needs what its processes do,
     for the step at hand. SIGTERM of the parent itself ends this process at once, and so does SIGKILL of anybody.
     """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows, which no cluster sends signals to
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     # Who has sent a signal is told to those alone who wait for it, and it must be blocked meanwhile.

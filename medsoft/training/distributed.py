@@ -125,7 +125,7 @@ def finish_together(trainer: Trainer) -> Iterator[None]:
         raise
     except BaseException:
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+            trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
         raise
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from medsoft.errors import InputError
-from medsoft.system.signals import Stopped, on_signals
+from medsoft.system.signals import SIGUSR1, Stopped, on_signals
 
 
 def tasks_of_srun() -> int:
@@ -78,7 +78,7 @@ def requeue(signal_number: int) -> str:
         What to tell the user; "" where nothing was asked.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if signal_number != signal.SIGUSR1 or job is None or further_rank_of_srun():
+    if job is None or signal_number != SIGUSR1 or further_rank_of_srun():
         return ""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"

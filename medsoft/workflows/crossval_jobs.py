@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import torch
 from medsoft.errors import RunError
 from medsoft.runs.crossval_folder import CrossvalFolder, PlannedFold
 from medsoft.system.child_processes import child_environment, python_module
+from medsoft.system.cores import usable_cores
 from medsoft.system.signals import on_signals
 from medsoft.training.predict import show_path
 
@@ -93,7 +93,7 @@ def _start(folder: CrossvalFolder, fold: PlannedFold, slot: int, jobs: int, trus
 def _environment(slot: int, jobs: int) -> dict[str, str]:
     """Each process gets its share of the processors, and one of the GPUs in turn where there are several."""
     environment = child_environment()
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs)))
     count = torch.cuda.device_count()
     if count > 1:
         visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")

@@ -106,7 +106,7 @@ def test_rare_classes_get_fewer_folds(rarest, folds):
 
 
 def test_a_class_with_two_patients_is_one_message():
-    with pytest.raises(InputError, match=r"class .yes. has 2 of the patients to develop on.*merge classes"):
+    with pytest.raises(InputError, match=r"class .yes. has 2 of the patients to develop on.*Merge classes"):
         number_of_folds(facts(rarest=2))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal
 
 from medsoft.errors import InputError, check_range
@@ -10,6 +9,7 @@ from medsoft.slides.annotations.settings import NO_REGIONS, RegionOptions
 from medsoft.slides.find import find_slides
 from medsoft.slides.source import SlideInput, SlideSource
 from medsoft.slides.tiling.settings import TilingOptions
+from medsoft.system.cores import usable_cores
 
 if TYPE_CHECKING:
     from medsoft.slides.folder import SlideStatus
@@ -46,7 +46,7 @@ def tile_slides(
         InputError: the call or the table is wrong.
     """
     settings = tiling.settings(regions=drawn.settings())
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers
+    workers = min(MOST_WORKERS, usable_cores()) if workers is None else workers
     check_range("workers", workers, 1)
     if region_other is not None and (save_tiles is None or drawn.regions is None):
         raise InputError("--region_other labels tiles in tiles.csv: it needs --save-tiles and --regions")

@@ -43,8 +43,8 @@ class BagDataModule(TableDataModule[BagDataset]):
         clinical: CSV, Parquet or Excel with one row per patient, whose columns (such as the label, or covariates) are
             joined to the table by data.patient.
         group: slide makes one bag per slide; patient pools the tiles of all slides of a patient into one bag.
-        covariates: numeric columns, such as age, that are combined with the bag's features at the head; missing values
-            count as the mean.
+        covariates: numeric columns, such as age, and groups, as in sex=male, that join the bag's features at the head;
+            missing values count as the mean.
         batch_size: bags per step; with more than 1, bags of similar length are batched together and padded.
         num_workers: processes that load bags; chosen automatically if not given (none on a CPU).
         cache: memory keeps all bags in memory; auto does so if they fit into cache_gib.

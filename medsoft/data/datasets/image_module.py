@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from medsoft.data.transforms.base import Transforms
 from medsoft.data.transforms.views import View, views_of
 from medsoft.errors import ReadError, check_range
 from medsoft.specs import DataSpec
+from medsoft.system.cores import usable_cores
 from medsoft.system.progress import progress
 
 
@@ -33,8 +33,8 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         transforms: how images become what the model sees; set under transforms.
         table: CSV, Parquet, Excel (.xlsx) or MedMNIST-style .npz with one row per sample.
         path: column with the image paths.
-        covariates: numeric columns, such as age, that are combined with the image features at the head; missing values
-            count as the mean.
+        covariates: numeric columns, such as age, and groups, as in sex=male, that join the image features at the head;
+            missing values count as the mean.
         batch_size: images per step.
         num_workers: processes that load images; chosen automatically if not given (none if images are cached and the
             model runs on a CPU).
@@ -195,7 +195,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
         # On a CPU the model needs the cores, and augmenting what is in memory is cheap beside it.
         if cached and not torch.cuda.is_available():
             return 0
-        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        return min(8, max(1, usable_cores() - 1))
 
     def _fits_in_memory(self, n: int) -> bool:
         size = n * self.transforms.size[0] * self.transforms.size[1] * self.transforms.channels
@@ -259,7 +259,7 @@ class ImageDataModule(TableDataModule[ImageDataset]):
 
 
 def _threads() -> int:
-    return len(os.sched_getaffinity(0)) + 1
+    return usable_cores() + 1
 
 
 def unreadable_pictures(part: SampleTable, reasons: dict[int, str]) -> list[Problem]:

@@ -32,6 +32,7 @@ from medsoft.data.volumes.transforms.recipe import Prepared, VolumeTransforms
 from medsoft.data.volumes.volume import MAX_VOXELS
 from medsoft.errors import InputError, ReadError, check_range
 from medsoft.specs import DataSpec
+from medsoft.system.cores import usable_cores
 from medsoft.system.progress import progress
 
 BYTES = 4  # of a voxel, float32
@@ -49,8 +50,8 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         laterality: column with left or right, for transforms.half and transforms.sides mirror.
         box: six columns with x0, y0, z0, x1, y1, z1 in voxels of the volume as read, for transforms.crop box.
         mask: column with masks (segmentations) on the grid of the first volume, for transforms.crop mask.
-        covariates: numeric columns, such as age, that are combined with the image features at the head; missing values
-            count as the mean.
+        covariates: numeric columns, such as age, and groups, as in sex=male, that join the image features at the head;
+            missing values count as the mean.
         batch_size: samples per step.
         num_workers: processes that load volumes; chosen automatically if not given (none if volumes are in memory and
             the model runs on a CPU).
@@ -214,7 +215,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         # On a CPU the model needs the cores, and augmenting what is in memory is cheap beside it.
         if cached and not torch.cuda.is_available():
             return 0
-        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        return min(8, max(1, usable_cores() - 1))
 
     def _place(self, n: int) -> Literal["memory", "disk", "none"]:
         """Where prepared volumes are kept; says so in a note, with the size."""
@@ -291,7 +292,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
 
 
 def _threads() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
+    return min(4, usable_cores())
 
 
 def _check_together(

@@ -6,14 +6,20 @@ touched, whatever was found. See ``medsoft.data.features.hdf5_guard``. It import
 """
 
 import json
-import resource
 import sys
 from contextlib import suppress
 from itertools import islice
 from math import prod
 from pathlib import Path
+from types import ModuleType
 
 import h5py
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows: a crash costs this process alone there too, an endless loop is not ended
+    resource = None
 
 BYTES_A_SECOND = 32 * 2**20
 """CPU time for a file: a second, and one more for so many bytes. Sound files take a thousandth of it."""
@@ -71,19 +77,27 @@ def _size(path: str) -> int:
 
 def main() -> None:
     """Answer until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
+        with suppress(ValueError, OSError):  # macOS limits no address space
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     for line in sys.stdin:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        used = int(usage.ru_utime + usage.ru_stime) + 1
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         path = json.loads(line)
-        soft = used + 1 + _size(path) // BYTES_A_SECOND
-        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+        _limit_time(_size(path))
         touch(path)
         print("done", flush=True)
+
+
+def _limit_time(size: int) -> None:
+    """Of the processor, from now on, for a file of so many bytes."""
+    if resource is None:
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(usage.ru_utime + usage.ru_stime) + 2 + size // BYTES_A_SECOND
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 if __name__ == "__main__":

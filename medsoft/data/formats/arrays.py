@@ -18,6 +18,7 @@ import numpy as np
 from medsoft.data.formats.unpacked import MAX_RATIO, read_exactly
 from medsoft.errors import ReadError
 from medsoft.storage.files import open_regular_file
+from medsoft.system.memory import total_memory
 
 MAX_MEMBERS = 10_000
 """Arrays in one file."""
@@ -57,7 +58,7 @@ def _npz_array(file: str, key: str) -> np.ndarray:
         if dtype.hasobject:  # to unpickle them would run what the file says
             raise ReadError(f"has an array {key!r} of Python objects, which are not read: save numbers")
         size = math.prod(shape) * dtype.itemsize
-        if size > (most := _memory_bytes()):
+        if size > (most := total_memory()):
             raise ReadError(f"has an array {key!r} of {size} bytes, more than this machine's memory ({most})")
         with archive.open(info) as member:
             _read_header(member)
@@ -121,7 +122,3 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(member)
     return tuple(shape), bool(by_columns), dtype
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,8 @@
-"""Clinical covariates: numeric columns of the sample table, such as age, that the model sees beside the image."""
+"""Clinical covariates: age, sex and others from columns of the sample table, that the model sees beside the image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from medsoft.data.tables.sample_table import SampleTable
 from medsoft.data.tables.values import Placeholders, without_placeholders
 from medsoft.errors import InputError
 from medsoft.specs import Covariates
+from medsoft.text.spelling import normal_form
 
 MISSING = ("", "NA", "NaN", "nan", "<NA>")
 
@@ -31,6 +32,20 @@ def covariate_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
+def column_of(name: str, columns: Collection[str]) -> tuple[str, str | None]:
+    """The column of a covariate, and the group it asks for: ``sex=male`` is 1 where the column sex says male, else 0.
+
+    Args:
+        name: of the covariate.
+        columns: of the table; a column that is named so, sign and all, is a column of numbers.
+
+    Returns:
+        The column, and the group; None for a column of numbers.
+    """
+    column, asks, group = name.partition("=")
+    return (column.strip(), group.strip()) if asks and name not in columns else (name, None)
+
+
 def read_covariates(samples: SampleTable, names: Sequence[str]) -> np.ndarray:
     """The values of all rows, (N, K) float32, NaN where they are missing.
 
@@ -38,7 +53,8 @@ def read_covariates(samples: SampleTable, names: Sequence[str]) -> np.ndarray:
         InputError: a column does not exist.
         TableError: a value is no number; all are listed.
     """
-    require_columns(samples.source, samples.frame.columns, {"covariates": list(names)})
+    columns = [column_of(name, samples.frame.columns)[0] for name in names]
+    require_columns(samples.source, samples.frame.columns, {"covariates": columns})
     values, problems = covariate_values(samples.frame, names, samples.frame["row"].tolist(), samples.placeholders)
     if problems:
         raise TableError(str(samples.source), problems)
@@ -57,20 +73,32 @@ def covariate_values(
         placeholders: what words such as N/A mean.
 
     Returns:
-        (N, K) float32, NaN where a value is missing, and a problem for each cell that is no number.
+        (N, K) float32, NaN where a value is missing, and a problem for each value that is no number.
     """
     values = np.empty((len(frame), len(names)), np.float32)
     problems: list[Problem] = []
     number = np.asarray(rows)
     for k, name in enumerate(names):
-        texts, asked = without_placeholders(text(frame[name]), name, placeholders, always=MISSING)
+        column, group = column_of(name, frame.columns)
+        texts, asked = without_placeholders(text(frame[column]), column, placeholders, always=MISSING)
         problems += [replace(one, rows=tuple(int(number[row - 1]) for row in one.rows)) for one in asked]
-        numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        if group is None:
+            numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
+            kind, advice = (
+                "no number",
+                "leave what is missing empty; a column of groups is named with one: {name}={value}",
+            )
+        else:
+            numbers = (texts == group).astype(np.float64).mask(texts.isin(MISSING))
+            alike = (texts != group) & (texts.map(normal_form) == normal_form(group))
+            numbers = numbers.mask(alike)
+            kind, advice = "written differently", f"write it alike everywhere, and in the option: {name}"
         values[:, k] = numbers.to_numpy(dtype=np.float32)
         wrong = (numbers.isna() & ~texts.isin(MISSING)).to_numpy()
-        advice = "covariates are numbers: code groups as 0 and 1, and leave what is missing empty"
-        for row, value in zip(number[wrong], texts[wrong], strict=True):
-            problems.append(Problem("no number", (int(row),), f"{name} is {value!r}", advice, skippable=False))
+        for value in dict.fromkeys(texts[wrong]):
+            rows_of = tuple(map(int, number[wrong & (texts == value).to_numpy()]))
+            said = advice.format(name=name, value=value) if group is None else advice
+            problems.append(Problem(kind, rows_of, f"{column} is {value!r}", said, skippable=False))
     return values, problems
 
 

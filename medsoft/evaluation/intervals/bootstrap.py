@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medsoft.system.cores import usable_cores
 from medsoft.task import Task
 from medsoft.text.spelling import normal_form
 
@@ -144,7 +145,7 @@ def resample(units: Units, statistic: Statistic[Key], n_draws: int, seed: int) -
 def _threads() -> int:
     """As many as OMP_NUM_THREADS says, as for the libraries below, else as there are cores for this process."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() and int(said) > 0 else len(os.sched_getaffinity(0))
+    return int(said) if said.isdigit() and int(said) > 0 else usable_cores()
 
 
 def percentile_interval(values_B: FloatArray, confidence: float = 0.95) -> Interval:

@@ -159,8 +159,8 @@ def join_samples(frame: pd.DataFrame, samples: pd.DataFrame, column: str | None,
     found = key.isin(wanted)
     if not found.any():
         raise InputError(
-            f"{name}: no value of {column!r} is an id of the predictions ({frame['id'].iloc[0]!r} …); --id names "
-            "another column"
+            f"{name}: no value of {column!r} ({str(samples[column].iloc[0])!r} …) is an id of the predictions "
+            f"({frame['id'].iloc[0]!r} …); --id names another column"
         )
     twice = found & key.duplicated(keep=False)
     if twice.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from medsoft.inference.images.options import NATIVE
 from medsoft.inference.images.preparation import Ready, view_seeds
 from medsoft.inference.images.samples import ImageSample
 from medsoft.slides.encoding.prefetch import LOOK_SECONDS, DaemonPool
+from medsoft.system.cores import usable_cores
 
 REPLACES = "replaces a feature file of other content, another preparation or another encoder"
 MOST_WORKERS = 8
@@ -121,7 +121,7 @@ def _usual_workers() -> int:
     """Threads that read: on a CPU the encoder needs the processors."""
     import torch
 
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if torch.cuda.is_available() else 1
+    return min(MOST_WORKERS, usable_cores()) if torch.cuda.is_available() else 1
 
 
 def _result(future: Future[_Read | Done], look: Callable[[], None]) -> _Read | Done:

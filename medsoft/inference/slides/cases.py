@@ -10,7 +10,7 @@ from typing import Protocol
 import pandas as pd
 
 from medsoft.data.tables.checks import check_patients, check_undivided
-from medsoft.data.tables.covariates import covariate_values, one_of_each
+from medsoft.data.tables.covariates import column_of, covariate_values, one_of_each
 from medsoft.data.tables.joins import join_clinical
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.reading import text
@@ -137,7 +137,7 @@ def _covariates(
     trained = f"the model was trained with the covariates {', '.join(names)}"
     if not len(rows.columns):
         raise InputError(f"{trained}: name the slides by a table with these columns (or add them with --clinical)")
-    if missing := [name for name in names if name not in rows]:
+    if missing := [column for column, _ in (column_of(name, rows) for name in names) if column not in rows]:
         near = [difflib.get_close_matches(name, [str(one) for one in rows], n=1) for name in missing]
         hints = [
             f"{name!r}{f' (nearest: {found[0]!r})' if found else ''}" for name, found in zip(missing, near, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TypeVar
 from medsoft import __version__
 from medsoft.cluster.options import Workers
 from medsoft.errors import InputError
+from medsoft.system.cores import usable_cores
 
 Made = TypeVar("Made")
 
@@ -38,7 +38,7 @@ class Job:
     @property
     def processors(self) -> int:
         """Processors for one of the processes that do the work."""
-        return max(1, len(os.sched_getaffinity(0)) // self.where.on_one_machine)
+        return max(1, usable_cores() // self.where.on_one_machine)
 
 
 class Once:

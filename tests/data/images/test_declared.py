@@ -186,7 +186,7 @@ def test_an_array_of_objects_runs_nothing_and_is_refused(tmp_path):
 
 def test_an_array_larger_than_memory_is_refused_before_it_is_taken(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", train_images=np.zeros((10, 100, 100), np.uint8))
-    monkeypatch.setattr("medsoft.data.formats.arrays._memory_bytes", lambda: 99_999)
+    monkeypatch.setattr("medsoft.data.formats.arrays.total_memory", lambda: 99_999)
     refused(read_image, f"{tmp_path}/a.npz#train_images/0", "more than this machine's memory")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from medsoft.errors import InputError, check_range
 from medsoft.system.child_processes import protect_children
+from medsoft.system.cores import usable_cores
 from medsoft.system.progress import tracked
 
 TABLE = "labels.csv"
@@ -81,7 +81,7 @@ def phantom_slides(
     check_range("--size", size, SMALLEST_PX, LARGEST_PX)
     check_range("--mpp", mpp, FINEST_MPP, COARSEST_MPP)
     check_range("--seed", seed, 0)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     check_range("--workers", workers, 1)
     folder = Path(out)
     try:
