@@ -115,7 +115,9 @@ class Segmentation(Task):
         return column.map(lambda value: value not in ("", 0, None) and value == value).to_numpy(dtype=bool)
 
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        return {}
+        """Images whose true mask has the class; of a sample table nobody has looked into the masks."""
+        columns = [(name, f"true_area_{name}") for name in self.classes]
+        return {name: (frame[column] > 0).to_numpy(dtype=bool) for name, column in columns if column in frame}
 
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         return []
@@ -149,9 +151,6 @@ class Segmentation(Task):
         for option, off in (("shortcuts", "false"), ("ood_quantile", "null")):
             if config.get(option):
                 raise InputError(f"{option} is for answers to whole images, not for masks: say --{option} {off}")
-
-    def check_ensemble(self) -> None:
-        raise InputError("--checkpoint names several models, and masks of several are not joined yet: name one")
 
     @classmethod
     def recognises(cls, columns: Sequence[str]) -> bool:
@@ -248,4 +247,8 @@ class Segmentation(Task):
         raise InputError(NO_VECTOR)
 
     def outputs(self) -> list[dict[str, Any]]:
-        raise InputError(f"{NO_VECTOR}: its network cannot be exported yet; use the run or a bundle")
+        columns = ["background", *self.classes]
+        return [
+            {"name": "logits", "columns": columns, "what": "of each pixel, channels first"},
+            {"name": "probabilities", "columns": columns, "what": "of each pixel, channels first; they sum to 1"},
+        ]

@@ -84,7 +84,8 @@ def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, 
         for name, mask in zip(names, (true, predicted), strict=True):
             _save(outlined(picture, mask, len(task.classes)), folder / name)
         kind = "worst" if number < min(n, len(picked)) else "best"
-        rows.append((Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task)), *names))
+        example = Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task))
+        rows.append((example, *names))
     return write_examples(folder, rows, HOW.format(legend=_legend(task.classes))) if rows else None
 
 
