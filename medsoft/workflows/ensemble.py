@@ -27,7 +27,7 @@ from medsoft.training.ood_features import find_detector
 from medsoft.training.predict import load_splits, predict_table, show_path, use_views, write_errors_if_any
 from medsoft.training.shift import Shift, say, shift_of
 from medsoft.training.trainer import build_trainer
-from medsoft.workflows.finish import end_run
+from medsoft.workflows.finish import check_options, end_run
 
 SEES = ("use", "data", "transforms", "model")
 """Parts of a configuration that decide what a model is and what it is shown."""
@@ -72,7 +72,7 @@ def apply_ensemble(
         notes += [note for note in lines[sees].model.differences if note not in notes]
         sharing.setdefault(sees, []).append(index)
     config, data = first.config, first.datamodule
-    data.task.check_run(config)
+    check_options(data.task, config, words)
     if data.task.has_masks:
         first.model.join(_joined(lines, sharing, members))
         sharing = {next(iter(sharing)): [0]}

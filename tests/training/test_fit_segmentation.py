@@ -156,7 +156,11 @@ def test_folds_become_an_ensemble_whose_mask_is_of_the_mean(tmp_path, medsoft, m
         assert (code, err) == (0, "")
     areas = ["area_disc", "area_cup"]
     pd.testing.assert_frame_equal(predictions(tmp_path / "one")[areas], predictions(tmp_path / "twice")[areas])
-    code, out, err = medsoft("compare", one / "predictions.csv", one / "predictions.csv", f"--out={tmp_path / 'cmp'}")
+    for number in range(2):
+        words = ["--checkpoint", folder / f"fold-{number}", f"--data.table={masks}", "--data.splits_from=null"]
+        assert medsoft("predict", *words, f"--out={tmp_path / f'of-{number}'}")[0] == 0
+    tables = [tmp_path / f"of-{number}" / "predictions.csv" for number in range(2)]
+    code, out, err = medsoft("compare", *tables, f"--out={tmp_path / 'cmp'}")
     assert (code, err) == (0, "")
     assert "dice" in out
     assert fit(medsoft, masks, tmp_path / "other", "--transforms.size=64")[0] == 0
