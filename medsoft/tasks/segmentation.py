@@ -124,7 +124,8 @@ class Segmentation(Task):
 
     def strata(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """1 with a mask, 0 without: what is in a mask is not looked at for a split."""
-        return (~np.isnan(targets)).astype(np.int64)
+        known: npt.NDArray[np.int64] = (~np.isnan(targets)).astype(np.int64)
+        return known
 
     def class_counts(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
@@ -198,7 +199,8 @@ class Segmentation(Task):
 
     def pool_targets(self, numbers: pd.DataFrame, group_N: IntArray, how: Pooling) -> FloatArray:
         """Known where a mask is known of each row."""
-        return in_order(numbers.groupby(group_N).agg(lambda values: values.mean(skipna=False)))[:, 0]
+        known = numbers.notna().groupby(group_N).all()
+        return in_order(numbers.groupby(group_N).mean().where(known))[:, 0]
 
     def logits_of(self, p_NC: FloatArray) -> FloatArray:
         return p_NC

@@ -163,11 +163,11 @@ class Segmenter(FineTunedClassifier):
         p = self.objective.probabilities(logits)
         for other in self.others:
             p = p + other.objective.probabilities(other.logits(batch))
-        p = (p / (1 + len(self.others))).cpu().numpy()
+        p_BKhw: np.ndarray = (p / (1 + len(self.others))).cpu().numpy()
         rows = []
         for index, (truth, placement) in enumerate(zip(batch["truth"], batch["placement"], strict=True)):
             known: Mask = truth.cpu().numpy()
-            mask = mask_of(p[index], placement, known.shape)
+            mask = mask_of(p_BKhw[index], placement, known.shape)
             if write and self.masks is not None:
                 write_mask(self.masks / f"{batch['name'][index]}.png", self.values.decoded(mask))
             classes = len(self.spec.task.classes)
@@ -187,6 +187,6 @@ def mask_of(p_Khw: np.ndarray, placement: Any, size: tuple[int, ...]) -> Mask:
         (H, W) uint8, see ``medsoft.data.masks.read``.
     """
     p_KHW, seen = to_input(p_Khw.astype(np.float32), placement, (size[0], size[1]))
-    mask = p_KHW.argmax(axis=0).astype(np.uint8) + np.uint8(BACKGROUND)
+    mask: Mask = p_KHW.argmax(axis=0).astype(np.uint8) + np.uint8(BACKGROUND)
     mask[~seen] = BACKGROUND
     return mask

@@ -50,8 +50,8 @@ def outlined(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: int) 
     small = cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST)
     for index in range(classes):
         found, _ = cv2.findContours((small == index + 1).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, found, -1, (0, 0, 0), 3)
-        cv2.drawContours(drawn, found, -1, COLOURS[index % len(COLOURS)], 1)
+        cv2.drawContours(drawn, found, -1, (0, 0, 0), 4)
+        cv2.drawContours(drawn, found, -1, COLOURS[index % len(COLOURS)], 2)
     return drawn.astype(np.uint8)
 
 
@@ -106,4 +106,4 @@ def _said(row: pd.Series, task: Task) -> str:
 def _save(pixels: Pixels, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="JPEG", quality=88)
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=88, subsampling=0)
