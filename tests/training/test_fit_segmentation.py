@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from medsoft.evaluation.segmentation.contours import COLOURS
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.training.callbacks import StopGracefully
 from tests.builders.masks import disc_and_cup, write_masks
@@ -195,6 +196,20 @@ def test_a_stopped_training_goes_on(tmp_path, medsoft, masks, monkeypatch):
         assert fit(medsoft, masks, stopped, "--trainer.max_epochs=2")[0] == 130
     assert medsoft("fit", "--resume", stopped)[0] == 0
     pd.testing.assert_frame_equal(predictions(straight), predictions(stopped))
+
+
+def test_the_sheet_of_the_input_shows_the_outlines_of_the_masks(tmp_path, medsoft, masks):
+    words = ["data", "show", masks, *COLUMNS, "--data.classes=[disc, cup]", "--transforms.jitter=0", "--n=2"]
+    code, _, err = medsoft(*words, f"--out={tmp_path / 'sheet.png'}")
+    assert (code, err) == (0, "")
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    for colour in COLOURS[:2]:  # of images in grey
+        assert (np.abs(pixels - colour).max(axis=2) < 12).sum() > 50
+    table = write_masks(tmp_path / "set", 4)
+    other_size(tmp_path / "set")
+    code, _, err = medsoft("data", "show", table, *COLUMNS, "--data.classes=[disc, cup]", f"--out={tmp_path / 's.png'}")
+    assert code == 2
+    assert "the mask has 36 x 30 px" in err
 
 
 def other_size(folder: Path) -> str:

@@ -67,7 +67,7 @@ class Segmenter(FineTunedClassifier):
         check_range("model.overlap", overlap, 0, 0.9)
         check_range("model.tolerance", tolerance, 0)
         if not spec.task.has_masks:
-            raise InputError(f"use.model segmenter gives masks, the task is {spec.task.kind}: use.data segmentation")
+            raise InputError(f"use.model segmenter gives masks, the task is {spec.task.kind}: use.data masks")
         super().__init__(spec, lr, **training)
         self.objective = MaskObjective(self.objective.outputs, loss)
         start = find_start(encoder, pretrained)
