@@ -21,7 +21,7 @@ REGISTER: dict[str, dict[str, str]] = {
         "image": "medsoft.data.datasets.image_module.ImageDataModule",
         "bag": "medsoft.data.datasets.bag_module.BagDataModule",
         "volume": "medsoft.data.datasets.volume_module.VolumeDataModule",
-        "segmentation": "medsoft.data.datasets.segmentation.module.SegmentationDataModule",
+        "masks": "medsoft.data.datasets.segmentation.module.SegmentationDataModule",
     },
     "model": {
         "classifier": "medsoft.classifiers.image.Classifier",

@@ -1,10 +1,10 @@
 """What is asked of the model: one class per task, which owns everything that differs by task.
 
-A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation. Each has a
-class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the network puts
-out and how it is trained, which columns the predictions have, and which metrics, figures and sections of the report
-there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have nothing of is
-in ``medsoft.task_defaults``.
+A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation.
+Each has a class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the
+network puts out and how it is trained, which columns the predictions have, and which metrics, figures and sections of
+the report there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have
+nothing of is in ``medsoft.task_defaults``.
 
 Data, models and evaluation meet here, so that none imports another. The classes are found by name, and their modules
 are imported when one is asked for: they may use other rooms, while this module uses none.

@@ -160,14 +160,6 @@ class TaskDefaults:
         """
         return
 
-    def check_ensemble(self) -> None:
-        """Check that the answers of several models have a mean.
-
-        Raises:
-            InputError: they have none.
-        """
-        return
-
     # Evaluation.
 
     def as_configured(self, data: Mapping[str, Any]) -> Self:

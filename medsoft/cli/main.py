@@ -85,6 +85,9 @@ VERBS: dict[str, Verb] = {
         "make a sample table from a folder of DICOM files; find identifying elements",
         "folder",
     ),
+    "data masks": Verb(
+        "medsoft.cli.data.masks:masks", "draw masks from outlines (GeoJSON, labelme, COCO) for a segmentation", "table"
+    ),
     "data show": _of_run("medsoft.cli.data.show:show", "draw what the model will see, before and after augmentation"),
     "data phantom fundus": Verb(
         "medsoft.data.phantoms.fundus_set:phantom_fundus",

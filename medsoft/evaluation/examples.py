@@ -127,7 +127,8 @@ def read_examples(folder: Path, frame: pd.DataFrame, n: int) -> tuple[list[Shown
         raise InputError(f"{file}: not an examples.json of medsoft ({error!r})") from error
     known = set(zip(frame["id"], frame["split"], strict=True))
     shown: list[Shown] = []
-    kinds = dict.fromkeys((e.right, e.target if e.said else "") for e, _ in sorted(found, key=lambda one: not one[0].right))
+    ordered = sorted(found, key=lambda one: not one[0].right)
+    kinds = dict.fromkeys((e.right, e.target if e.said else "") for e, _ in ordered)
     for kind in kinds:
         there = [(e, about) for e, about in found if (e.id, e.split) in known]
         of_kind = [(e, about) for e, about in there if (e.right, e.target if e.said else "") == kind]

@@ -115,14 +115,17 @@ class Segmentation(Task):
         return column.map(lambda value: value not in ("", 0, None) and value == value).to_numpy(dtype=bool)
 
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
-        return {}
+        """Images whose true mask has the class; of a sample table nobody has looked into the masks."""
+        columns = [(name, f"true_area_{name}") for name in self.classes]
+        return {name: (frame[column] > 0).to_numpy(dtype=bool) for name, column in columns if column in frame}
 
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
         return []
 
     def strata(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """1 with a mask, 0 without: what is in a mask is not looked at for a split."""
-        return (~np.isnan(targets)).astype(np.int64)
+        known: npt.NDArray[np.int64] = (~np.isnan(targets)).astype(np.int64)
+        return known
 
     def class_counts(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
@@ -149,9 +152,6 @@ class Segmentation(Task):
         for option, off in (("shortcuts", "false"), ("ood_quantile", "null")):
             if config.get(option):
                 raise InputError(f"{option} is for answers to whole images, not for masks: say --{option} {off}")
-
-    def check_ensemble(self) -> None:
-        raise InputError("--checkpoint names several models, and masks of several are not joined yet: name one")
 
     @classmethod
     def recognises(cls, columns: Sequence[str]) -> bool:
@@ -199,7 +199,8 @@ class Segmentation(Task):
 
     def pool_targets(self, numbers: pd.DataFrame, group_N: IntArray, how: Pooling) -> FloatArray:
         """Known where a mask is known of each row."""
-        return in_order(numbers.groupby(group_N).agg(lambda values: values.mean(skipna=False)))[:, 0]
+        known = numbers.notna().groupby(group_N).all()
+        return in_order(numbers.groupby(group_N).mean().where(known))[:, 0]
 
     def logits_of(self, p_NC: FloatArray) -> FloatArray:
         return p_NC
@@ -248,4 +249,8 @@ class Segmentation(Task):
         raise InputError(NO_VECTOR)
 
     def outputs(self) -> list[dict[str, Any]]:
-        raise InputError(f"{NO_VECTOR}: its network cannot be exported yet; use the run or a bundle")
+        columns = ["background", *self.classes]
+        return [
+            {"name": "logits", "columns": columns, "what": "of each pixel, channels first"},
+            {"name": "probabilities", "columns": columns, "what": "of each pixel, channels first; they sum to 1"},
+        ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from medsoft.training.ood_features import find_detector
 from medsoft.training.predict import load_splits, predict_table, show_path, use_views, write_errors_if_any
 from medsoft.training.shift import Shift, say, shift_of
 from medsoft.training.trainer import build_trainer
-from medsoft.workflows.finish import end_run
+from medsoft.workflows.finish import check_options, end_run
 
 SEES = ("use", "data", "transforms", "model")
 """Parts of a configuration that decide what a model is and what it is shown."""
+PLACES = ("table", "root", "splits_from", "split", "batch_size", "num_workers", "cache", "cache_gib", "foreground")
+"""Options of the data that do not decide what a model is shown."""
 
 
 def apply_ensemble(
@@ -64,16 +67,21 @@ def apply_ensemble(
             own = words if saved is None else words.begun_with("config", str(saved))
             lines[sees] = CommandLine(verb, split_of_this_table(own), saved)
             first = next(iter(lines.values()))
-            first.datamodule.task.check_ensemble()
             _require_same_question(members[0], first.datamodule.task, member, lines[sees].datamodule.task)
         load_weights(lines[sees].model, member.file)  # what does not fit is known before work starts
         notes += [note for note in lines[sees].model.differences if note not in notes]
         sharing.setdefault(sees, []).append(index)
     config, data = first.config, first.datamodule
+    check_options(data.task, config, words)
+    if data.task.has_masks:
+        first.model.join(_joined(lines, sharing, members))
+        sharing = {next(iter(sharing)): [0]}
     config.checkpoint = [str(member.file.resolve()) for member in members]
     processes = Processes.of(config.trainer)
     run = processes.choose_run(config.out, f"{config.name}-{verb}")
     processes.hush()
+    if data.task.has_masks:
+        first.model.masks = run.masks
     frames: dict[int, pd.DataFrame] = {}
     shifts: list[Shift] = []
     kept: dict[int, dict[str, Any]] = {}
@@ -101,7 +109,9 @@ def apply_ensemble(
     if not processes.is_first:
         return 0
     code = write_errors_if_any(run, data.errors)
-    mean = mean_of([frames[index] for index in range(len(members))], data.task)
+    mean = frames[0].assign(members=len(members))
+    if not data.task.has_masks:
+        mean = mean_of([frames[index] for index in range(len(members))], data.task)
     trained = [RunFolder(member.config.parent) for member in members if member.config]
     end_run(
         run,
@@ -114,11 +124,39 @@ def apply_ensemble(
         members=len(members),
         said=say(verb, shifts, data.unit),
         trained=trained if len(trained) == len(members) else [],
-        kept=[kept[index] for index in range(len(members))],
+        kept=[kept[index] for index in sorted(kept)],
     )
     if model_of is not None and (file := model_of.path / LOCKED).is_file():
         write_decisions(decide(mean, data.task, read_locked(file, data.task)), run.path / "decisions.csv")
     return code
+
+
+def _joined(
+    lines: Mapping[str, CommandLine], sharing: Mapping[str, Sequence[int]], members: Sequence[Checkpoint]
+) -> list[Any]:
+    """The models of all members but the first, with their weights: masks are of the mean of all probabilities.
+
+    Raises:
+        InputError: a member is shown other pictures, so that pixels do not belong together.
+    """
+    first, models = _configuration(members[0]), []
+    for sees, indices in sharing.items():
+        for index in indices:
+            own = _configuration(members[index])
+            for part in ("transforms", "data"):
+                theirs, ours = (
+                    {name: value for name, value in (one.get(part) or {}).items() if name not in PLACES}
+                    for one in (own, first)
+                )
+                if differing := sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name)):
+                    raise InputError(
+                        f"{members[index].file} and {members[0].file} were trained with different {part}."
+                        f"{differing[0]}: masks are joined pixel by pixel; name models that are shown the same pictures"
+                    )
+            if index:
+                models.append(copy.deepcopy(lines[sees].model))
+                load_weights(models[-1], members[index].file)
+    return models
 
 
 def _sees(member: Checkpoint) -> str:

@@ -19,10 +19,10 @@ from medsoft.evaluation.segmentation.contours import write_contours
 from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions
 from medsoft.inference.attribution.tokens import answer_target, explains_tokens, token_map
 from medsoft.inference.attribution.volumes import is_explainable
+from medsoft.inference.images.mask_pictures import masks_of
 from medsoft.storage.files import replacing
 from medsoft.task import Task
 from medsoft.training.predict import Data
-from medsoft.workflows.mask_pictures import masks_of
 
 LONGEST_SIDE_PX = 256
 OPACITY = 0.75

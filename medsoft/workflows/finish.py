@@ -10,10 +10,12 @@ import pandas as pd
 from lightning.pytorch import Trainer
 
 from medsoft.evaluation.tables.exams import Pooled
+from medsoft.parsing.words import Words
 from medsoft.runs.checkpoint_paths import is_crossval
 from medsoft.runs.facts import write_facts
 from medsoft.runs.run_folder import RunFolder
 from medsoft.system.progress import progress
+from medsoft.task import Task
 from medsoft.training.distributed import Processes
 from medsoft.training.memory import enough_memory
 from medsoft.training.predict import predict_table, show_path, write_run_results
@@ -63,6 +65,24 @@ def predict_and_end(
         trained = None if monitor is not None else [] if model_of is None else [model_of]
         end_run(run, frame, data, config, trainer, model, monitor, model_of, said=said, trained=trained)
     return frame
+
+
+def check_options(task: Task, config: Any, words: Words) -> None:
+    """Check that the options of a prediction mean something for its task.
+
+    Args:
+        task: the model's.
+        config: the parsed command line, in which what masks have nothing of is switched off.
+        words: the command line.
+
+    Raises:
+        InputError: one was asked for that does not.
+    """
+    if task.has_masks:
+        for option in ("shortcuts", "ood_quantile"):
+            if words.last(option) is None:
+                config[option] = None if option == "ood_quantile" else False
+    task.check_run(config)
 
 
 def end_run(

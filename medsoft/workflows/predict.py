@@ -23,7 +23,7 @@ from medsoft.training.silence_warnings import silence_warnings
 from medsoft.training.trainer import build_trainer
 from medsoft.workflows.encode_first import encode_first
 from medsoft.workflows.ensemble import apply_ensemble
-from medsoft.workflows.finish import predict_and_end
+from medsoft.workflows.finish import check_options, predict_and_end
 
 
 def validate(argv: Sequence[str]) -> int:
@@ -56,7 +56,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
 
     line, trained = open_model(verb, words, checkpoint, of_bundle=bundle is not None)
     config, data, model = line.config, line.datamodule, line.model
-    data.task.check_run(config)
+    check_options(data.task, config, words)
     config.checkpoint = None if bundle is not None else named[0]
     use_views(model, data, config.tta)
     _check_maps(line)

@@ -45,6 +45,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   data check             summarise a sample table, and report all its problems
   data split             split a sample table into parts or folds, by patient and stratified
   data index             make a sample table from a folder of DICOM files; find identifying elements
+  data masks             draw masks from outlines (GeoJSON, labelme, COCO) for a segmentation
   data show              draw what the model will see, before and after augmentation
   data phantom fundus    draw phantom fundus images, to try things out without data
   data phantom slides    draw phantom slides
@@ -134,7 +135,7 @@ def test_an_unknown_verb_of_a_group_gets_the_group(medsoft):
     for words in (["data"], ["data", "chekc"]):
         code, _, err = medsoft(*words)
         assert code == 2
-        assert "the verbs of medsoft data are check, split, index, show, phantom" in err
+        assert "the verbs of medsoft data are check, split, index, masks, show, phantom" in err
 
 
 def test_help_of_a_group_lists_its_verbs(medsoft):

@@ -16,8 +16,8 @@ from medsoft.specs import DataSpec
 
 Decoder = Literal["upernet", "fpn", "unet", "segformer"]
 DECODERS: dict[str, str] = {"upernet": "UPerNet", "fpn": "FPN", "unet": "Unet", "segformer": "Segformer"}
-"""By name, the class of segmentation-models-pytorch: Xiao et al. 2018, Kirillov et al. 2019, Ronneberger et al. 2015, Xie
-et al. 2021."""
+"""By name, the class of segmentation-models-pytorch: Xiao et al. 2018, Kirillov et al. 2019, Ronneberger et al. 2015,
+Xie et al. 2021."""
 
 
 def build_segmentation_network(

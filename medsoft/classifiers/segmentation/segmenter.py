@@ -67,7 +67,7 @@ class Segmenter(FineTunedClassifier):
         check_range("model.overlap", overlap, 0, 0.9)
         check_range("model.tolerance", tolerance, 0)
         if not spec.task.has_masks:
-            raise InputError(f"use.model segmenter gives masks, and the task is {spec.task.kind}: use.data segmentation")
+            raise InputError(f"use.model segmenter gives masks, the task is {spec.task.kind}: use.data masks")
         super().__init__(spec, lr, **training)
         self.objective = MaskObjective(self.objective.outputs, loss)
         start = find_start(encoder, pretrained)
@@ -83,6 +83,7 @@ class Segmenter(FineTunedClassifier):
         self.overlap, self.tolerance = overlap, tolerance
         self.values: MaskValues = spec.values
         self.masks: Path | None = None
+        self.others: tuple[Segmenter, ...] = ()
         self.begin()
 
     @classmethod
@@ -145,16 +146,28 @@ class Segmenter(FineTunedClassifier):
         """Whether the losses are no numbers; the answers may be undefined."""
         return not np.isfinite(losses).all()
 
+    def join(self, others: Sequence[Segmenter]) -> None:
+        """Predict with the mean of the probabilities of this model and of these, which see the same pictures."""
+        self.others = tuple(others)
+
+    def on_predict_start(self) -> None:
+        """Bring the models of an ensemble to the device."""
+        for other in self.others:
+            other.to(self.device).eval()
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, ...]:
         """(index of the sample in its data set (B,), what is measured of its mask (B, P)); writes the masks."""
         return batch["index"], self._answers(batch, self.logits(batch), surfaces=True, write=True)
 
     def _answers(self, batch: dict[str, Any], logits: Tensor, surfaces: bool, write: bool = False) -> Tensor:
-        p = self.objective.probabilities(logits).cpu().numpy()
+        p = self.objective.probabilities(logits)
+        for other in self.others:
+            p = p + other.objective.probabilities(other.logits(batch))
+        p_BKhw: np.ndarray = (p / (1 + len(self.others))).cpu().numpy()
         rows = []
         for index, (truth, placement) in enumerate(zip(batch["truth"], batch["placement"], strict=True)):
             known: Mask = truth.cpu().numpy()
-            mask = mask_of(p[index], placement, known.shape)
+            mask = mask_of(p_BKhw[index], placement, known.shape)
             if write and self.masks is not None:
                 write_mask(self.masks / f"{batch['name'][index]}.png", self.values.decoded(mask))
             classes = len(self.spec.task.classes)
@@ -174,6 +187,6 @@ def mask_of(p_Khw: np.ndarray, placement: Any, size: tuple[int, ...]) -> Mask:
         (H, W) uint8, see ``medsoft.data.masks.read``.
     """
     p_KHW, seen = to_input(p_Khw.astype(np.float32), placement, (size[0], size[1]))
-    mask = p_KHW.argmax(axis=0).astype(np.uint8) + np.uint8(BACKGROUND)
+    mask: Mask = p_KHW.argmax(axis=0).astype(np.uint8) + np.uint8(BACKGROUND)
     mask[~seen] = BACKGROUND
     return mask

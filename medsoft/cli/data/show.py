@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medsoft.data.datasets.image_module import ImageDataModule
 from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import read_sample
 from medsoft.errors import InputError, ReadError
+from medsoft.inference.images.mask_pictures import outlined_truth
 from medsoft.parsing.lightning_cli import CommandLine
 from medsoft.training.silence_warnings import silence_warnings
 
@@ -27,8 +29,8 @@ def show(argv: Sequence[str]) -> None:
     samples = line.datamodule.samples
     order = np.random.default_rng(line.config.seed_everything).permutation(len(samples))
     frame = samples.frame.iloc[order]
-    columns = [column for column in samples.task.target_columns if column in frame]
-    first_of_each = ~frame.duplicated(columns)
+    columns = [column for column in samples.task.target_columns if column in frame and not samples.task.has_masks]
+    first_of_each = ~frame.duplicated(columns) if columns else pd.Series(True, index=frame.index)
     frame = frame.assign(_later=~first_of_each).sort_values("_later", kind="stable").head(line.config.n)
     captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
     title = f"{line.config.name}: {type(line.datamodule.transforms).__name__} ({len(samples)} samples)"
@@ -48,6 +50,8 @@ def _draw(data: TableDataModule[Any], frame: pd.DataFrame, captions: list[str], 
             facts.look(path, image)
         if note := data.depth_note(facts):
             print(f"WARNING: {note}")
+        if data.task.has_masks:
+            images = _with_masks(data, frame, images)
         transforms_sheet(images, captions, data.transforms, title, out)
         return
     from medsoft.data.datasets.volume_module import VolumeDataModule  # MONAI takes seconds
@@ -76,6 +80,22 @@ def _image(data: ImageDataModule, row: int, path: str) -> np.ndarray:
     except ValueError as error:
         raise _of_row(data, row, str(error)) from None
     return image
+
+
+def _with_masks(data: Any, frame: pd.DataFrame, images: list[np.ndarray]) -> list[np.ndarray]:
+    """Images with the outlines of their masks, which are scaled and moved with them.
+
+    Raises:
+        InputError: a mask cannot be read; names the row.
+    """
+    shown: list[np.ndarray] = []
+    masks = data.mask_paths(replace(data.samples, frame=frame))
+    for row, image, mask in zip(frame["row"], images, masks, strict=True):
+        try:
+            shown.append(outlined_truth(data, image, mask))
+        except ReadError as error:
+            raise _of_row(data, row, f"the mask {error.reason}") from None
+    return shown
 
 
 def _of_row(data: TableDataModule[Any], row: int, reason: str) -> InputError:

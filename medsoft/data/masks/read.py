@@ -36,7 +36,7 @@ class MaskValues:
             class of a mask of 0 and 255 has 255.
         names: of the classes.
         ignored: value of pixels that are neither learnt from nor scored; None for none.
-        threshold: from which value on a pixel belongs to the single class of soft masks; None for masks of plain values.
+        threshold: from which value on a pixel belongs to the single class of soft masks; None for plain values.
 
     Raises:
         InputError: the values contradict each other.
@@ -139,9 +139,8 @@ def read_mask(path: str, values: MaskValues, max_pixels: int = MAX_PIXELS) -> Ma
     if indices is not None:
         return values.encoded(indices)
     image = read_image(path, max_pixels=max_pixels)
-    if image.shape[2] == 3:
-        if not (image[..., :1] == image[..., 1:]).all():
-            raise ReadError("is a colour picture: a mask has one channel, whose values are the classes", path)
+    if image.shape[2] == 3 and not (image[..., :1] == image[..., 1:]).all():
+        raise ReadError("is a colour picture: a mask has one channel, whose values are the classes", path)
     return values.encoded(image[..., 0])
 
 

@@ -107,7 +107,7 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
         both = [q.name for q in questions if 0 < q.truth.sum() < len(q.truth)]
         result["macro"] = _means(_MEANS_OF_LABELS, [result["per_class"][name] for name in both])
     else:
-        names = [name for name in _OF_ALL_CLASSES if name in task.metrics]
+        names = tuple(name for name in _OF_ALL_CLASSES if name in task.metrics)
         result["overall"] = _taken(values, names, "", rule)
         per_class = (*_PER_CLASS, "brier")
         result["per_class"] = {q.name: _counts(q) | _taken(values, per_class, q.name, rule) for q in questions}

@@ -41,8 +41,8 @@ class Metric:
         family: ``ranking``: of the order of scores; ``decision``: of one class at a threshold, or of the most probable
             class; ``agreement``: of all classes together; ``probability``; ``selective``: of what is left when
             uncertain rows are set aside; ``error``: of predicted numbers; ``survival``: of risks, over all times;
-            ``horizon``: of risks at one time; ``overlap``: of masks; ``count`` of rows; ``curve``: values at many points; ``training``: logged
-            in training only.
+            ``horizon``: of risks at one time; ``overlap``: of masks; ``count`` of rows; ``curve``: values at many
+            points; ``training``: logged in training only.
         lower_is_better: None where neither is, such as for a bias or a count.
         lowest: the smallest possible value.
         highest: the largest possible value, of any task.

@@ -48,11 +48,26 @@ def outlined(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: int) 
     size = (max(1, round(mask_HW.shape[1] * scale)), max(1, round(mask_HW.shape[0] * scale)))
     drawn = np.ascontiguousarray(cv2.resize(picture_HWC, size, interpolation=cv2.INTER_AREA))
     small = cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST)
+    return with_outlines(drawn, small, classes, 2)
+
+
+def with_outlines(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: int, width: int) -> Pixels:
+    """A picture with the outline of each class in its colour.
+
+    Args:
+        picture_HWC: (H, W, 3).
+        mask_HW: (H, W), 0 for no class, then the classes.
+        classes: their number.
+        width: of a line in pixels; it has a dark rim of half as much.
+    """
+    import cv2
+
+    drawn = np.ascontiguousarray(picture_HWC).copy()
     for index in range(classes):
-        found, _ = cv2.findContours((small == index + 1).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, found, -1, (0, 0, 0), 3)
-        cv2.drawContours(drawn, found, -1, COLOURS[index % len(COLOURS)], 1)
-    return drawn.astype(np.uint8)
+        found, _ = cv2.findContours((mask_HW == index + 1).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, found, -1, (0, 0, 0), 2 * width)
+        cv2.drawContours(drawn, found, -1, COLOURS[index % len(COLOURS)], width)
+    return drawn
 
 
 def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, n: int) -> Path | None:
@@ -84,7 +99,8 @@ def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, 
         for name, mask in zip(names, (true, predicted), strict=True):
             _save(outlined(picture, mask, len(task.classes)), folder / name)
         kind = "worst" if number < min(n, len(picked)) else "best"
-        rows.append((Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task)), *names))
+        example = Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task))
+        rows.append((example, *names))
     return write_examples(folder, rows, HOW.format(legend=_legend(task.classes))) if rows else None
 
 
@@ -105,4 +121,4 @@ def _said(row: pd.Series, task: Task) -> str:
 def _save(pixels: Pixels, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="JPEG", quality=88)
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=88, subsampling=0)

@@ -101,6 +101,10 @@ def export_run(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{out}: already exists; name a new folder")
     source = read_run(Path(run))
+    if formats and source.task.has_masks:
+        raise InputError(
+            f"--format {format}: networks for masks are exported as weights alone, which medsoft predict --bundle runs"
+        )
     chosen = _locked(source, locked)
     words = _words(card, description)
     terms = _licence(licence, words.get("licence"))

@@ -14,6 +14,7 @@ from medsoft.errors import SlideError
 from medsoft.slides.annotations.annotation import AnnotationFile
 from medsoft.slides.annotations.geojson import AREAS, WITHIN, WITHOUT_AREA, read_geojson
 from medsoft.slides.annotations.json_formats import read_camelyon, read_girder
+from medsoft.slides.annotations.pictures import read_labelme
 from medsoft.slides.annotations.xml_formats import read_asap, read_layers, read_sedeen
 from medsoft.storage.files import open_regular_file
 from medsoft.text.xml_text import parse_xml
@@ -33,8 +34,7 @@ _XML: dict[str, Callable[[Element], AnnotationFile]] = {
 }
 _OTHER_XML = {"annotation": "Pascal VOC (boxes in pictures)", "annotations": "NDP.view (nm from the slide's centre)"}
 _OTHER_JSON = {
-    "images": "COCO (of many pictures)",
-    "shapes": "labelme (of a picture)",
+    "images": "COCO (of many pictures; medsoft data masks reads it)",
     "slideId": "Sectra (fractions of the slide)",
 }
 """By a key that only they have, formats that are known but not read."""
@@ -106,6 +106,8 @@ def parsed_json(content: Any) -> AnnotationFile:
         inner = content.get("annotation", content)
         if isinstance(inner, Mapping) and "elements" in inner:
             return read_girder(content)
+        if "shapes" in content:
+            return read_labelme(content)
         if {"positive", "negative"} <= content.keys():
             return read_camelyon(content)
         if other := next((_OTHER_JSON[key] for key in _OTHER_JSON if key in content), ""):

@@ -62,7 +62,8 @@ def test_empty_masks_are_treated_as_said():
         assert one["dice"] == one["iou_cup"] == one["surface_dice_disc"] == 0
         assert np.isnan(one["hd95_disc"])
     unknown = measured(truth, None)
-    assert np.isnan(unknown["dice"]) and np.isnan(unknown["true_area_disc"]) and unknown["area_disc"] > 0
+    assert np.isnan([unknown["dice"], unknown["true_area_disc"]]).all()
+    assert unknown["area_disc"] > 0
     half = truth.copy()
     half[half == 3] = 2  # no cup in truth or prediction: it is left out of the image's mean
     assert measured(half, half)["dice"] == 1
@@ -81,7 +82,8 @@ def test_a_loss_falls_as_logits_become_right_and_leaves_unknown_pixels_out(loss)
     target = torch.from_numpy(np.stack([disc_and_cup(i)[1] for i in range(2)]).astype(np.int64))
     right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
     losses = [float(objective.loss(scale * right, target)) for scale in (0.0, 3.0, 30.0)]
-    assert losses[0] > losses[1] > losses[2] and losses[2] < 0.01
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[2] < 0.01
     partly = target.clone()
     partly[:, :20] = -1
     logits = (3 * right).requires_grad_()

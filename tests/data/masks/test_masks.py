@@ -26,7 +26,8 @@ def test_classes_are_counted_from_one_and_a_single_one_may_be_255(tmp_path):
     _, mask = disc_and_cup(0)
     np.testing.assert_array_equal(read_mask(saved(tmp_path, mask), BOTH), mask + BACKGROUND)
     binary = (mask > 0).astype(np.uint8)
-    for stored in (binary, binary * np.uint8(255), binary.astype(bool), np.stack([binary * np.uint8(255)] * 3, axis=-1)):
+    white = binary * np.uint8(255)
+    for stored in (binary, white, binary.astype(bool), np.stack([white] * 3, axis=-1)):
         np.testing.assert_array_equal(read_mask(saved(tmp_path, stored), DISC), binary + BACKGROUND)
 
 

@@ -185,7 +185,7 @@ def test_task(
         ("aaaa", {"task": "multiclass"}, "one value only"),
         ("abab", {"classes": "a,b,c", "task": "binary"}, "two classes"),
         ("abca", {"positive": "a", "task": "multiclass"}, "belongs to a binary task"),
-        ("abca", {"task": "segmentation"}, "no task 'segmentation': the tasks are binary"),
+        ("abca", {"task": "captions"}, "no task 'captions': the tasks are binary"),
         (["", "", "", "NA"], {}, "is empty"),
         ("abca", {"classes": "a,b,,c"}, "different names"),
         ("abca", {"classes": "a,b,b"}, "different names"),

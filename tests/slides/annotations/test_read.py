@@ -144,7 +144,6 @@ def test_a_region_that_touches_or_crosses_itself_is_taken_where_its_inside_is_cl
         ('{"a": 1}', "no annotations that are known.*QuPath's GeoJSON"),
         ("[" * 100_000, "is nested too deeply"),
         ('{"images": [], "annotations": [], "categories": []}', "annotations of COCO"),
-        ('{"shapes": [], "imagePath": ""}', "annotations of labelme"),
         ('{"slideId": "1", "type": "Area", "content": []}', "annotations of Sectra"),
         ("<annotation><object/></annotation>", "annotations of Pascal VOC"),
         ("<annotations><ndpviewstate/></annotations>", "annotations of NDP.view"),
@@ -206,4 +205,4 @@ def test_every_real_file_is_read_or_refused_by_its_name():
     assert read["halo/test_findholes.annotations"] == 4  # of 10, 6 are holes
     assert read["qupath/qupath-polyline.json"] == read["asap/asap-pointset.xml"] == 0
     refused = {name.split("/")[0] for name in found.keys() - read.keys()}
-    assert refused == {"coco", "labelme", "pascal_voc", "sectra", "sliderunner"}
+    assert refused == {"coco", "pascal_voc", "sectra", "sliderunner"}

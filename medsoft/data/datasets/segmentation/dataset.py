@@ -24,8 +24,9 @@ class SegmentationDataset(ImageDataset):
     """Images and masks of some rows of a table.
 
     A sample for training has ``image`` (C, h, w) and ``target`` (h, w), int64: 0 the background, then the classes, -1
-    where nothing is known. A sample as it is has besides what a prediction on the input's own grid needs: ``placement``,
-    ``truth`` (H, W) uint8 as ``medsoft.data.masks`` keeps masks (all 0 where no mask is known) and ``name``, for files.
+    where nothing is known. A sample as it is has besides what a prediction on the input's own grid needs:
+    ``placement``, ``truth`` (H, W) uint8 as ``medsoft.data.masks`` keeps masks (all 0 where no mask is known) and
+    ``name``, for files.
 
     Args:
         *args: see ``ImageDataset``.
@@ -134,5 +135,3 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Tensor] = default_collate(shared)
     lists = {name: [sample[name] for sample in samples] for name in LISTS if name in samples[0]}
     return batch | lists
-
-

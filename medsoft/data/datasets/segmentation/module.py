@@ -205,5 +205,3 @@ def file_names(split: str, ids: list[str]) -> list[str]:
         same = name == (f"{split}_{id}" if split else id) and not name.startswith(".")
         names.append(name if same else f"{name.lstrip('.')}-{hashlib.sha256(id.encode()).hexdigest()[:8]}")
     return names
-
-

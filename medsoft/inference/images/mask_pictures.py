@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medsoft.data.datasets.segmentation.dataset import wrong_size
 from medsoft.data.masks.read import BACKGROUND, Mask, read_mask
 from medsoft.data.transforms.pixels import to_channels, to_uint8
+from medsoft.errors import ReadError
+from medsoft.evaluation.segmentation.contours import with_outlines
 from medsoft.runs.run_folder import RunFolder
 
+PART_OF_SIDE = 120
+"""Outlines over whole images are so many times thinner than these are long."""
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -35,10 +40,32 @@ def masks_of(data: Any, run: Path) -> Callable[[str, str], tuple[Pixels, Mask, M
             return None
         picture = to_channels(to_uint8(dataset.image_as_stored(index)), 3)
         predicted = read_mask(str(file), dataset.values.of_predictions)
-        return picture, _classes(truth), _classes(predicted)
+        return picture, classes_of(truth), classes_of(predicted)
 
     return found
 
 
-def _classes(mask: Mask) -> Mask:
+def outlined_truth(data: Any, image: npt.NDArray[Any], path: str) -> Pixels:
+    """An image with the outlines of its true mask, (H, W, 3); without them where there is no mask.
+
+    Args:
+        data: the data module of a segmentation.
+        image: (H, W, C) as read.
+        path: of its mask; "" for none.
+
+    Raises:
+        ReadError: the mask cannot be read, or is of another size.
+    """
+    picture = to_channels(to_uint8(image), 3)
+    if not path:
+        return picture
+    mask = read_mask(path, data.values, data.max_pixels)
+    if mask.shape != picture.shape[:2]:
+        raise ReadError(wrong_size(mask.shape, picture.shape[:2]))
+    width = max(2, round(max(mask.shape) / PART_OF_SIDE))
+    return with_outlines(picture, classes_of(mask), len(data.task.classes), width)
+
+
+def classes_of(mask: Mask) -> Mask:
+    """A mask in which 0 is no class, the background or unknown, then the classes."""
     return np.where(mask > BACKGROUND, mask - BACKGROUND, 0).astype(np.uint8)
