@@ -1,6 +1,7 @@
 """Slides over worker processes: each done once and right, whoever dies on the way."""
 
 import csv
+import http.client
 import os
 import shutil
 import signal
@@ -8,6 +9,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ import pytest
 from PIL import Image
 
 from medsoft.cluster import client as cluster
-from medsoft.cluster import slurm as slurm_jobs
+from medsoft.cluster import jobs as cluster_jobs
 from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import ClusterSettings, Workers
 from medsoft.errors import InputError
@@ -134,6 +137,34 @@ def test_slides_of_lost_workers_are_done_again_and_a_slide_that_kills_is_listed(
     wait_until(lambda: not workers_left(before))
 
 
+def test_nobody_can_read_pages_of_dask(tmp_path, slides):
+    """Each worker and the scheduler have a plug for pages, at 127.0.0.1, where any user of the machine may knock."""
+    folder, answered = SlidesFolder(tmp_path / "out"), {}
+
+    def knock(*_: object) -> None:
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                for one in process.net_connections("tcp"):
+                    if one.status == psutil.CONN_LISTEN and (code := page_code(one.laddr.port)) is not None:
+                        answered[one.laddr.port] = code
+
+    encode_over(Workers("local", 2), slides, folder, colours, knock)
+    assert set(answered.values()) == {404}
+    assert len(answered) >= 3
+
+
+def page_code(port: int) -> int | None:
+    """What a page of Dask's is answered with; None where there is no HTTP."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None
+    return 200
+
+
 WITHOUT_NETWORK = """
 import fcntl, socket, struct, sys
 from medsoft.cli.main import main
@@ -236,7 +267,7 @@ def test_jobs_of_slurm_are_submitted_replaced_and_cancelled(tmp_path, slides, st
 def test_a_job_that_ends_before_its_worker_comes_is_said_and_submitted_again(
     tmp_path, slides, stub_slurm, monkeypatch, capfd
 ):
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0.2)
     folder = SlidesFolder(tmp_path / "out")
     once = tmp_path / "once"
     prologue = [f"[ -e {once} ] || {{ touch {once}; echo 'module: no cuda here' >&2; exit 1; }}"]
@@ -253,7 +284,7 @@ def test_a_job_that_ends_before_its_worker_comes_is_said_and_submitted_again(
 def test_jobs_that_keep_ending_end_the_run_with_what_the_last_one_said(
     tmp_path, slides, medsoft, stub_slurm, monkeypatch
 ):
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0.2)
     code, out, err = medsoft(
         "slides", "encode", tmp_path / "slides", "--encoder=resnet10t", "--encoder-init=random", "--slide-mpp=1",
         "--mpp=1", "--tile=64", "--out", tmp_path / "out", "--scheduler=slurm", "--jobs=2",
@@ -265,18 +296,18 @@ def test_jobs_that_keep_ending_end_the_run_with_what_the_last_one_said(
     assert "/nowhere/python: No such file or directory" in err
     assert "medsoft-" in err, "where the output is"
     submitted = (stub_slurm / "submitted").read_text().split()
-    assert out.count("ended before it began to work") == len(submitted) >= slurm_jobs.FEW
+    assert out.count("ended before it began to work") == len(submitted) >= cluster_jobs.FEW
     assert not list((tmp_path / "out" / "slurm").glob("keys-*"))
 
 
 def test_without_an_answer_of_slurm_no_job_counts_as_ended(tmp_path, monkeypatch):
     jobs = SimpleNamespace(workers={0: SimpleNamespace(job_id="7")}, scheduler_info={"workers": {}})
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0)
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    watch = slurm_jobs.EarlyEnds(jobs, 1, tmp_path)
+    watch = cluster_jobs.EarlyEnds(jobs, 1, tmp_path)
     for _ in range(5):
         watch.look()
     assert jobs.workers.keys() == {0}
@@ -288,12 +319,12 @@ def test_a_job_whose_worker_came_and_went_between_two_looks_has_begun_to_work(tm
         scheduler_info={"workers": {}},
         scale=lambda jobs: None,
     )
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0)
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\nexit 0\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    watch = slurm_jobs.EarlyEnds(jobs, 2, tmp_path)
+    watch = cluster_jobs.EarlyEnds(jobs, 2, tmp_path)
     watch.came("0")
     for _ in range(3):
         watch.look()
