@@ -16,7 +16,7 @@ from medsoft.cluster.options import Workers
 from medsoft.cluster.pages import CLOSED_PAGES, QUIET_ENDS
 from medsoft.errors import InputError
 from medsoft.system.child_processes import protect_children
-from medsoft.system.signals import Stopped, on_signals
+from medsoft.system.signals import Stopped, not_for_children, on_signals
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -152,21 +152,21 @@ def _local(workers: Workers) -> Iterator[Any]:
     from distributed import LocalCluster
 
     # A slide that has killed two processes is tried alone; no need to let it kill more.
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(
-            n_workers=workers.jobs,
-            threads_per_worker=SLIDES_AT_ONCE,
-            host="127.0.0.1",
-            dashboard_address=STATUS_PAGE,
-            security=True,
-            memory_limit=None,
-        ) as cluster,
-    ):
-        try:
-            yield cluster
-        finally:  # that a process whose work is done does not end by itself in 4 s is no news
-            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        with not_for_children((signal.SIGUSR1,)):
+            started = LocalCluster(
+                n_workers=workers.jobs,
+                threads_per_worker=SLIDES_AT_ONCE,
+                host="127.0.0.1",
+                dashboard_address=STATUS_PAGE,
+                security=True,
+                memory_limit=None,
+            )
+        with started as cluster:
+            try:
+                yield cluster
+            finally:  # that a process whose work is done does not end by itself in 4 s is no news
+                logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 def _stop(number: int) -> NoReturn:

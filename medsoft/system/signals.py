@@ -67,6 +67,23 @@ def on_signals(numbers: Iterable[int], do: Callable[[int], None]) -> Iterator[No
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
 
+@contextmanager
+def not_for_children(numbers: Iterable[int]) -> Iterator[None]:
+    """Keep signals from the processes that threads start which begin in the block; this process answers them after it.
+
+    Threads inherit which signals are blocked, and so do processes, for good, where a handler would be lost. SLURM sends
+    SIGUSR1 to every process of a job, which ends those that do not expect it.
+
+    Args:
+        numbers: of the signals.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_stops_to_parent() -> None:
     """Let this process, one that works for its parent, go on where the terminal or the cluster asks all for a stop.
 

@@ -43,9 +43,10 @@ from medsoft.storage import files as partial_files
 from medsoft.storage.files import replacing
 from tests.builders.coloured_slides import SETTINGS, Colours, encode, features, statuses, write_slide
 from tests.builders.encoders_in_workers import colours, deadly, kill_job
+from tests.builders.images import without_progress
 from tests.builders.slides import ENCODER, TILES, write_checkpoint
 from tests.builders.slides import write_slide as write_pyramid
-from tests.builders.waiting import wait_until
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -90,10 +91,10 @@ def addresses() -> set[str]:
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def workers_left(before: set[psutil.Process]) -> list[psutil.Process]:
-    """Processes of multiprocessing that this one has started meanwhile."""
+def workers_left(before: set[psutil.Process], parent: psutil.Process | None = None) -> list[psutil.Process]:
+    """Processes of multiprocessing that this one, or another parent, has started meanwhile."""
     left = []
-    for child in set(psutil.Process().children()) - before:
+    for child in set((parent or psutil.Process()).children()) - before:
         with suppress(psutil.NoSuchProcess):
             left += [child] if "spawn_main" in " ".join(child.cmdline()) else []
     return left
@@ -200,6 +201,27 @@ def test_the_command_line_without_a_network_gives_what_one_process_gives(tmp_pat
         np.testing.assert_allclose(features(two, source.id), features(one, source.id), rtol=2e-3, atol=2e-4)
     assert statuses(two) == statuses(one)
     assert hidden(two.path) == []
+
+
+def test_a_signal_to_every_process_as_the_workers_begin_is_one_line(tmp_path, slides):
+    """As SLURM sends it to a whole job: to processes of Python too that know nothing of it yet."""
+    words = ["slides", "encode", str(tmp_path / "slides"), "--encoder=resnet10t", "--encoder-init=random"]
+    words += ["--slide-mpp=1", "--mpp=1", "--tile=64", "--jobs=2", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medsoft", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(workers_left(set(), psutil.Process(process.pid))) == 2, process)
+    os.killpg(process.pid, signal.SIGUSR1)
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 128 + signal.SIGUSR1, err
+    assert without_progress(err).strip().count("\n") == 0, err
+    assert err.splitlines()[-1].startswith("medsoft: error: stopped: ")
+    assert "Traceback" not in out
 
 
 @pytest.fixture
@@ -453,7 +475,8 @@ def full(descriptor: int) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--scheduler", "pbs"], "local, slurm, or an address such as tcp://node:8786"),
+        (["--scheduler", "condor"], "local, slurm, pbs, lsf, sge, or an address such as tcp://node:8786"),
+        (["--scheduler", "slurm", "--jobs", "2", "--cluster.resources", "mem=2GB"], "is for pbs and sge"),
         (["--scheduler", "slurm"], "say how many jobs may run at once"),
         (["--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "has workers of its own"),
         (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler tcp://127.0.0.1:1: "),
