@@ -69,7 +69,6 @@ def cluster_jobs(
             cluster = queue.cluster()(
                 **queue.options(settings),
                 cores=slides_at_once,
-                job_cpu=settings.cores,
                 processes=1,
                 memory=settings.memory,
                 queue=settings.queue,

@@ -6,6 +6,7 @@ their output is.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -32,7 +33,6 @@ class Queue:
         nothing: what that command says where it ends with an error because there are no jobs.
         output: patterns of the files with a job's output, with {name} and {job} in them; what is most telling first.
         account: what ``dask_jobqueue`` calls the account.
-        resources: whether the cluster has requests of its own beside processors and memory.
         test: command that says whether a script would be taken; None where there is none.
     """
 
@@ -43,7 +43,6 @@ class Queue:
     output: tuple[str, ...]
     nothing: str = ""
     account: str = "account"
-    resources: bool = False
     test: tuple[str, ...] | None = None
 
     def cluster(self) -> Any:
@@ -54,11 +53,10 @@ class Queue:
 
     def options(self, settings: ClusterSettings) -> dict[str, Any]:
         """What the class takes under names of its own."""
-        options: dict[str, Any] = {self.account: settings.account, "walltime": self._walltime(settings.walltime)}
-        return options | ({"resource_spec": settings.resources} if self.resources else {})
+        return {self.account: settings.account, "walltime": settings.walltime, **self._requests(settings)}
 
-    def _walltime(self, asked: str) -> str:
-        return asked
+    def _requests(self, settings: ClusterSettings) -> dict[str, Any]:
+        return {"job_cpu": settings.cores}
 
     def known(self, name: str) -> set[str] | None:
         """Numbers of this user's jobs, in whatever state; None where the cluster does not answer.
@@ -86,11 +84,32 @@ class Queue:
         return [file for pattern in self.output for file in sorted(folder.glob(pattern.format(name=name, job=job)))]
 
 
+class Pbs(Queue):
+    """PBS Professional and OpenPBS."""
+
+    def _requests(self, settings: ClusterSettings) -> dict[str, Any]:
+        from dask.utils import parse_bytes
+
+        memory = math.ceil(parse_bytes(settings.memory) / 2**20)
+        return {"resource_spec": settings.resources or f"select=1:ncpus={settings.cores}:mem={memory}mb"}
+
+
 class Lsf(Queue):
     """IBM's, which knows no seconds in time limits."""
 
-    def _walltime(self, asked: str) -> str:
-        return asked.rpartition(":")[0] if asked.count(":") == 2 else asked
+    def _requests(self, settings: ClusterSettings) -> dict[str, Any]:
+        limit = settings.walltime
+        return {
+            "ncpus": settings.cores,
+            "walltime": limit.rpartition(":")[0] if limit.count(":") == 2 else limit,
+        }
+
+
+class Sge(Queue):
+    """Grid Engine and its heirs, where each site has its own names for processors and memory."""
+
+    def _requests(self, settings: ClusterSettings) -> dict[str, Any]:
+        return {"resource_spec": settings.resources}
 
 
 QUEUES: dict[str, Queue] = {
@@ -98,13 +117,13 @@ QUEUES: dict[str, Queue] = {
         "SLURM", "SLURMCluster", "sbatch", "squeue --noheader --format=%i --user={user} --name={name}",
         output=("{name}-{job}.err", "{name}-{job}.out"), test=("sbatch", "--test-only"),
     ),
-    "pbs": Queue("PBS", "PBSCluster", "qsub", "qstat", output=("{name}.e{job}", "{job}*.ER"), resources=True),
+    "pbs": Pbs("PBS", "PBSCluster", "qsub", "qstat", output=("{name}.e{job}", "{job}.*.ER")),
     "lsf": Lsf(
         "LSF", "LSFCluster", "bsub", "bjobs -noheader -o jobid", output=("*-{job}.err", "*-{job}.out"),
         nothing="No unfinished job found", account="project",
     ),
-    "sge": Queue(
-        "SGE", "SGECluster", "qsub", "qstat", output=("{name}.o{job}",), account="project", resources=True,
+    "sge": Sge(
+        "SGE", "SGECluster", "qsub", "qstat", output=("{name}.o{job}",), account="project",
     ),
 }  # fmt: skip
 """By the value of ``--scheduler``."""

@@ -29,7 +29,7 @@ def command(folder: Path, name: str, text: str) -> None:
         (
             "pbs",
             {},
-            ["#PBS -N medsoft", "#PBS -q long", "#PBS -A lab", "#PBS -l select=1:ncpus=8:mem=30GB",
+            ["#PBS -N medsoft", "#PBS -q long", "#PBS -A lab", "#PBS -l select=1:ncpus=8:mem=30518mb",
              "#PBS -l walltime=04:30:00"],
         ),
         (
@@ -46,7 +46,8 @@ def command(folder: Path, name: str, text: str) -> None:
         (
             "sge",
             {"resources": "h_vmem=4G,gpu=1", "directives": ["-pe smp 8"]},
-            ["#$ -N medsoft", "#$ -q long", "#$ -P lab", "#$ -l h_vmem=4G,gpu=1", "#$ -l h_rt=04:30:00", "#$ -pe smp 8"],
+            ["#$ -N medsoft", "#$ -q long", "#$ -P lab", "#$ -l h_vmem=4G,gpu=1", "#$ -l h_rt=04:30:00",
+             "#$ -pe smp 8"],
         ),
     ],
 )  # fmt: skip
