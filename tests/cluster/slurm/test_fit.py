@@ -16,6 +16,8 @@ from tests.cluster.slurm.real import ENDED, SCRIPTS, Job, Slurm
 
 STOPS = int(os.environ.get("MEDSOFT_TEST_STOPS", "20"))
 
+EPOCHS = 8
+
 NOISE = ("Traceback", "DataLoader worker", "Killed", "Bus error", "core dumped")
 
 
@@ -27,7 +29,14 @@ def images(tmp_path_factory) -> Path:
 def words(images: Path, *further: str) -> list[str]:
     """Long enough that most random moments fall into the training; samples come from a process of their own."""
     given = [f"--data.table={images}", "--data.classes=[dark, light]", "--data.patient=patient", *TINY]
-    return [*given, "--data.num_workers=1", "--data.batch_size=4", "--trainer.max_epochs=6", "--report=false", *further]
+    return [
+        *given,
+        "--data.num_workers=1",
+        "--data.batch_size=4",
+        f"--trainer.max_epochs={EPOCHS}",
+        "--report=false",
+        *further,
+    ]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -58,17 +67,25 @@ def undisturbed(request, tmp_path_factory, slurm, images) -> tuple[int, Path, fl
 
 @pytest.mark.parametrize("number", range(STOPS))
 def test_a_stop_at_a_random_moment_loses_nothing(number, undisturbed, slurm, images, tmp_path, record_property):
+    """Every second one at any moment of the job, of which most is its start; the others in the training."""
     tasks, expected, seconds = undisturbed
-    moment = random.Random(1000 * tasks + number).random() * seconds * 0.95
+    draw = random.Random(1000 * tasks + number)
     job = submit(slurm, tmp_path, images, tasks)
+    if number % 2:
+        epoch, moment = draw.randint(1, EPOCHS - 1), draw.random()
+        job.begun(f"epoch {epoch}/{EPOCHS}")
+        record_property("stopped", f"{moment:.1f} s after the end of epoch {epoch}")
+    else:
+        moment = draw.random() * seconds * 0.95
+        record_property("stopped", f"after {moment:.1f} s of {seconds:.1f} s")
     begin = time.monotonic()
     stopped = False
     while not stopped and job.state not in ENDED:
         if time.monotonic() - begin >= moment:
             stopped = job.signal("USR1")  # before srun has begun there is nothing that it could reach: soon again
-        time.sleep(0.1)
+        else:
+            time.sleep(0.05)
     said = job.log()
-    record_property("stopped", f"{moment:.1f} s of {seconds:.1f} s")
     record_property("before", (said.strip().splitlines() or [""])[-1])
     assert job.wait() == "COMPLETED", job.log()
     check_log(job)
@@ -176,7 +193,7 @@ def test_a_script_of_ones_own_without_a_container_is_requeued_by_medsoft(slurm, 
         f"else srun medsoft fit --out run {options}; fi\n"
     )
     job = slurm.submit(tmp_path, script)
-    job.begun("epoch 1/6")
+    job.begun(f"epoch 1/{EPOCHS}")
     assert job.signal("USR1")
     assert job.wait() == "COMPLETED", job.log()
     assert job.restarts == 1
