@@ -36,8 +36,8 @@ from medsoft.slides.tiling.settings import TileSettings
 
 SECONDS = 0.1
 FAILING = 250
-WORKERS = 8
-KILL_EVERY_SECONDS = 15.0
+WORKERS = 4
+KILL_EVERY_SECONDS = 60.0
 MIB = 2**20
 
 
