@@ -19,9 +19,13 @@ run_medsoft() {
     exit "$code"' task "$note" "${inside[@]}" medsoft "$@" || code=$?
   if [ -e "$note" ] || [ "$code" -eq 138 ]; then # 138 alone: before the tasks' shell had begun
     rm -f "$note"
-    echo "Stopped to make room; asking for another run."
-    scontrol requeue "$SLURM_JOB_ID"
+    ask_for_another_run
     code=138
   fi
   return "$code"
+}
+
+ask_for_another_run() {
+  echo "Stopped to make room; asking for another run."
+  scontrol requeue "$SLURM_JOB_ID"
 }

@@ -1,1 +1,1 @@
-"""Worker processes from Dask and SLURM."""
+"""Worker processes from Dask, and jobs of SLURM, PBS, LSF and SGE."""

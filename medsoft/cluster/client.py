@@ -1,4 +1,4 @@
-"""Where work on slides runs: in this process, or in Dask workers on this machine, in SLURM jobs, or elsewhere."""
+"""Where work on slides runs: in this process, or in Dask workers here, in jobs of a cluster, or elsewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from medsoft.cluster.jobs import cluster_jobs
 from medsoft.cluster.map import Result, Task, each
 from medsoft.cluster.options import Workers
-from medsoft.cluster.slurm import slurm_jobs
+from medsoft.cluster.pages import CLOSED_PAGES, QUIET_ENDS
 from medsoft.errors import InputError
 from medsoft.system.child_processes import fork_children, protect_children
-from medsoft.system.signals import Stopped, on_signals
+from medsoft.system.signals import SENT_TO_JOBS, Stopped, not_for_children, on_signals
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -89,7 +90,7 @@ class Cluster:
         """Of Dask.
 
         Raises:
-            InputError: no scheduler answers, or SLURM does not take the jobs.
+            InputError: no scheduler answers, or the cluster does not take the jobs.
         """
         if self._client is None:
             try:
@@ -108,7 +109,7 @@ class Cluster:
         """See whether workers come, while results are waited for.
 
         Raises:
-            RunError: jobs of SLURM keep ending before they begin to work.
+            RunError: jobs keep ending before they begin to work.
         """
         if self._watch is not None:
             self._watch()
@@ -117,11 +118,14 @@ class Cluster:
         from distributed import Client
 
         protect_children()
+        self._stack.enter_context(_closed())
         if self.workers.scheduler == "local":
             return self._stack.enter_context(Client(self._stack.enter_context(_local(self.workers))))
-        if self.workers.scheduler == "slurm":
+        if self.workers.submits_jobs:
             settings, jobs = self.workers.cluster, self.workers.jobs or 1
-            started = slurm_jobs(settings, jobs, SLIDES_AT_ONCE, STATUS_PAGE, self._folder.path)
+            started = cluster_jobs(
+                self.workers.scheduler, settings, jobs, SLIDES_AT_ONCE, STATUS_PAGE, self._folder.path
+            )
             cluster, self._watch = self._stack.enter_context(started)
             return self._stack.enter_context(Client(cluster))
         try:
@@ -134,27 +138,40 @@ class Cluster:
 
 
 @contextmanager
+def _closed() -> Iterator[None]:
+    """Schedulers of this process, and workers that it starts, show nobody anything."""
+    import dask
+
+    with dask.config.set(CLOSED_PAGES | QUIET_ENDS):
+        yield
+
+
+@contextmanager
 def _local(workers: Workers) -> Iterator[Any]:
     import dask
     from distributed import LocalCluster
 
     # A slide that has killed two processes is tried alone; no need to let it kill more.
+    with not_for_children(SENT_TO_JOBS):
+        begun_by = fork_children()
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        dask.config.set({"distributed.worker.multiprocessing-method": fork_children()}),
-        LocalCluster(
-            n_workers=workers.jobs,
-            threads_per_worker=SLIDES_AT_ONCE,
-            host="127.0.0.1",
-            dashboard_address=STATUS_PAGE,
-            security=True,
-            memory_limit=None,
-        ) as cluster,
+        dask.config.set({"distributed.worker.multiprocessing-method": begun_by}),
     ):
-        try:
-            yield cluster
-        finally:  # that a process whose work is done does not end by itself in 4 s is no news
-            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+        with not_for_children(SENT_TO_JOBS):
+            started = LocalCluster(
+                n_workers=workers.jobs,
+                threads_per_worker=SLIDES_AT_ONCE,
+                host="127.0.0.1",
+                dashboard_address=STATUS_PAGE,
+                security=True,
+                memory_limit=None,
+            )
+        with started as cluster:
+            try:
+                yield cluster
+            finally:  # that a process whose work is done does not end by itself in 4 s is no news
+                logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 def _stop(number: int) -> NoReturn:

@@ -64,25 +64,28 @@ def _completed(
     # No names of slides in the keys: they stand in the cluster's logs.
     futures = {client.submit(function, *task, pure=False): number for number, task in tasks.items()}
     try:
-        completed = as_completed(futures, raise_errors=False)
+        # Results are fetched at once, many at a time: a worker that dies takes along what still lies there.
+        completed = as_completed(futures, with_results=True, raise_errors=False)
         while not completed.is_empty():
             look()
             batch = completed.next_batch(block=False)
             if not batch:
                 time.sleep(POLL_SECONDS)
                 continue
-            yield [(futures[future], _result(future)) for future in batch]
-            for future in batch:
+            yield [(futures[future], _result(future, result)) for future, result in batch]
+            for future, _ in batch:
                 future.release()
     finally:
         client.cancel(list(futures), force=True)
 
 
-def _result(future: Future) -> Any:
-    """The result; waits where it was lost with its worker, and is made again."""
+def _result(future: Future, fetched: Any) -> Any:
+    """The result that was fetched, or what is to be said in its place."""
     from distributed.client import FutureCancelledError
     from distributed.scheduler import KilledWorker
 
+    if future.status == "finished":
+        return fetched
     try:
         return future.result()
     except KilledWorker:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -84,13 +85,18 @@ class SlideStatus:
 
 COLUMNS = ("id", "path", *(one.name for one in fields(SlideStatus) if one.name != "kept"))
 
+NUMBERS = frozenset(
+    ("tiles", "unreadable", "mpp", "tissue_mm2", "seconds", "tile_mpp", "tile_px", "overlap_px", "min_tissue")
+)
+"""Columns of ``slides.csv`` that are numbers; see ``SlideStatus``."""
+
 
 class SlidesFolder:
     """A folder of results. Several runs may write into it at once: each file appears whole, and no row is lost.
 
     Attributes:
         path: the folder.
-        slides_csv: one row per slide, whatever became of it.
+        slides_csv: one row per slide, whatever became of it; above 10,000 slides there is slides.parquet beside it.
         errors_csv: the slides that failed; not there when none did.
         predictions_csv: probabilities, one row per slide or patient.
 
@@ -103,7 +109,7 @@ class SlidesFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {out}: is a file; name a folder")
         self.slides_csv = self.path / "slides.csv"
-        self._records = Records(self.path, self.slides_csv, COLUMNS, "slides")
+        self._records = Records(self.path, self.slides_csv, COLUMNS, "slides", NUMBERS)
         self.errors_csv = self._records.errors_csv
         self.predictions_csv = self.path / "predictions.csv"
 
@@ -149,6 +155,21 @@ class SlidesFolder:
             OSError: the disk is full, or the folder cannot be written.
         """
         self._records.record({source.id: _row(source, slide_status) for source, slide_status in slide_statuses})
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """The rows of all slides are in the tables when the block ends, however it ends; large ones as Parquet too.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, InputError):  # what has ended the block is what matters; the rows are kept
+                self._records.finish()
+            raise
+        self._records.finish()
 
     def slide_statuses(self) -> dict[str, SlideStatus]:
         """What became of the slides so far, by id; {} before the first.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
+
 from medsoft.system.signals import leave_stops_to_parent
 
 
@@ -18,3 +21,13 @@ def begin_loader_process(worker: int) -> None:
 
     cv2.setNumThreads(0)
     leave_stops_to_parent()
+    sys.excepthook = report_error
+
+
+def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print an error that nobody has caught, unless it is that the parent has left while a sample was handed over.
+
+    Multiprocessing hands samples over in a thread of its own, whose errors come here. A parent that is stopped leaves.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)

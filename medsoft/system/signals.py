@@ -11,6 +11,8 @@ from typing import Any
 
 SIGUSR1: int | None = getattr(signal, "SIGUSR1", None)
 """What SLURM is told to send ahead of a job's end; Windows has none."""
+SENT_TO_JOBS = tuple(number for number in (SIGUSR1,) if number is not None)
+"""What reaches every process of a job, and is for the one that the job has started."""
 STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, SIGUSR1) if number is not None)
 """Signals that ask for a stop: the user's, and those that clusters send ahead of the end of a job."""
 
@@ -67,6 +69,26 @@ def on_signals(numbers: Iterable[int], do: Callable[[int], None]) -> Iterator[No
         for number, handler in before.items():
             if signal.getsignal(number) is answer:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
+
+
+@contextmanager
+def not_for_children(numbers: Iterable[int]) -> Iterator[None]:
+    """Keep signals from the processes that threads start which begin in the block; this process answers them after it.
+
+    Threads inherit which signals are blocked, and so do processes, for good, where a handler would be lost. SLURM sends
+    SIGUSR1 to every process of a job, which ends those that do not expect it.
+
+    Args:
+        numbers: of the signals.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_stops_to_parent() -> None:

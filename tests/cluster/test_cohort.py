@@ -1,6 +1,7 @@
 """Slides over worker processes: each done once and right, whoever dies on the way."""
 
 import csv
+import http.client
 import os
 import shutil
 import signal
@@ -8,6 +9,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ import pytest
 from PIL import Image
 
 from medsoft.cluster import client as cluster
-from medsoft.cluster import slurm as slurm_jobs
+from medsoft.cluster import jobs as cluster_jobs
 from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import ClusterSettings, Workers
 from medsoft.errors import InputError
@@ -40,9 +43,10 @@ from medsoft.storage import files as partial_files
 from medsoft.storage.files import replacing
 from tests.builders.coloured_slides import SETTINGS, Colours, encode, features, statuses, write_slide
 from tests.builders.encoders_in_workers import colours, deadly, kill_job
+from tests.builders.images import without_progress
 from tests.builders.slides import ENCODER, TILES, write_checkpoint
 from tests.builders.slides import write_slide as write_pyramid
-from tests.builders.waiting import wait_until
+from tests.builders.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -87,10 +91,13 @@ def addresses() -> set[str]:
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def workers() -> set[psutil.Process]:
-    """Processes that the fork server of this one has started."""
-    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
-    return {worker for server in servers for worker in server.children()}
+def workers(parent: psutil.Process | None = None) -> set[psutil.Process]:
+    """Processes that the fork server of this one, or of another parent, has started."""
+    found: set[psutil.Process] = set()
+    for child in (parent or psutil.Process()).children():
+        with suppress(psutil.NoSuchProcess):
+            found |= set(child.children()) if "forkserver" in " ".join(child.cmdline()) else set()
+    return found
 
 
 @pytest.fixture
@@ -131,6 +138,34 @@ def test_slides_of_lost_workers_are_done_again_and_a_slide_that_kills_is_listed(
     wait_until(lambda: not workers() - before)
 
 
+def test_nobody_can_read_pages_of_dask(tmp_path, slides):
+    """Each worker and the scheduler have a plug for pages, at 127.0.0.1, where any user of the machine may knock."""
+    folder, answered = SlidesFolder(tmp_path / "out"), {}
+
+    def knock(*_: object) -> None:
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                for one in process.net_connections("tcp"):
+                    if one.status == psutil.CONN_LISTEN and (code := page_code(one.laddr.port)) is not None:
+                        answered[one.laddr.port] = code
+
+    encode_over(Workers("local", 2), slides, folder, colours, knock)
+    assert set(answered.values()) == {404}
+    assert len(answered) >= 3
+
+
+def page_code(port: int) -> int | None:
+    """What a page of Dask's is answered with; None where there is no HTTP."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None
+    return 200
+
+
 WITHOUT_NETWORK = """
 import fcntl, socket, struct, sys
 from medsoft.cli.main import main
@@ -166,6 +201,27 @@ def test_the_command_line_without_a_network_gives_what_one_process_gives(tmp_pat
         np.testing.assert_allclose(features(two, source.id), features(one, source.id), rtol=2e-3, atol=2e-4)
     assert statuses(two) == statuses(one)
     assert hidden(two.path) == []
+
+
+def test_a_signal_to_every_process_as_the_workers_begin_is_one_line(tmp_path, slides):
+    """As SLURM sends it to a whole job: to processes of Python too that know nothing of it yet."""
+    words = ["slides", "encode", str(tmp_path / "slides"), "--encoder=resnet10t", "--encoder-init=random"]
+    words += ["--slide-mpp=1", "--mpp=1", "--tile=64", "--jobs=2", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medsoft", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(workers(psutil.Process(process.pid))) == 2, process)
+    os.killpg(process.pid, signal.SIGUSR1)
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 128 + signal.SIGUSR1, err
+    assert without_progress(err).strip().count("\n") == 0, err
+    assert err.splitlines()[-1].startswith("medsoft: error: stopped: ")
+    assert "Traceback" not in out
 
 
 @pytest.fixture
@@ -233,7 +289,7 @@ def test_jobs_of_slurm_are_submitted_replaced_and_cancelled(tmp_path, slides, st
 def test_a_job_that_ends_before_its_worker_comes_is_said_and_submitted_again(
     tmp_path, slides, stub_slurm, monkeypatch, capfd
 ):
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0.2)
     folder = SlidesFolder(tmp_path / "out")
     once = tmp_path / "once"
     prologue = [f"[ -e {once} ] || {{ touch {once}; echo 'module: no cuda here' >&2; exit 1; }}"]
@@ -250,7 +306,7 @@ def test_a_job_that_ends_before_its_worker_comes_is_said_and_submitted_again(
 def test_jobs_that_keep_ending_end_the_run_with_what_the_last_one_said(
     tmp_path, slides, medsoft, stub_slurm, monkeypatch
 ):
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0.2)
     code, out, err = medsoft(
         "slides", "encode", tmp_path / "slides", "--encoder=resnet10t", "--encoder-init=random", "--slide-mpp=1",
         "--mpp=1", "--tile=64", "--out", tmp_path / "out", "--scheduler=slurm", "--jobs=2",
@@ -262,18 +318,18 @@ def test_jobs_that_keep_ending_end_the_run_with_what_the_last_one_said(
     assert "/nowhere/python: No such file or directory" in err
     assert "medsoft-" in err, "where the output is"
     submitted = (stub_slurm / "submitted").read_text().split()
-    assert out.count("ended before it began to work") == len(submitted) >= slurm_jobs.FEW
+    assert out.count("ended before it began to work") == len(submitted) >= cluster_jobs.FEW
     assert not list((tmp_path / "out" / "slurm").glob("keys-*"))
 
 
 def test_without_an_answer_of_slurm_no_job_counts_as_ended(tmp_path, monkeypatch):
     jobs = SimpleNamespace(workers={0: SimpleNamespace(job_id="7")}, scheduler_info={"workers": {}})
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0)
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    watch = slurm_jobs.EarlyEnds(jobs, 1, tmp_path)
+    watch = cluster_jobs.EarlyEnds(jobs, 1, tmp_path)
     for _ in range(5):
         watch.look()
     assert jobs.workers.keys() == {0}
@@ -285,12 +341,12 @@ def test_a_job_whose_worker_came_and_went_between_two_looks_has_begun_to_work(tm
         scheduler_info={"workers": {}},
         scale=lambda jobs: None,
     )
-    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(cluster_jobs, "LOOK_SECONDS", 0)
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\nexit 0\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    watch = slurm_jobs.EarlyEnds(jobs, 2, tmp_path)
+    watch = cluster_jobs.EarlyEnds(jobs, 2, tmp_path)
     watch.came("0")
     for _ in range(3):
         watch.look()
@@ -419,7 +475,8 @@ def full(descriptor: int) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--scheduler", "pbs"], "local, slurm, or an address such as tcp://node:8786"),
+        (["--scheduler", "condor"], "local, slurm, pbs, lsf, sge, or an address such as tcp://node:8786"),
+        (["--scheduler", "slurm", "--jobs", "2", "--cluster.resources", "mem=2GB"], "is for pbs and sge"),
         (["--scheduler", "slurm"], "say how many jobs may run at once"),
         (["--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "has workers of its own"),
         (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler tcp://127.0.0.1:1: "),

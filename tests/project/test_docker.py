@@ -144,11 +144,15 @@ def test_a_stop_of_one_task_requeues_whatever_srun_says_of_the_others(sbatch, tm
     assert not list(tmp_path.glob(".medsoft-*"))
 
 
-def test_an_array_trains_a_fold_a_task_and_another_job_gathers(sbatch):
+def test_an_array_trains_a_fold_a_task_and_another_job_gathers(sbatch, tmp_path):
     _, said = sbatch("crossval.sbatch", "runs/cv", "--folds", "5", "--config", "histo", SLURM_ARRAY_TASK_ID="3")
     assert said[-1] == "medsoft crossval --folds 5 --config histo --out runs/cv --fold 3"
-    _, said = sbatch("crossval.sbatch", "runs/cv", SLURM_ARRAY_TASK_ID="")
+    odd = tmp_path / "medsoft-crossval-77_4294967294.out"  # what SLURM makes of %A_%a without an array
+    odd.touch()
+    _, said = sbatch("crossval.sbatch", "runs/cv", SLURM_ARRAY_TASK_ID="", SLURM_JOB_NAME="medsoft-crossval")
     assert said[-1] == "medsoft crossval --resume runs/cv --collect true"
+    assert (tmp_path / "medsoft-crossval-77.out").is_file()
+    assert not odd.exists()
 
 
 def test_slides_over_dask_workers(sbatch, tmp_path, monkeypatch):
@@ -183,6 +187,37 @@ def test_slides_do_not_wait_for_workers_that_have_ended(sbatch, tmp_path):
     assert code == 1
     assert said[-1].startswith("The workers or the scheduler have ended before the work was done")
     assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
+def test_a_job_of_dask_workers_that_must_make_room_sends_them_home_and_is_requeued(sbatch, tmp_path):
+    """The signal reaches the job's script alone."""
+    for name, text in {"python": "exec sleep 30", "hostname": "echo node7"}.items():
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+    medsoft = tmp_path / "bin" / "medsoft"
+    medsoft.write_text('#!/bin/sh\nkill -USR1 "$(cat "$NOTES.pid")"\nexec sleep 30\n')
+    script = tmp_path / "told.sh"
+    script.write_text(f'echo $$ >"$NOTES.pid"\n. {SLURM / "slides_dask.sbatch"}\n')
+    code, said = sbatch(str(script), "encode", "scans", "--out", "work")
+    assert code == 138
+    assert "scontrol requeue 77" in said
+    assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
+def test_dask_in_a_job_shows_nobody_its_pages(sbatch, tmp_path):
+    python = 'echo "$* $DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES $DASK_DISTRIBUTED__WORKER__HTTP__ROUTES" >>"$NOTES"'
+    for name, text in {"python": python, "hostname": "echo node7"}.items():
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{text}\nexec sleep 30\n")
+        file.chmod(0o755)
+    (tmp_path / "bin" / "medsoft").write_text("#!/bin/sh\nsleep 1\n")
+    _, said = sbatch("slides_dask.sbatch", "encode", "scans", "--out", "work")
+    started = [line for line in said if "distributed.cli" in line]
+    assert len(started) == 2
+    for line in started:
+        assert "--no-dashboard --dashboard-address 127.0.0.1:0" in line
+        assert line.endswith("[] []")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)

@@ -22,7 +22,8 @@ STARTS = {
     # Programs that run no Python: git, scontrol, squeue, sbatch.
     "medsoft.runs.run_folder": {"subprocess.run"},
     "medsoft.training.slurm": {"subprocess.run"},
-    "medsoft.cluster.slurm": {"subprocess.run", "SLURMCluster"},
+    "medsoft.cluster.jobs": {"subprocess.run", "queue.cluster()"},
+    "medsoft.cluster.queues": {"subprocess.run"},
     # Libraries that start Python: after protect_children.
     "medsoft.system.child_processes": {
         "multiprocessing.get_context",
@@ -33,7 +34,16 @@ STARTS = {
 }
 """Every place in medsoft that starts a process. A new one joins here, with a test below."""
 
-STARTING = {"LocalCluster", "SLURMCluster", "ProcessPoolExecutor", "get_context", "Process", "Pool", "Popen", "system"}
+STARTING = {
+    "LocalCluster",
+    "queue.cluster()",
+    "ProcessPoolExecutor",
+    "get_context",
+    "Process",
+    "Pool",
+    "Popen",
+    "system",
+}
 
 
 def starts(file: Path) -> set[str]:
@@ -158,7 +168,7 @@ def test_workers_of_dask_are_protected(monkeypatch):
 def test_jobs_of_slurm_are_protected(tmp_path, monkeypatch):
     import dask_jobqueue
 
-    from medsoft.cluster import slurm as slurm_jobs
+    from medsoft.cluster import jobs as cluster_jobs
     from medsoft.cluster.options import ClusterSettings
 
     seen = {}
@@ -168,12 +178,13 @@ def test_jobs_of_slurm_are_protected(tmp_path, monkeypatch):
         raise ValueError("seen")
 
     monkeypatch.setattr(dask_jobqueue, "SLURMCluster", cluster)
-    monkeypatch.setattr(slurm_jobs.shutil, "which", lambda name: name)
+    monkeypatch.setattr(cluster_jobs.shutil, "which", lambda name: name)
     settings = ClusterSettings(prologue=["module load apptainer"], python="apptainer exec medsoft.sif python")
     with pytest.raises(InputError, match="seen"):
-        slurm_jobs.slurm_jobs(settings, 1, 1, "127.0.0.1:0", tmp_path).__enter__()
+        cluster_jobs.cluster_jobs("slurm", settings, 1, 1, "127.0.0.1:0", tmp_path).__enter__()
     assert seen["python"] == "apptainer exec medsoft.sif python -P"
-    assert seen["job_script_prologue"] == [f"export {SAFE_PATH}=1", "module load apptainer"]
+    assert seen["job_script_prologue"][0] == f"export {SAFE_PATH}=1"
+    assert seen["job_script_prologue"][-1] == "module load apptainer"
     assert safe_python(None) == f"{sys.executable} -P"
 
 

@@ -194,3 +194,27 @@ except Stopped as stopped:
         process.send_signal(number)
         out, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, out) == (128 + number, "stopped in order\n")
+
+
+def test_a_parent_that_leaves_while_a_sample_is_handed_over_is_no_error_of_the_loader():
+    """Multiprocessing hands files over in a thread of its own; other errors of that thread are told."""
+    code = """
+import os, socket, sys
+from multiprocessing import resource_sharer
+from medsoft.system.loader_processes import report_error
+sys.excepthook = report_error
+handed = resource_sharer.DupFd(os.open(os.devnull, os.O_RDONLY))
+for _ in range(3):
+    plug = socket.socket(socket.AF_UNIX)
+    plug.connect(handed._id[0])
+    plug.close()
+resource_sharer.stop(timeout=60)
+try:
+    raise ValueError("something else")
+except ValueError:
+    sys.excepthook(*sys.exc_info())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert done.stderr.endswith("ValueError: something else\n")

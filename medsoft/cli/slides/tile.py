@@ -70,7 +70,7 @@ def tile_slides(
         slide_status = tile_one(source, folder, settings)
         return tiles.take(source, slide_status) if tiles else slide_status
 
-    with slides_progress(len(sources), "tiling") as progress:
+    with slides_progress(len(sources), "tiling") as progress, folder.recording():
         for source, slide_status in each_in_threads(one, sources, workers, progress.look):
             progress.advance(slide_status.tiles or 0)
             progress.done(source, slide_status)

@@ -128,6 +128,7 @@ class _Recording:
 
     def __exit__(self, *_: object) -> None:
         self._flush()
+        self._folder.finish()
 
     def add(self, sample: ImageSample, status: ImageStatus) -> None:
         """A sample is done."""

@@ -118,6 +118,10 @@ class ImagesFolder:
         if statuses:
             self._records.record({sample.id: _row(sample, status) for sample, status in statuses})
 
+    def finish(self) -> None:
+        """All rows are in the tables from now on; a large one is there as Parquet too."""
+        self._records.finish()
+
     def paths(self) -> dict[str, str]:
         """Of which image each row of ``encoded.csv`` is, by id; {} before the first.
 

@@ -78,13 +78,14 @@ def encode_slides(
     """
     folder.tidy()
     slide_statuses: dict[str, SlideStatus] = {}
-    for done in _encoded(sources, folder, job, encoder, where, progress):
-        folder.record_all(done)
-        for source, slide_status in done:
-            slide_statuses[source.id] = slide_status
-            if not where.workers.is_this_process:
-                progress.advance(_tiles_now(slide_status))
-            progress.done(source, slide_status)
+    with folder.recording():
+        for done in _encoded(sources, folder, job, encoder, where, progress):
+            folder.record_all(done)
+            for source, slide_status in done:
+                slide_statuses[source.id] = slide_status
+                if not where.workers.is_this_process:
+                    progress.advance(_tiles_now(slide_status))
+                progress.done(source, slide_status)
     return [slide_statuses[source.id] for source in sources]
 
 

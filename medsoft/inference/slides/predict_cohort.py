@@ -61,13 +61,14 @@ def predict_slides(
     """
     folder.tidy()
     predictions: dict[str, SlidePrediction] = {}
-    for done in _predicted(cases, slide_statuses, folder, job, model, where):
-        folder.record_all([pair for case, found, _ in done for pair in zip(case.sources, found, strict=True)])
-        for case, found, prediction in done:
-            if prediction is not None:
-                predictions[case.id] = prediction
-            for source, slide_status in zip(case.sources, found, strict=True):
-                progress.done(source, slide_status)
+    with folder.recording():
+        for done in _predicted(cases, slide_statuses, folder, job, model, where):
+            folder.record_all([pair for case, found, _ in done for pair in zip(case.sources, found, strict=True)])
+            for case, found, prediction in done:
+                if prediction is not None:
+                    predictions[case.id] = prediction
+                for source, slide_status in zip(case.sources, found, strict=True):
+                    progress.done(source, slide_status)
     return predictions
 
 

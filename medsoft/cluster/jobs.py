@@ -1,4 +1,4 @@
-"""Worker processes as SLURM jobs, submitted by Dask and watched, since a job that dies early tells only its log."""
+"""Worker processes as jobs of a cluster, submitted by Dask and watched: a job that dies early tells only its log."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from medsoft.cluster.options import ClusterSettings
+from medsoft.cluster.pages import CLOSED_PAGES, QUIET_ENDS
+from medsoft.cluster.queues import QUEUES
 from medsoft.errors import InputError, RunError
 from medsoft.system.child_processes import SAFE_PATH, safe_python
 from medsoft.system.logging import event
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from distributed import SchedulerPlugin, Security
 
 LOOK_SECONDS = 10.0
-"""Between two questions to SLURM. A job counts as ended when two answers in a row do not name it."""
+"""Between two questions to the cluster. A job counts as ended when two answers in a row do not name it."""
 
 LONGEST_PAUSE_SECONDS = 600.0
 
@@ -34,12 +36,13 @@ NAME = "medsoft"
 
 
 @contextmanager
-def slurm_jobs(
-    settings: ClusterSettings, jobs: int, slides_at_once: int, status_page: str, out: Path
+def cluster_jobs(
+    scheduler: str, settings: ClusterSettings, jobs: int, slides_at_once: int, status_page: str, out: Path
 ) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Jobs that work for this process, until the block ends.
 
     Args:
+        scheduler: a key of ``QUEUES``.
         settings: what each asks for.
         jobs: how many at once, always: one that is lost is submitted again.
         slides_at_once: threads of a worker.
@@ -50,47 +53,53 @@ def slurm_jobs(
         Dask's cluster, and ``EarlyEnds.look``, to be called again and again.
 
     Raises:
-        InputError: SLURM is not here, or does not take the jobs.
+        InputError: the cluster's commands are not here, or it does not take the jobs.
     """
-    from dask_jobqueue import SLURMCluster
-
-    logs = Path(os.path.abspath(settings.logs or out / "slurm"))  # noqa: PTH100 (links stay: nodes know them)
+    queue = QUEUES[scheduler]
+    logs = Path(os.path.abspath(settings.logs or out / scheduler))  # noqa: PTH100 (links stay: nodes know them)
     if shlex.quote(str(logs)) != str(logs):
         raise InputError(f"{logs}: jobs cannot have blanks or the like in this name: choose another --cluster.logs")
-    if shutil.which("sbatch") is None:
-        raise InputError("--scheduler slurm: there is no sbatch here; start this where jobs are submitted")
+    if shutil.which(queue.submit) is None:
+        raise InputError(
+            f"--scheduler {scheduler}: there is no {queue.submit} here; start this where jobs are submitted"
+        )
     logs.mkdir(parents=True, exist_ok=True)
     with _keys(logs) as security:
         try:
-            cluster = SLURMCluster(
+            cluster = queue.cluster()(
+                **queue.options(settings),
                 cores=slides_at_once,
-                job_cpu=settings.cores,
                 processes=1,
                 memory=settings.memory,
-                walltime=settings.walltime,
                 queue=settings.queue,
-                account=settings.account,
                 job_extra_directives=settings.directives,
-                job_script_prologue=[f"export {SAFE_PATH}=1", *settings.prologue],
+                job_script_prologue=[f"export {SAFE_PATH}=1", *_exports(), *settings.prologue],
                 python=safe_python(settings.python),
                 interface=settings.interface,
                 log_directory=str(logs),
                 job_name=NAME,
-                # SLURM itself holds a job to its memory; Dask would pause a worker well below.
-                worker_extra_args=["--memory-limit", "0"],
+                # The cluster itself holds a job to its memory; Dask would pause a worker well below.
+                worker_extra_args=["--memory-limit", "0", "--no-dashboard", "--dashboard-address", status_page],
                 protocol="tls://",
                 security=security,
                 scheduler_options={"dashboard": False, "dashboard_address": status_page},
             )
         except (ValueError, RuntimeError, OSError) as error:
-            raise InputError(f"--scheduler slurm: {' '.join(str(error).split())}") from None
+            raise InputError(f"--scheduler {scheduler}: {' '.join(str(error).split())}") from None
         with cluster:
-            _test(cluster.job_script())
+            if queue.test is not None:
+                _test(scheduler, queue.test, cluster.job_script())
             cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-            print(f"Submitting SLURM jobs, {jobs} at a time; their output is in {logs}", flush=True)
-            ends = EarlyEnds(cluster, jobs, logs)
+            print(f"Submitting {queue.name} jobs, {jobs} at a time; their output is in {logs}", flush=True)
+            ends = EarlyEnds(cluster, jobs, logs, scheduler)
             cluster.scheduler.add_plugin(_arrivals(ends), name="medsoft-arrivals")
             yield cluster, ends.look
+
+
+def _exports() -> list[str]:
+    """``CLOSED_PAGES`` and the quiet end of workers, for the shell of a job."""
+    named = {key.replace(".", "__"): value for key, value in (CLOSED_PAGES | QUIET_ENDS).items()}
+    return [f"export DASK_{key.upper()}={shlex.quote(str(value))}" for key, value in named.items()]
 
 
 class EarlyEnds:
@@ -100,10 +109,11 @@ class EarlyEnds:
         cluster: of dask-jobqueue.
         jobs: how many are wanted.
         logs: where their output is.
+        scheduler: a key of ``QUEUES``.
     """
 
-    def __init__(self, cluster: Any, jobs: int, logs: Path) -> None:
-        self._cluster, self._jobs, self._logs = cluster, jobs, logs
+    def __init__(self, cluster: Any, jobs: int, logs: Path, scheduler: str = "slurm") -> None:
+        self._cluster, self._jobs, self._logs, self._scheduler = cluster, jobs, logs, scheduler
         self._came: set[str] = set()
         self._missed: set[str] = set()
         self._in_a_row = 0
@@ -133,7 +143,7 @@ class EarlyEnds:
         here = {str(worker["name"]) for worker in list(self._cluster.scheduler_info["workers"].values())}
         working = {job for job, name in jobs.items() if str(name) in here}
         waiting = jobs.keys() - self._came
-        known = _known_to_slurm() if waiting else None
+        known = QUEUES[self._scheduler].known(NAME) if waiting else None
         if known is None:
             return
         missed, before = waiting - known, self._missed
@@ -147,8 +157,8 @@ class EarlyEnds:
             return
         if not working and self._in_a_row >= max(FEW, self._jobs):
             raise RunError(
-                f"--scheduler slurm: {self._in_a_row} jobs in a row ended before they began to work, and none works; "
-                f"the last one, {ended[-1]}: {self._last_words(ended[-1])}. Finished work is kept"
+                f"--scheduler {self._scheduler}: {self._in_a_row} jobs in a row ended before they began to work, and "
+                f"none works; the last one, {ended[-1]}: {self._last_words(ended[-1])}. Finished work is kept"
             )
         for job in ended:
             self._cluster.workers.pop(jobs[job], None)
@@ -157,9 +167,8 @@ class EarlyEnds:
         self._next = time.monotonic() + min(LONGEST_PAUSE_SECONDS, pause)
 
     def _last_words(self, job: str) -> str:
-        """The last line that a job has left, and where; not known where SLURM keeps its output elsewhere."""
-        for suffix in ("err", "out"):
-            file = self._logs / f"{NAME}-{job}.{suffix}"
+        """The last line that a job has left, and where; not known where the cluster keeps its output elsewhere."""
+        for file in QUEUES[self._scheduler].logs(self._logs, NAME, job):
             try:
                 lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
             except OSError:
@@ -181,18 +190,8 @@ def _arrivals(ends: EarlyEnds) -> SchedulerPlugin:
     return Arrivals()
 
 
-def _known_to_slurm() -> set[str] | None:
-    """Numbers of this user's jobs of this name, in whatever state; None where SLURM does not answer."""
-    words = ["squeue", "--noheader", "--format=%i", f"--user={os.getuid()}", f"--name={NAME}"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return set(done.stdout.split()) if done.returncode == 0 else None
-
-
-def _test(script: str) -> None:
-    """Let SLURM look at a job: later Dask would submit one that is refused again and again.
+def _test(scheduler: str, test: tuple[str, ...], script: str) -> None:
+    """Let the cluster look at a job: later Dask would submit one that is refused again and again.
 
     Raises:
         InputError: it would not take it.
@@ -200,9 +199,10 @@ def _test(script: str) -> None:
     with NamedTemporaryFile("w", prefix="medsoft-", suffix=".sh") as file:
         file.write(script)
         file.flush()
-        done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True)
+        done = subprocess.run([*test, file.name], capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"--scheduler slurm: SLURM does not take the jobs: {' '.join(done.stderr.split())}")
+        name, said = QUEUES[scheduler].name, " ".join(done.stderr.split())
+        raise InputError(f"--scheduler {scheduler}: {name} does not take the jobs: {said}")
 
 
 @contextmanager
