@@ -38,6 +38,39 @@ def write_tiff(path: Path, size=(700, 500), levels=3, tile=128, **options) -> Pa
     return path
 
 
+def write_philips(path: Path, size=(700, 500), levels=3, tile=128, um=0.25) -> Path:
+    """A pyramid as Philips writes it: pages filled up to whole tiles, and the sizes of pixels in XML (mm)."""
+
+    def element(name: str, group: str, number: str, kind: str, value: str) -> str:
+        return f'<Attribute Name="{name}" Group="{group}" Element="{number}" PMSVR="{kind}">{value}</Attribute>'
+
+    def array(name: str, group: str, number: str, kind: str, items: list[str]) -> str:
+        objects = "".join(f'<DataObject ObjectType="{kind}">{item}</DataObject>' for item in items)
+        return element(name, group, number, "IDataObjectArray", f"<Array>{objects}</Array>")
+
+    def spacing(level: int) -> str:
+        mm = f"&quot;{um * 2**level / 1000}&quot;"
+        return element("DICOM_PIXEL_SPACING", "0x0028", "0x0030", "IDoubleArray", f"{mm} {mm}")
+
+    number = ("PIIM_PIXEL_DATA_REPRESENTATION_NUMBER", "0x1001", "0x8B02", "IUInt16")
+    pixels = [spacing(level) + element(*number, str(level)) for level in range(levels)]
+    slide = element("PIM_DP_IMAGE_TYPE", "0x301D", "0x1004", "IString", "WSI") + spacing(0)
+    slide += array("PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE", "0x1001", "0x8B01", "PixelDataRepresentation", pixels)
+    maker = element("DICOM_MANUFACTURER", "0x0008", "0x0070", "IString", "PHILIPS")
+    scans = array("PIM_DP_SCANNED_IMAGES", "0x301D", "0x1003", "DPScannedImage", [slide])
+    about = f'<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">{maker}{scans}</DataObject>'
+    image = scene(*size)
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(levels):
+            filling = ((0, -image.shape[0] % tile), (0, -image.shape[1] % tile), (0, 0))
+            image = np.pad(image, filling, constant_values=255)
+            first = {"software": "Philips DP v1.0", "description": about} if level == 0 else {"software": ""}
+            kept = {"compression": "jpeg", "photometric": "rgb", "metadata": None, "subfiletype": int(level > 0)}
+            tiff.write(image, tile=(tile, tile), **kept, **first)
+            image = half(image)
+    return path
+
+
 def write_tiles(path: Path, size, encode, compression: int, description: str = APERIO, tile=256) -> Path:
     """One level of tiles encoded by hand; those of no bytes are missing from the file."""
     image = np.pad(scene(*size), ((0, -size[1] % tile), (0, -size[0] % tile), (0, 0)))

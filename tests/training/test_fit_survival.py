@@ -1,6 +1,8 @@
 """Survival on the command line: trained, crossed, predicted, exported and explained, with known hazards throughout."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,24 @@ def test_a_table_without_times_is_predicted_as_in_the_training(medsoft, run, coh
     assert frame["time"].isna().all()
     again = frame.set_index("id").loc[before["id"], task.p_columns]
     np.testing.assert_allclose(again, before[task.p_columns], atol=1e-5)
+
+
+@pytest.mark.long
+def test_the_risk_set_is_that_of_all_processes(medsoft, tmp_path):
+    """Two processes that each accumulate 4 bags learn what one learns that accumulates 8."""
+    words_of = words(*write_survival(tmp_path / "cohort", 60), *BAGS, "--trainer.max_epochs=2")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert medsoft("fit", *words_of, "--trainer.accumulate_grad_batches=8", f"--out={one}")[0] == 0
+    more = ["--trainer.accumulate_grad_batches=4", "--trainer.devices=2", f"--out={two}"]
+    done = subprocess.run([sys.executable, "-m", "medsoft", "fit", *words_of, *more], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    frames = [pd.read_csv(run / "predictions.csv") for run in (one, two)]
+    pd.testing.assert_frame_equal(*frames, atol=1e-4)
+    kept = [
+        torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["medsoft"]["hazards"] for run in (one, two)
+    ]
+    assert kept[1]["centre"] == pytest.approx(kept[0]["centre"], abs=1e-4)
+    np.testing.assert_allclose(kept[1]["baseline"], kept[0]["baseline"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("head", ["discrete", "logistic"])

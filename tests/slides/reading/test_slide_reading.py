@@ -26,7 +26,7 @@ from medsoft.slides.reading.resample import best_level, box_of_tile, resample
 from medsoft.slides.reading.resolution import TAG_LIMITS, choose, from_properties, from_tiff_tags
 from medsoft.slides.reading.slide import open_slide
 from medsoft.slides.reading.tile_cache import TileCache
-from tests.builders.tiff import damage, jpeg2000, jpeg2000_ycbcr, scene, write_tiff, write_tiles
+from tests.builders.tiff import damage, jpeg2000, jpeg2000_ycbcr, scene, write_philips, write_tiff, write_tiles
 from tests.builders.waiting import wait_until
 
 
@@ -192,6 +192,18 @@ def test_jpeg_2000_of_aperio_equals_openslide(tmp_path, compression, encode):
     with open_slide(path) as slide:
         assert (slide.reader, slide.mpp, slide.mpp_origin) == ("tiff tiles", 0.25, "openslide.mpp-x")
         assert np.array_equal(slide.read_tile(100, 0, 300, 0.25), bare(path, 0, 100, 0, 300, 300))
+
+
+def test_philips_pages_that_are_filled_up_equal_openslide(tmp_path):
+    path = write_philips(tmp_path / "a.tiff", (700, 500), levels=4)
+    with open_slide(path) as slide, tifffile.TiffFile(path) as tiff:
+        assert (slide.reader, slide.mpp, slide.mpp_origin) == ("tiff tiles", 0.25, "openslide.mpp-x")
+        sizes = slide.levels.sizes_px
+        assert sizes == ((768, 512), (384, 256), (192, 128), (96, 64))
+        assert [(page.imagewidth, page.imagelength) for page in tiff.pages][2:] == [(256, 128), (128, 128)]
+        for level, (width, height) in enumerate(sizes):
+            theirs = bare(path, level, 0, 0, width, height)
+            np.testing.assert_array_equal(slide.levels.read(level, 0, 0, width, height), theirs)
 
 
 @pytest.mark.parametrize("size", [(701, 503), (2001, 333), (1030, 777)])

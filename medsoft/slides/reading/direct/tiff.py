@@ -2,7 +2,8 @@
 
 Aperio's SVS keeps JPEG tiles without the tables, which stand once in the tag JPEGTables, and without a word on their
 colours, which the tag PhotometricInterpretation gives: RGB or YCbCr. Its two kinds of JPEG 2000 (compression 33003 and
-33005) are bare codestreams, YCbCr and RGB.
+33005) are bare codestreams, YCbCr and RGB. Philips' TIFF keeps JPEG tiles in the same way; its pages are filled up to
+whole tiles, so that a level is smaller than its page.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from medsoft.data.formats.jpeg import tiff_jpeg_decoder
 from medsoft.slides.reading.direct.levels import Decoder, NotDirectError, TiledLevel, jpeg2000_decoder
 from medsoft.slides.reading.openslide_reader import OpenSlideLevels
 
-VENDORS = ("aperio", "generic-tiff")
+VENDORS = ("aperio", "generic-tiff", "philips")
 """OpenSlide's names of the formats whose levels are plain tiled pages, without overlaps or shifts between tiles."""
+
+FILLED_UP = ("philips",)
+"""Those whose pages are larger than their levels, and are the levels one by one."""
 
 
 def tiff_levels(path: Path, truth: OpenSlideLevels) -> tuple[TiledLevel, ...]:
@@ -39,22 +43,26 @@ def tiff_levels(path: Path, truth: OpenSlideLevels) -> tuple[TiledLevel, ...]:
     with tifffile.TiffFile(path) as tiff:
         pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
         tiled = {(page.imagewidth, page.imagelength): page for page in reversed(pages)}  # of equal sizes, the first
+        if vendor in FILLED_UP:
+            tiled = dict(zip(truth.sizes_px, pages, strict=False))
         for size_px in truth.sizes_px:
             page = tiled.get(size_px)
             if page is None:
                 raise NotDirectError(f"no tiled page has the size of OpenSlide's level {size_px}")
-            found.append(_tiled_level(path, page))
+            found.append(_tiled_level(path, page, size_px))
     return tuple(found)
 
 
-def _tiled_level(path: Path, page: tifffile.TiffPage) -> TiledLevel:
+def _tiled_level(path: Path, page: tifffile.TiffPage, size_px: tuple[int, int]) -> TiledLevel:
     plain = page.samplesperpixel == 3 and page.bitspersample == 8 and page.planarconfig == 1 and page.imagedepth == 1
     if not plain:
         raise NotDirectError("its pixels are not 8-bit RGB")
-    size_px, tile_size_px = (page.imagewidth, page.imagelength), (page.tilewidth, page.tilelength)
+    tile_size_px = (page.tilewidth, page.tilelength)
     offsets, byte_counts = (np.asarray(values, np.int64) for values in (page.dataoffsets, page.databytecounts))
     found = TiledLevel(path, size_px, tile_size_px, offsets, byte_counts, _decoder(page))
-    if not len(found.offsets) == len(found.byte_counts) == found.columns * found.rows:
+    stored = (-(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength))
+    listed = len(found.offsets) == len(found.byte_counts) == found.columns * found.rows
+    if not listed or stored != (found.columns, found.rows):
         raise NotDirectError("its pages do not list a place for each tile")
     return found
 
