@@ -34,7 +34,8 @@ class Case:
         contributions: of a slide, the table of the contributions of its tiles, by the class that they are for.
         features: of a slide, the file that knows the size of its tiles.
         tiles: of a slide, the file of its tiling.
-        regions: of a slide, files of annotations.
+        regions: of a slide, files of annotations, ``drawn`` among them.
+        drawn: those of them that the heatmap drew, of its top regions.
         map: of a volume, contributions as NIfTI.
         example: of a picture, the picture of its contributions that the run drew.
         missing: in words, why there is nothing to show.
@@ -52,6 +53,7 @@ class Case:
     features: Path | None = None
     tiles: Path | None = None
     regions: tuple[Path, ...] = ()
+    drawn: tuple[Path, ...] = ()
     map: Path | None = None
     example: Path | None = None
     missing: str = ""

@@ -201,6 +201,7 @@ def _with_files(
         features=_if_there(names.features(case.name)),
         tiles=_if_there(names.tiles(case.name)),
         regions=drawn,
+        drawn=drawn,
     )
 
 

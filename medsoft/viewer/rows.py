@@ -50,7 +50,8 @@ def rows_of(frame: pd.DataFrame, task: Task, patients: bool) -> tuple[list[dict[
             add(name, name, frame[name], "text")
     truth, says, sure, wrong = _answers(frame, task)
     for column, values in truth.items():
-        add(column, column, values, "text" if task.has_classes else "number")
+        if any(value not in ("", None) for value in values):
+            add(column, column, values, "text" if task.has_classes else "number")
     if task.has_classes:
         add("says", "says", says, "text")
         add("sure", "p", sure)

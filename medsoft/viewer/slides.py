@@ -160,7 +160,8 @@ class OpenSlide:
                         f"{path.name}: only the first {len(found)} regions are drawn, as there are too many points"
                     )
                     break
-                found.append({"name": region.name, "of": path.parent.name, "rings": _rings(region.area)})
+                name = f"top regions of {region.name}" if path in self.case.drawn else region.name
+                found.append({"name": name, "rings": _rings(region.area)})
         return found, notes
 
 

@@ -58,3 +58,18 @@ export function button(words, pressed, properties = {}) {
   made.addEventListener("click", () => pressed(made));
   return made;
 }
+
+const loaded = new Map();
+
+/** A library of others, once: its file below vendor/, and the name that it goes by. */
+export function library(file, name) {
+  if (!loaded.has(file)) {
+    loaded.set(file, new Promise((done, failed) => {
+      const script = make("script", { src: `/static/vendor/${file}` });
+      script.onload = () => done(window[name]);
+      script.onerror = () => failed(new Error(`${name} cannot be loaded`));
+      document.head.append(script);
+    }));
+  }
+  return loaded.get(file);
+}

@@ -1,26 +1,13 @@
 // A slide: deep zoom by OpenSeadragon; over it contributions, tiles and regions; a scale bar and the tiles that add most.
-import { button, by, choice, make, short, slider } from "./page.js";
+import { button, by, choice, library, make, short, slider } from "./page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#ffd95a", "#6fd3ff", "#c792ff", "#8ee07b", "#ff9f6b", "#f48fb1"];
 const BAR_PX = [60, 150]; // lengths of the scale bar on the screen
 
-let library;
-
-/** OpenSeadragon, once. */
-function load() {
-  library ??= new Promise((done, failed) => {
-    const script = make("script", { src: "/static/vendor/openseadragon/openseadragon.min.js" });
-    script.onload = () => done(window.OpenSeadragon);
-    script.onerror = () => failed(new Error("the slide viewer cannot be loaded"));
-    document.head.append(script);
-  });
-  return library;
-}
-
 /** Show the slide of a case; gives what takes it away. */
 export async function showSlide(number, about, alive) {
-  const seadragon = await load();
+  const seadragon = await library("openseadragon/openseadragon.min.js", "OpenSeadragon");
   if (!alive()) return () => {};
   const shown = new SlideView(seadragon, number, about);
   return shown.start();
@@ -51,7 +38,12 @@ class SlideView {
       showNavigationControl: false,
       showNavigator: true,
       navigatorPosition: "TOP_RIGHT",
-      navigatorSizeRatio: narrow ? 0.26 : 0.17,
+      navigatorSizeRatio: narrow ? 0.2 : 0.17,
+      navigatorAutoFade: false,
+      navigatorOpacity: 1,
+      navigatorBackground: "#16191b",
+      navigatorBorderColor: "#6d7c82",
+      navigatorDisplayRegionColor: "#d62f2f",
       animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.5,
       maxZoomPixelRatio: 8,
       visibilityRatio: 0.4,
@@ -73,16 +65,22 @@ class SlideView {
     this.regions();
     this.viewer.addHandler("open", () => {
       this.item = this.viewer.world.getItemAt(0);
-      this.follow();
       if (this.about.maps.length) this.layer("0");
       else this.controls();
-      document.body.dataset.ready = this.number;
+      // Controls and strip have taken their room: now the whole slide fits into what is left.
+      requestAnimationFrame(() => requestAnimationFrame(() => {
+        if (!this.item) return;
+        this.viewer.forceResize();
+        this.viewer.viewport.goHome(true);
+        this.follow();
+        document.body.dataset.ready = this.number;
+      }));
     });
     for (const event of ["update-viewport", "animation", "resize"]) this.viewer.addHandler(event, () => this.follow());
     this.viewer.canvas.tabIndex = 0;
     this.viewer.canvas.setAttribute("aria-label", "Slide: arrow keys move, plus and minus zoom, 0 shows the whole");
     window.medsoftSlide = this; // for whoever looks at the page with the browser's tools
-    return () => { this.viewer.destroy(); by("strip").hidden = true; delete window.medsoftSlide; };
+    return () => { this.item = null; this.viewer.destroy(); by("strip").hidden = true; delete window.medsoftSlide; };
   }
 
   /** What lies over the slide moves with it. */

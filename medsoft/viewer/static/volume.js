@@ -1,22 +1,25 @@
 // A volume: three planes and a rendering by NiiVue, with the map of contributions over it.
-import { by, choice, make, short, slider } from "./page.js";
+import { by, choice, library, make, short, slider } from "./page.js";
 
-// Colours of contributions: blue against, red for, clear at nothing.
-const MAP = { R: [5, 67, 247, 214, 103], G: [48, 147, 247, 96, 0], B: [97, 195, 247, 77, 31], A: [255, 190, 0, 190, 255], I: [0, 64, 128, 192, 255] };
+// Colours of contributions, those of the project's other maps: red for, blue against; the larger the darker.
+const FOR = { R: [0, 253, 214, 103], G: [0, 219, 96, 0], B: [0, 199, 77, 31], A: [0, 255, 255, 255], I: [0, 1, 128, 255] };
+const AGAINST = { R: [0, 209, 67, 5], G: [0, 229, 147, 48], B: [0, 240, 195, 97], A: [0, 255, 255, 255], I: [0, 1, 128, 255] };
+const HIDDEN = 0.2; // part of the largest contribution below which nothing is drawn at first
 
 let made; // one for all volumes: browsers have few of what it draws with
 
 async function niivue() {
-  const { Niivue, SLICE_TYPE, SHOW_RENDER } = await import("./vendor/niivue/niivue.min.js");
+  const { Niivue, SLICE_TYPE, SHOW_RENDER } = await library("niivue/niivue.umd.js", "niivue");
   if (!made) {
     const canvas = make("canvas", { className: "show", id: "volume", tabIndex: 0, "aria-label": "Volume: click to move the planes, scroll to go through them" });
     by("stage").replaceChildren(canvas);
     const drawer = new Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.16, 0.65, 0.63, 0.9], crosshairWidth: 1, show3Dcrosshair: true, dragAndDropEnabled: false,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.16, 0.65, 0.63, 0.9], crosshairWidth: 0.2, crosshairWidthUnit: "percent", show3Dcrosshair: true, dragAndDropEnabled: false,
       isRadiologicalConvention: true, multiplanarShowRender: SHOW_RENDER.ALWAYS, loadingText: "", textHeight: 0.04, logLevel: "silent",
     });
     await drawer.attachToCanvas(canvas);
-    drawer.addColormap("contributions", MAP);
+    drawer.addColormap("contributions_for", FOR);
+    drawer.addColormap("contributions_against", AGAINST);
     made = { drawer, canvas, SLICE_TYPE };
   }
   return made;
@@ -30,7 +33,7 @@ export async function showVolume(number, about, alive) {
   by("stage").replaceChildren(canvas, readout);
   drawer.onLocationChange = ({ string }) => { readout.textContent = string; };
   const volumes = [{ url: `/api/cases/${number}/volume.nii`, name: "volume.nii" }];
-  if (about.map) volumes.push({ url: `/api/cases/${number}/map.nii.gz`, name: "map.nii.gz", colormap: "contributions", opacity: 0.6, cal_min: -about.map, cal_max: about.map });
+  if (about.map) volumes.push({ url: `/api/cases/${number}/map.nii.gz`, name: "map.nii.gz", colormap: "contributions_for", colormapNegative: "contributions_against", opacity: 0.6, cal_min: HIDDEN * about.map, cal_max: about.map });
   await drawer.loadVolumes(volumes);
   if (!alive()) return () => {};
   drawer.setSliceType(SLICE_TYPE.MULTIPLANAR);
@@ -50,6 +53,11 @@ export async function showVolume(number, about, alive) {
   }
   if (about.map) {
     parts.push(slider("Contributions", { min: 0, max: 1, step: 0.05, value: 0.6, show: (value) => `${Math.round(100 * value)} %` }, (value) => drawer.setOpacity(1, value)));
+    const percent = (value) => `${Math.round(100 * value)} %`;
+    parts.push(slider("Hidden below", { min: 0, max: 0.95, step: 0.05, value: HIDDEN, show: percent }, (value) => {
+      drawer.volumes[1].cal_min = Math.max(value, 0.001) * about.map;
+      drawer.updateGLVolume();
+    }));
     parts.push(make("span", { className: "legend" }, `−${short(about.map)}`, make("i"), `+${short(about.map)}`));
   }
   parts.push(make("span", {}, "the patient's right is on the left"));
