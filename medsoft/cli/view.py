@@ -25,7 +25,7 @@ def view(paths: list[str], port: int | None = None, open: bool = True, patients:
         check_range("port", port, 1, 65535)
     try:
         from medsoft.viewer.app import make_app
-        from medsoft.viewer.serve import listen, new_token, serve
+        from medsoft.viewer.serve import listen, make_server, new_token, serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
@@ -40,8 +40,9 @@ def view(paths: list[str], port: int | None = None, open: bool = True, patients:
     print(f"{len(collection.cases)} cases ({counted}). Stop with Ctrl-C.")
     token = new_token()
     app = make_app(collection, token)
+    bound = listen(port)
     try:
-        serve(app, listen(port), token, open)
+        serve(make_server(app, bound, token, open), bound)
     except KeyboardInterrupt:  # the usual end
         print("Stopped.")
     return 0

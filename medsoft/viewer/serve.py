@@ -29,6 +29,7 @@ def listen(port: int | None) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port or 0))
+        found.listen()  # who comes before the server runs waits for it
     except OSError as error:
         found.close()
         raise InputError(
@@ -47,8 +48,8 @@ def can_open_browser() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
-class _Server(uvicorn.Server):
-    """Says its address as soon as it answers."""
+class Server(uvicorn.Server):
+    """Answers on a socket, and says its address as soon as it does."""
 
     address = ""
     open_browser = False
@@ -61,8 +62,8 @@ class _Server(uvicorn.Server):
                 webbrowser.open(self.address)
 
 
-def serve(app: ASGIApp, bound: socket.socket, token: str, open_browser: bool) -> None:
-    """Answer until Ctrl-C.
+def make_server(app: ASGIApp, bound: socket.socket, token: str, open_browser: bool) -> Server:
+    """A server that ``serve`` runs.
 
     Args:
         app: the application.
@@ -73,8 +74,13 @@ def serve(app: ASGIApp, bound: socket.socket, token: str, open_browser: bool) ->
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
     )
-    server = _Server(config)
+    server = Server(config)
     server.address = f"http://{HOST}:{bound.getsockname()[1]}/?token={token}"
     server.open_browser = open_browser
+    return server
+
+
+def serve(server: Server, bound: socket.socket) -> None:
+    """Answer until Ctrl-C, or until the server should exit."""
     with bound:
         server.run(sockets=[bound])

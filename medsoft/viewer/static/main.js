@@ -81,6 +81,7 @@ function verdict(one) {
   by("review").hidden = false;
   by("review").elements.verdict.value = one.verdict;
   by("note").value = one.note;
+  by("asked").textContent = one.says ? "Verdict on the model's answer" : "Verdict";
   by("saved").textContent = "";
 }
 
