@@ -36,6 +36,14 @@ pytestmark = [
 
 WIDE, NARROW = (1280, 800), (390, 844)
 SLIDE, VOLUME = 6, 7
+NAMED = (
+    "return [...document.querySelectorAll('#view button')].every((one) => one.offsetParent === null || "
+    "one.textContent.trim() || one.ariaLabel)"
+)
+STAGE = (
+    "const {x, y, width, height} = document.querySelector('#stage').getBoundingClientRect();"
+    "return [x, y, width, height].map(Math.round)"
+)
 SWITCHES = (
     "--headless=new",
     "--no-sandbox",
@@ -128,16 +136,11 @@ def test_nothing_is_wrong_and_nothing_sticks_out(page, number, size):
     assert page.js("return document.documentElement.scrollWidth") == size[0]
     assert "token" not in page.js("return location.href")
     if number is not None:
-        x, y, width, height = page.js(
-            "const {x, y, width, height} = document.querySelector('#stage').getBoundingClientRect();"
-            "return [x, y, width, height].map(Math.round)"
-        )
+        x, y, width, height = page.js(STAGE)
         assert height >= 220
         shown = page.picture()[y : y + height, x : x + width]
         assert shown.std() > 10  # something is drawn
-        assert page.js(
-            "return [...document.querySelectorAll('#view button, #view select')].every((e) => e.offsetParent === null || e.textContent.trim() || e.ariaLabel || e.querySelector('img'))"
-        )
+        assert page.js(NAMED)
 
 
 def box_of(found: np.ndarray) -> np.ndarray:
@@ -156,22 +159,21 @@ def test_what_lies_over_the_slide_is_aligned_to_one_pixel(page, zoom):
         "for (const path of document.querySelectorAll('.outlines path')) path.setAttribute('visibility', 'hidden')",
         zoom,
     )
-    drawn = "return medsoftSlide.overlay?.getFullyLoaded() && medsoftSlide.item.getFullyLoaded() && !medsoftSlide.viewer.isAnimating?.()"
+    drawn = "return medsoftSlide.overlay?.getFullyLoaded() && medsoftSlide.item.getFullyLoaded()"
     wait_until(lambda: page.js(drawn))
 
     def stage(opacity: float) -> np.ndarray:
         # Two frames later it is drawn.
         page.driver.execute_async_script(
-            "const done = arguments[1]; medsoftSlide.overlay.setOpacity(arguments[0]); medsoftSlide.viewer.forceRedraw();"
+            "const done = arguments[1]; medsoftSlide.overlay.setOpacity(arguments[0]);"
+            "medsoftSlide.viewer.forceRedraw();"
             "requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50)))",
             opacity,
         )
-        x, y, width, height = page.js(
-            "const {x, y, width, height} = document.querySelector('#stage').getBoundingClientRect();"
-            "return [x, y, width, height].map(Math.round)"
-        )
+        x, y, width, height = page.js(STAGE)
         part = page.picture()[y : y + height, x : x + width]
         part[:160, -260:] = 255  # the overview
+        part[-80:, :220] = 255  # the scale bar
         return part
 
     under, over = stage(0.0), stage(1.0)
@@ -186,7 +188,8 @@ def test_what_lies_over_the_slide_is_aligned_to_one_pixel(page, zoom):
     )
     assert np.abs(np.array(outline) - dark).max() <= 1.5  # half a line more on each side
     text, line = page.js(
-        "const bar = document.querySelector('.scale'); return [bar.textContent, bar.querySelector('i').getBoundingClientRect().width]"
+        "const bar = document.querySelector('.scale');"
+        "return [bar.textContent, bar.querySelector('i').getBoundingClientRect().width]"
     )
     assert float(text.split()[0]) == pytest.approx(line / zoom * 0.5, rel=0.02)  # µm of a slide of 0.5 µm/px
 
@@ -269,10 +272,16 @@ def note_of(page: Page) -> str:
 
 def test_the_window_of_a_radiograph_is_moved(page):
     page.open(1)
-    middle = "const c = document.querySelector('#stage canvas'); return c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data[0]"
+    middle = (
+        "const c = document.querySelector('#stage canvas');"
+        "return c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data[0]"
+    )
     before = page.js(middle)
     assert 90 < before < 165  # the middle of the ramp
-    set_ = "const i = document.querySelector('#controls input'); i.value = arguments[0]; i.dispatchEvent(new Event('input'))"
+    set_ = (
+        "const i = document.querySelector('#controls input');"
+        "i.value = arguments[0]; i.dispatchEvent(new Event('input'))"
+    )
     page.js(set_, 1900)
     wait_until(lambda: page.js(middle) < before - 40)
     [invert] = [one for one in page.driver.find_elements(By.CSS_SELECTOR, "#controls button") if one.text == "Invert"]

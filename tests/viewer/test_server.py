@@ -109,8 +109,10 @@ def test_nothing_outside_of_the_page_is_given(client, path):
 
 @pytest.mark.parametrize(
     "path",
-    "99 -1 0/volume.nii 0/tiles/slide/0/0/0 1/contributions 6/tiles/slide/99/0/0 6/tiles/slide/11/99/0 "
-    "6/tiles/9/11/0/0 6/tiles/other/11/0/0 6/strip/0/99 6/strip/9/0".split(),
+    [
+        *("99", "-1", "0/volume.nii", "0/tiles/slide/0/0/0", "1/contributions", "6/tiles/slide/99/0/0"),
+        *("6/tiles/slide/11/99/0", "6/tiles/9/11/0/0", "6/tiles/other/11/0/0", "6/strip/0/99", "6/strip/9/0"),
+    ],
 )
 def test_what_is_not_there_is_not_found(client, path):
     assert client.get(f"/api/cases/{path}").status_code == 404
