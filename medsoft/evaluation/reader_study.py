@@ -15,12 +15,19 @@ are more, nobody knows which.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from medsoft.errors import InputError
+from medsoft.evaluation.intervals.estimates import wilson
+from medsoft.evaluation.metrics.targets import predicted, targets
 from medsoft.storage.files import replacing
+from medsoft.task import Task
 from medsoft.text.csv_text import read_csv_text
 
 REVIEWS = "reviews.csv"
@@ -77,3 +84,89 @@ def write_reviews(reviews: Mapping[Key, Review], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(review) for review in reviews.values())
+
+
+@dataclass(frozen=True)
+class ReaderRow:
+    """A proportion of a reader study; a line of ``reader_study.csv``.
+
+    Attributes:
+        split: part of the cases.
+        measure: ``agreement`` of the reader with the model; of a yes-or-no question ``reader sensitivity`` and
+            ``reader specificity``, and those of the model on the same cases.
+        hits: cases that count.
+        n: cases that are asked about: reviewed with agree or disagree, and with a target where one is needed.
+        value: hits / n.
+        low: lower end of its interval, of independent cases.
+        high: its upper end.
+    """
+
+    split: str
+    measure: str
+    hits: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+def reader_study(
+    reviews: Mapping[Key, Review], frame: pd.DataFrame, task: Task, confidence: float
+) -> tuple[list[ReaderRow], list[str]]:
+    """How far a reader agrees with a model, and how good the reader is where there are two answers.
+
+    Args:
+        reviews: of the cases.
+        frame: the predictions, as they are now.
+        task: what they answer; of one without classes there is no agreement.
+        confidence: of the intervals.
+
+    Returns:
+        The proportions, split by split; and what was left out, a line each.
+    """
+    if not task.has_classes or task.several_columns:
+        return [], ["reader study: agreement is counted where every sample has one class"]
+    keys = list(zip(frame["id"], frame["split"], frame["fold"], strict=True))
+    says, truth = predicted(frame, task), targets(frame, task)
+    found = [reviews.get(key) for key in keys]
+    stale_N = np.array(
+        [bool(one and one.says and one.says != task.classes[answer]) for one, answer in zip(found, says, strict=True)]
+    )
+    verdict_N = np.array([one.verdict if one else "" for one in found], dtype=object)
+    decided_N = np.isin(verdict_N, ("agree", "disagree")) & ~stale_N
+    agrees_N = verdict_N == "agree"
+    rows = []
+
+    def add(split: str, measure: str, hits_N: Any, among_N: Any) -> None:
+        hits, n = int((hits_N & among_N).sum()), int(among_N.sum())
+        if n:
+            rows.append(ReaderRow(split, measure, hits, n, hits / n, *wilson(hits, n, confidence)))
+
+    for split in frame["split"].unique():
+        among_N = decided_N & (frame["split"] == split).to_numpy()
+        add(split, "agreement", agrees_N, among_N)
+        if len(task.classes) == 2 and task.thresholded:
+            reader_N = np.where(agrees_N, says, 1 - says)
+            for who, answer_N in (("reader", reader_N), ("model", says)):
+                add(split, f"{who} sensitivity", answer_N == 1, among_N & (truth == 1))
+                add(split, f"{who} specificity", answer_N == 0, among_N & (truth == 0))
+    unsure, gone = int((verdict_N == "unsure").sum()), len(set(reviews) - set(keys))
+    left = [
+        (unsure, "unsure"),
+        (int(stale_N.sum()), "of another answer of the model"),
+        (gone, "of cases not in the table"),
+    ]
+    said = ", ".join(f"{n} {what}" for n, what in left if n)
+    return rows, [f"reader study: left out are {said}"] if said else []
+
+
+def write_reader_study(rows: Sequence[ReaderRow], path: Path) -> None:
+    """Write ``reader_study.csv``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(ReaderRow)])
+        writer.writerows(astuple(row) for row in rows)
