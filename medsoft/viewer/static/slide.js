@@ -57,7 +57,7 @@ class SlideView {
     this.box = this.group.appendChild(document.createElementNS(SVG, "rect"));
     this.box.setAttribute("stroke", "#ffd95a");
     this.box.setAttribute("visibility", "hidden");
-    place.append(this.svg);
+    this.viewer.canvas.append(this.svg); // below the overview
     if (this.about.mpp) {
       this.bar = make("p", { className: "scale" }, make("span"), make("i"));
       by("stage").append(this.bar);
