@@ -24,8 +24,8 @@ from medsoft.storage.own_files import read_json_object
 from medsoft.viewer.cases import Case, Kind, Place, is_inside, kind_of_file
 from medsoft.viewer.rows import rows_of
 
-OF_DATA: dict[str, Kind] = {"image": "picture", "segmentation": "picture", "volume": "volume", "bag": "slide"}
-"""How the samples of a run are shown, by the short name of its data module."""
+OF_DATA: dict[str, Kind] = {"image": "picture", "volume": "volume"}
+"""How the samples of a run are shown, by the short name of its data module; of others each file says it."""
 
 NOT_HERE = "its file is not where the table says"
 
@@ -109,7 +109,7 @@ def _of_table(facts: RunFacts) -> tuple[dict[str, _Sample], list[str]]:
         return {}, [
             f"{facts.path}: its table is not here any more ({Path(table).name}): the predictions have no pictures"
         ]
-    kind = OF_DATA.get(str(facts.option("use", "data") or "image"), "none")
+    kind = OF_DATA.get(str(facts.option("use", "data") or "image"))
 
     def option(name: str, default: Any = None) -> Any:
         given = facts.option("data", name)
@@ -146,8 +146,8 @@ def _of_table(facts: RunFacts) -> tuple[dict[str, _Sample], list[str]]:
     found = {}
     paths = text(samples.frame["path"])
     for id, path in zip(samples.frame["id"], paths, strict=True):
-        shown = kind_of_file(path) if kind == "slide" else kind
-        found[str(id)] = _Sample("" if kind == "slide" and is_bag_name(path) else path, shown)
+        of_features = kind is None and is_bag_name(path)
+        found[str(id)] = _Sample("" if of_features else path, kind or kind_of_file(path))
     return found, []
 
 
