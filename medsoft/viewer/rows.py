@@ -93,7 +93,8 @@ def _answers(frame: pd.DataFrame, task: Task) -> Answers:
     n = len(frame)
     if not task.has_classes:
         truth = {name: _numbers(frame[name]) for name in task.target_columns if name in frame}
-        says = [_short(value) for value in frame[task.p_columns[0]]] if task.p_columns else [""] * n
+        said = task.p_columns and not task.has_masks  # masks are no number that could stand for them all
+        says = [_short(value) for value in frame[task.p_columns[0]]] if said else [""] * n
         return truth, says, [None] * n, [None] * n
     target, answer, p_NC = targets(frame, task), predicted(frame, task), probabilities(frame, task)
     if task.several_columns:
