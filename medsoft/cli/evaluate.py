@@ -11,13 +11,22 @@ from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.examples import read_examples
 from medsoft.evaluation.learnt import nothing_learnt
 from medsoft.evaluation.locked import read_locked
+from medsoft.evaluation.reader_study import (
+    REVIEWS,
+    Key,
+    ReaderRow,
+    Review,
+    read_reviews,
+    reader_study,
+    write_reader_study,
+)
 from medsoft.evaluation.report.content import Given
 from medsoft.evaluation.report.model_card import read_card
 from medsoft.evaluation.report.page import write_report
 from medsoft.evaluation.report.run import read_run
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import group_columns
-from medsoft.evaluation.tables.read import Predictions, join_samples, read_parts, read_samples
+from medsoft.evaluation.tables.read import Predictions, files_of, join_samples, read_parts, read_samples
 from medsoft.evaluation.terminal import across_table, part_table
 from medsoft.evaluation.wording import counted
 from medsoft.evaluation.writing import write_evaluation
@@ -176,14 +185,31 @@ def evaluate(
     if chosen_before is not None:
         what = "risk groups" if given.task.has_risk_groups else "thresholds and recalibration"
         result.notes.append(f"{what} as locked in {locked}")
+    read, of_reader = _reader_study(predictions, given, confidence)
+    result.notes.extend(of_reader)
     with holding(Path(out)), progress("drawing figures and writing the report"):
         written = write_evaluation(result, out, given.inputs, figures)
         if report:
             written += write_report(result, out, about, shown, how, ids)
+        if read:
+            write_reader_study(read, Path(out) / "reader_study.csv")
+            written.append(Path(out) / "reader_study.csv")
     _print(result, given, Path(out), len(written), report)
+    for row in read:
+        where = f"{row.split}: " if row.split else ""
+        print(f"{where}{row.measure} {row.value:.3f} ({row.low:.3f} to {row.high:.3f}), {row.hits} of {row.n} reviewed")
     if about.run is not None and about.shortcuts is not None:
         say_shortcuts(about.shortcuts, settings, about.run.unit)
     return 0
+
+
+def _reader_study(paths: Sequence[str], given: Predictions, confidence: float) -> tuple[list[ReaderRow], list[str]]:
+    """What the ``reviews.csv`` beside the predictions says; nothing where there is none."""
+    reviews: dict[Key, Review] = {}
+    for folder in dict.fromkeys(file.parent for file in files_of(paths)):
+        if (folder / REVIEWS).is_file():
+            reviews |= read_reviews(folder / REVIEWS)
+    return reader_study(reviews, given.frame, given.task, confidence) if reviews else ([], [])
 
 
 def _run_among(predictions: Sequence[str]) -> str | None:

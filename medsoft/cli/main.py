@@ -144,6 +144,12 @@ VERBS: dict[str, Verb] = {
         "predictions",
         several=True,
     ),
+    "view": Verb(
+        "medsoft.cli.view:view",
+        "look at a run, slides, images or volumes in the browser; keep notes and verdicts",
+        "paths",
+        several=True,
+    ),
     "export": Verb(
         "medsoft.inference.export.export:export_run",
         "make a bundle from a run: everything that prediction needs, in one folder",

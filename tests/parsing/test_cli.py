@@ -58,6 +58,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   slides export          write feature files in the layout of another tool
   evaluate               compute metrics with confidence intervals, thresholds and calibration
   compare                compare models on the same samples, with confidence intervals
+  view                   look at a run, slides, images or volumes in the browser; keep notes and verdicts
   export                 make a bundle from a run: everything that prediction needs, in one folder
   encoders               list pretrained encoders: for what, and whether their weights are here
   weights add            add a file to the folder of weights, with its hash and licence

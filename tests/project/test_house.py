@@ -41,6 +41,8 @@ KNOWS = {
     "planning": {"parsing", "data", "evaluation", "encoders", "runs", "inference", "benchmark"},
     "workflows": {"parsing", "data", "evaluation", "slides", "encoders", "cluster", "runs", "classifiers", "training"}
     | {"inference", "pretraining", "planning"},
+    # A page over files that others have written: it trains and predicts nothing.
+    "viewer": {"data", "evaluation", "slides", "runs"},
 }
 """The rooms from the lowest to the highest, and what each knows of those below. ``cli`` knows all; ``api`` calls it."""
 

@@ -110,7 +110,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
             uncertain=uncertain,
         )
         if self._options["id"] is None and laterality is not None:
-            samples = _named_by_side(samples, self.files)
+            samples = named_by_side(samples, self.files)
         self.covariate_columns = covariate_names(covariates)
         self._facts: dict[str, list[float]] = {}
         self._take(samples)
@@ -309,7 +309,7 @@ def _check_together(
         raise InputError("data.missing zeros: a dynamic series needs all of its phases; leave it out")
 
 
-def _named_by_side(samples: SampleTable, files: VolumeFiles) -> SampleTable:
+def named_by_side(samples: SampleTable, files: VolumeFiles) -> SampleTable:
     """Two breasts of one volume have its name and their side, where that tells all rows apart."""
     rows = [files.of(row) for row in samples.frame["row"]]
     names = [f"{stem_of(next(filter(None, row.paths)))}-{row.side}" for row in rows]

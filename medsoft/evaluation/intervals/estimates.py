@@ -161,11 +161,16 @@ def _interval(
         return interval, method, "" if interval else "DeLong's variance is 0 or unknown: no interval"
     if key.metric in PROPORTIONS and key.class_name and key.prevalence is None and not units.clustered:
         hits, n = _share(key, point)
-        interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
-        return (float(interval.low), float(interval.high)), "wilson", ""
+        return wilson(hits, n, confidence), "wilson", ""
     if percentiles.low is None or percentiles.high is None:
         return None, "", ""
     return (percentiles.low, percentiles.high), "bootstrap", ""
+
+
+def wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+    """The interval of a proportion of independent rows (Wilson 1927)."""
+    interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _share(key: Key, point: Values) -> tuple[int, int]:

@@ -136,8 +136,6 @@ def paint(heatmap: Heatmap, width: int, height: int) -> Values:
 
 def overlay(values_HW: Values, limit: float, thumbnail: Pixels | None) -> Pixels:
     """The map over the slide in pale grey, (H, W, 3): over white where there is no thumbnail."""
-    from matplotlib import colormaps
-
     grey_HW = np.full(values_HW.shape, 255, dtype=np.uint8)
     if thumbnail is not None:
         import cv2
@@ -147,11 +145,20 @@ def overlay(values_HW: Values, limit: float, thumbnail: Pixels | None) -> Pixels
         grey_HW = cv2.convertScaleAbs(grey_HW, alpha=CONTRAST, beta=255 * (1 - CONTRAST)).astype(np.uint8, copy=False)
     picture = np.repeat(grey_HW[..., None], 3, axis=2)
     there_HW = ~np.isnan(values_HW)
-    table_K3 = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].astype(np.float32)
-    index_M = np.round((values_HW[there_HW] / limit).clip(-1, 1) * 127.5 + 127.5).astype(np.uint8)
     under_M1 = grey_HW[there_HW].astype(np.float32)[:, None]
-    picture[there_HW] = np.round(OPACITY * table_K3[index_M] + (1 - OPACITY) * under_M1).astype(np.uint8)
+    colours_M3 = colours_of(values_HW[there_HW], limit)
+    picture[there_HW] = np.round(OPACITY * colours_M3 + (1 - OPACITY) * under_M1).astype(np.uint8)
     return picture
+
+
+def colours_of(values_M: Values, limit: float) -> Values:
+    """The colours of contributions, (M, 3) RGB of 0 to 255: blue at ``-limit``, white at 0, red at ``limit``."""
+    from matplotlib import colormaps
+
+    table_K3 = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].astype(np.float32)
+    index_M = np.round((values_M / limit).clip(-1, 1) * 127.5 + 127.5).astype(np.uint8)
+    colours_M3: Values = table_K3[index_M]
+    return colours_M3
 
 
 def thumbnail_of(slide: Slide, heatmap: Heatmap) -> Pixels:

@@ -1,0 +1,1 @@
+"""A local web page over what a run, a folder of slides or a folder of files holds."""
