@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def covariate_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def column_of(name: str, columns: Collection[str]) -> tuple[str, str | None]:
+def column_of(name: str, columns: Container[Any]) -> tuple[str, str | None]:
     """The column of a covariate, and the group it asks for: ``sex=male`` is 1 where the column sex says male, else 0.
 
     Args:
