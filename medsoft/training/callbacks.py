@@ -276,14 +276,14 @@ class StopGracefully(Checkpoint):
         # The last epoch's checkpoint is written by now: a signal that came meanwhile stops what follows the training.
         if (number := self._agree(trainer)) is not None:
             raise Stopped(number)
-        self._answering.close()
 
     def _stop(self, trainer: Trainer) -> None:
         assert self.requested is not None
         trainer.save_checkpoint(self.checkpoint)
         raise Stopped(self.requested)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def close(self) -> None:
+        """Leave signals to others, once Lightning has put away the training, which an exception would leave half done."""
         self._answering.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
