@@ -283,7 +283,7 @@ class StopGracefully(Checkpoint):
         raise Stopped(self.requested)
 
     def close(self) -> None:
-        """Leave signals to others, once Lightning has put away the training, which an exception would leave half done."""
+        """Leave signals to others, once Lightning has put the training away, which an exception would break off."""
         self._answering.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
