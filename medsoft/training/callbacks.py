@@ -277,14 +277,14 @@ class StopGracefully(Checkpoint):
         # The last epoch's checkpoint is written by now: a signal that came meanwhile stops what follows the training.
         if (number := self._agree(trainer)) is not None:
             raise Stopped(number)
-        self._answering.close()
 
     def _stop(self, trainer: Trainer) -> None:
         assert self.requested is not None
         trainer.save_checkpoint(self.checkpoint)
         raise Stopped(self.requested)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def close(self) -> None:
+        """Leave signals to others, once Lightning has put the training away, which an exception would break off."""
         self._answering.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -75,7 +75,13 @@ def train_until_stopped(
             for context in within:
                 stack.enter_context(context)
             stack.enter_context(_stopped_with_loaders(trainer))
-            trainer.fit(model, data, ckpt_path=state, weights_only=True)
+            try:
+                trainer.fit(model, data, ckpt_path=state, weights_only=True)
+            finally:
+                for callback in _stopping(trainer):
+                    callback.close()
+            if (number := _asked_to_stop(trainer)) is not None:  # while Lightning put the training away
+                return Stopped(number)
     except (Stopped, KeyboardInterrupt) as stop:
         return stop
     except MisconfigurationException as error:
@@ -109,5 +115,8 @@ def _stopped_with_loaders(trainer: Trainer) -> Iterator[None]:
 
 def _asked_to_stop(trainer: Any) -> int | None:
     """The signal that has asked a training to stop after its step; None where none has."""
-    own = [callback for callback in trainer.callbacks if isinstance(callback, StopGracefully)]
-    return next((callback.requested for callback in own if callback.requested is not None), None)
+    return next((callback.requested for callback in _stopping(trainer) if callback.requested is not None), None)
+
+
+def _stopping(trainer: Any) -> list[StopGracefully]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, StopGracefully)]

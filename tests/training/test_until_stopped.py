@@ -104,3 +104,24 @@ def test_a_log_that_cannot_be_written_is_told_at_the_end_of_a_training_alone(tmp
         with pytest.raises(OSError, match="No space left"):
             log.finalize("success")
     log.finalize("success")
+
+
+def test_a_signal_while_the_training_is_put_away_waits_until_it_has(tmp_path):
+    """Lightning ends its loaders after the callbacks' last words: an exception there would break that off."""
+    stop = StopGracefully(tmp_path / "last.ckpt")
+    before = signal.getsignal(signal.SIGUSR1)
+    put_away = []
+
+    def fit(model, data, ckpt_path, weights_only):
+        stop.on_train_start(trainer, model)
+        stop.on_train_end(trainer, model)
+        stop.teardown(trainer, model, "fit")
+        signal.raise_signal(signal.SIGUSR1)
+        put_away.append(True)
+
+    trainer: Any = SimpleNamespace(fit=fit, callbacks=[stop], world_size=1)
+    stopped = train_until_stopped(trainer, None, None, tmp_path, None)  # type: ignore[arg-type]
+    assert put_away
+    assert isinstance(stopped, Stopped)
+    assert stopped.signal == signal.SIGUSR1
+    assert signal.getsignal(signal.SIGUSR1) == before

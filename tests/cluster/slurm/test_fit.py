@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.builders.images import TINY, write_images
+from tests.builders.images import TINY, without_progress, write_images
 from tests.cluster.slurm.real import ENDED, SCRIPTS, Job, Slurm
 
 STOPS = int(os.environ.get("MEDSOFT_TEST_STOPS", "20"))
@@ -107,7 +107,7 @@ def test_a_cancelled_job_keeps_its_state_and_is_not_requeued(tasks, slurm, image
     assert job.wait() == "CANCELLED"
     assert job.restarts == 0
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
-    check_log(job)
+    assert "Traceback" not in job.log()  # SLURM itself says what it has killed
 
 
 def test_ahead_of_its_time_limit_a_job_makes_room_and_goes_on(slurm, images, tmp_path):
@@ -159,7 +159,7 @@ def test_srun_with_other_tasks_than_processes_is_refused_in_one_line(slurm, imag
     done = slurm.call("srun", *started, "medsoft", "fit", *options, cwd=tmp_path)
     assert done.returncode != 0
     assert said in done.stderr
-    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert ONE_LINE.fullmatch(without_progress(done.stderr)), done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -168,7 +168,7 @@ def test_in_the_shell_of_salloc_medsoft_starts_its_processes(slurm, images, tmp_
     options = words(images, "--out=run", f"--trainer.devices={devices}", "--trainer.max_epochs=1")
     done = slurm.call("salloc", f"--ntasks-per-node={devices}", "medsoft", "fit", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stderr.splitlines() if not line.startswith("salloc: ")] == []
+    assert [line for line in without_progress(done.stderr).splitlines() if not line.startswith("salloc: ")] == []
     assert (tmp_path / "run" / "predictions.csv").is_file()
 
 

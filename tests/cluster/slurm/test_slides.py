@@ -108,7 +108,8 @@ def pages_heard() -> set[str]:
     """Addresses at which Dask of a job answers HTTP requests with a page."""
     found = set()
     for process in psutil.process_iter(["cmdline"]):
-        if "distributed.cli" in " ".join(process.info["cmdline"] or []):
+        words = process.info["cmdline"] or ["srun"]  # which would take a request for one of its own
+        if "python" in Path(words[0]).name and "distributed.cli" in " ".join(words):
             with suppress(psutil.Error, OSError):
                 listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
                 # A page has a plug of its own; what Dask speaks with its workers is encrypted and answers no request.
