@@ -103,7 +103,7 @@ def _probe(situation: Situation) -> list[Candidate]:
     return [
         Candidate(
             _named("probe", encoder, situation),
-            f"logistic or ridge regression on pooled features of {encoder.name}" + _at(encoder.size),
+            f"logistic, ridge or Cox regression on pooled features of {encoder.name}" + _at(encoder.size),
             RULES["probe"].reason,
             "probe",
             features=FeatureSet(encoder.name, encoder.size, tokens=False),

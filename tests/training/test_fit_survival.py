@@ -148,12 +148,12 @@ def test_the_risk_set_is_that_of_all_processes(medsoft, tmp_path):
     done = subprocess.run([sys.executable, "-m", "medsoft", "fit", *words_of, *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     frames = [pd.read_csv(run / "predictions.csv") for run in (one, two)]
-    pd.testing.assert_frame_equal(*frames, atol=1e-4)
+    pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-5)
+    # Not the centre: a constant in the risk has no gradient but rounding, and the baseline hazard takes it up.
     kept = [
         torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["medsoft"]["hazards"] for run in (one, two)
     ]
-    assert kept[1]["centre"] == pytest.approx(kept[0]["centre"], abs=1e-4)
-    np.testing.assert_allclose(kept[1]["baseline"], kept[0]["baseline"], rtol=1e-3)
+    np.testing.assert_allclose(kept[1]["baseline"], kept[0]["baseline"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["discrete", "logistic"])
