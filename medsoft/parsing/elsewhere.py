@@ -25,6 +25,8 @@ KINDS = {
     "classifier": "pictures and volumes (--config fundus, volume and others)",
     "slide_classifier": "slides (--config histo)",
     "slice_classifier": "volumes as bags of slices (--config volume_slices)",
+    "masks": "masks (--config segmentation)",
+    "segmenter": "masks (--config segmentation)",
 }
 """What the options of a class are for."""
 

@@ -358,8 +358,8 @@ def test_what_medsoft_sets_itself_is_no_option_and_not_offered_as_one(medsoft, t
         ("trainer: {max_epochs: many}", "trainer.max_epochs"),
         ("trainer: {precision: 17}", "option trainer.precision: '17' is not of its type"),
         ("data: {cache: disk}", "data.cache"),
-        ("use: {data: nowhere.Data}", "use.data: nowhere.Data is none of medsoft's own (image, bag, volume)"),
-        ("use: {data: imagee}", "there is no data 'imagee': one of image, bag, volume; did you mean image?"),
+        ("use: {data: nowhere.Data}", "use.data: nowhere.Data is none of medsoft's own (image, bag, volume, masks)"),
+        ("use: {data: imagee}", "there is no data 'imagee': one of image, bag, volume, masks; did you mean image?"),
         ("trust: true", "trust can only be given on the command line, never in a file"),
         ("use: fundus", "use must be a mapping"),
         ("use: {nothing: a.B}", "use: nothing is none of data, model, transforms"),
@@ -404,6 +404,8 @@ def test_a_printed_configuration_reads_as_what_it_was_printed_from(tmp_path, end
         words.append("--model.encoder=none")  # which would bring a training of its own
     if file.stem == "probe":
         words.remove("--model.lr=0.0123")
+    if file.stem == "segmentation":
+        words.remove("--data.positive=2,3")
     printed = ends("fit", f"--config={file.stem}", *words, "--print_config")
     saved = tmp_path / "saved.yaml"
     saved.write_text(printed)
@@ -536,6 +538,7 @@ def test_all_misspelt_options_of_other_verbs_are_told_at_once(medsoft, table):
         ("histo", "--transforms.crop_to_disc=true", "the fundus recipe (use: {transforms: fundus})"),
         ("histo", "--model.backbone=resnet18", "pictures and volumes"),
         ("volume", "--data.voi=true", "pictures (--config fundus, chest_xray and others)"),
+        ("fundus", "--data.mask_threshold=1", "masks (--config segmentation)"),
         ("fundus", "--folds=5", "medsoft crossval"),
         ("fundus", "--checkpoint=x", "medsoft validate, test and predict"),
     ],
@@ -549,7 +552,7 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
-    kinds = "binary, multiclass, multilabel, ordinal, regression, survival"
+    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation"
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")
     assert kinds in " ".join(medsoft("fit", "--help", "all")[1].split())

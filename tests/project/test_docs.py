@@ -169,11 +169,15 @@ def own_table(line: str, folder: Path) -> list[str]:
     }
     if "patient" in given:
         columns[given["patient"]] = [f"P{i // 2}" for i in range(rows)]
+    if "mask" in given:
+        columns[given["mask"]] = [f"mask{i}.png" for i in range(rows)]
     table = folder / words[2]
     table.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(columns).to_csv(table, index=False)
     for name in columns[path]:
         Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).save(table.parent / name)
+    for name in columns.get(given.get("mask", ""), []):
+        Image.fromarray(rng.integers(0, 2, (12, 12), dtype=np.uint8)).save(table.parent / name)
     return words
 
 

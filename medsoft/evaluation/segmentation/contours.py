@@ -48,7 +48,7 @@ def outlined(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: int) 
     size = (max(1, round(mask_HW.shape[1] * scale)), max(1, round(mask_HW.shape[0] * scale)))
     drawn = np.ascontiguousarray(cv2.resize(picture_HWC, size, interpolation=cv2.INTER_AREA))
     small = cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST)
-    return with_outlines(drawn, small, classes, 2)
+    return with_outlines(drawn.astype(np.uint8), small.astype(np.uint8), classes, 2)
 
 
 def with_outlines(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: int, width: int) -> Pixels:

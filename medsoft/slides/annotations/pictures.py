@@ -38,10 +38,9 @@ def read_labelme(content: Mapping[str, Any]) -> AnnotationFile:
             passed[kind] += 1
         else:
             regions.append(Annotation(str(shape["label"]), area))
-    size = content.get("imageWidth"), content.get("imageHeight")
-    return AnnotationFile(
-        "labelme", "slide", regions, passed, size_px=(int(size[0]), int(size[1])) if all(size) else None
-    )
+    width, height = content.get("imageWidth"), content.get("imageHeight")
+    size = (int(width), int(height)) if width and height else None
+    return AnnotationFile("labelme", "slide", regions, passed, size_px=size)
 
 
 def read_coco(content: Mapping[str, Any]) -> dict[str, AnnotationFile]:
