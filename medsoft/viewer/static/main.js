@@ -6,13 +6,14 @@ import { showSlide } from "./slide.js";
 import { showVolume } from "./volume.js";
 
 const SHOWN = { picture: showPicture, slide: showSlide, volume: showVolume };
-const state = { cases: [], places: [], current: -1, leave: () => {}, saving: null };
+const state = { cases: [], places: [], current: -1, leave: () => {}, saving: null, saved: Promise.resolve(true) };
 const list = new List((number) => open(number, true));
 
 /** Look at a case. */
 async function open(number, move = false) {
   if (!state.cases[number]) return;
-  await save();
+  // What could not be saved keeps the case open once; who goes on after that does so knowingly.
+  if (!(await save()) && state.warned !== state.current) { state.warned = state.current; return; }
   const one = state.cases[number];
   state.leave();
   state.leave = () => {};
@@ -85,26 +86,34 @@ function verdict(one) {
   by("saved").textContent = "";
 }
 
-/** Keep what the reader says, where it has changed. */
-async function save() {
-  const number = state.current, one = state.cases[number];
-  if (!one) return;
+/** Keep what the reader says, where it has changed; gives false where it could not be kept. */
+function save() {
+  const number = state.current;
   const given = { verdict: by("review").elements.verdict.value, note: by("note").value };
-  if (given.verdict === one.verdict && given.note === one.note) return;
+  return state.saved = state.saved.then(() => keep(number, given)); // one after the other: the last one stays
+}
+
+async function keep(number, given) {
+  const one = state.cases[number];
+  if (!one) return true;
+  if (given.verdict === one.verdict && given.note === one.note) return true;
   const said = by("saved");
   said.className = "";
   said.textContent = "saving";
   try {
-    const answer = await ask(`/api/cases/${number}/review`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given) });
+    const answer = await ask(`/api/cases/${number}/review`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given), keepalive: true });
     Object.assign(one, await answer.json());
     if (state.current === number) said.textContent = "saved";
     list.draw();
+    return true;
   } catch (error) {
     said.className = "failed";
     said.textContent = `not saved: ${error.message}`;
+    return false;
   }
 }
 
+window.addEventListener("pagehide", save);
 by("review").addEventListener("submit", (event) => event.preventDefault());
 by("review").addEventListener("change", save);
 by("note").addEventListener("input", () => { clearTimeout(state.saving); state.saving = setTimeout(save, 800); });
