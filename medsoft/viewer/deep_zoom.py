@@ -156,7 +156,7 @@ class MapTiles:
         x, y, width, height = (side * pyramid.downsample(level) for side in box)
         low_N2, end_N2 = self.heatmap.coords_N2_px0, self._end_N2
         overlap_N2 = (low_N2 < (x + width, y + height)) & (end_N2 > (x, y))
-        found: npt.NDArray[np.bool_] = overlap_N2.all(axis=1)
+        found: npt.NDArray[np.bool_] = np.asarray(overlap_N2[:, 0] & overlap_N2[:, 1])
         return found
 
 

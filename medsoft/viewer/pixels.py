@@ -71,7 +71,8 @@ def volume(path: str) -> bytes:
     array = np.moveaxis(read.array, 0, -1)
     array = array[..., 0] if array.shape[-1] == 1 else array
     whole = INT16.min <= array.min() and array.max() <= INT16.max and not np.any(np.mod(array, 1))
-    image = nibabel.Nifti1Image(array.astype(np.int16 if whole else np.float32), read.affine)
+    make: Any = nibabel.Nifti1Image
+    image = make(array.astype(np.int16 if whole else np.float32), read.affine)
     image.header.set_xyzt_units("mm")
     content: bytes = image.to_bytes()
     return content

@@ -167,7 +167,7 @@ def _examples(run: RunFolder) -> dict[tuple[str, str], Path]:
     file = run.examples / EXAMPLES
     if not file.is_file():
         return {}
-    found = {}
+    found: dict[tuple[str, str], Path] = {}
     listed = read_json_object(file).get("examples")
     for example in listed if isinstance(listed, list) else []:
         name = example.get("map") if isinstance(example, dict) else None

@@ -47,7 +47,7 @@ def rows_of(frame: pd.DataFrame, task: Task, patients: bool) -> tuple[list[dict[
     shown = [name for name in ABOUT_COLUMNS if patients or name not in OF_PATIENTS]
     for name in shown[1:]:
         if (frame[name] != "").any():
-            add(name, name, frame[name], "text")
+            add(name, name, frame[name].tolist(), "text")
     truth, says, sure, wrong = _answers(frame, task)
     for column, values in truth.items():
         if any(value not in ("", None) for value in values):
@@ -67,7 +67,12 @@ def rows_of(frame: pd.DataFrame, task: Task, patients: bool) -> tuple[list[dict[
         numbers = pd.to_numeric(frame[name].replace("", np.nan), errors="coerce")
         is_number = bool((numbers.notna() | (frame[name].astype(str) == "")).all() and numbers.notna().any())
         title = "out of distribution" if name == SCORE else name
-        add(name, title, _numbers(numbers) if is_number else frame[name].astype(str), "number" if is_number else "text")
+        add(
+            name,
+            title,
+            _numbers(numbers) if is_number else frame[name].astype(str).tolist(),
+            "number" if is_number else "text",
+        )
     rows = [
         {
             "cells": {name: values[row] for name, values in cells.items()},
@@ -106,7 +111,7 @@ def _answers(frame: pd.DataFrame, task: Task) -> Answers:
         words = [task.classes[t] if t >= 0 else "" for t in target], [task.classes[a] for a in answer]
         p_N = np.take_along_axis(p_NC, answer[:, None], axis=1)[:, 0]
         known, differs = target >= 0, target != answer
-    wrong = [bool(bad) if there else None for bad, there in zip(differs, known, strict=True)]
+    wrong = [bool(bad) if there else None for bad, there in zip(np.asarray(differs), known, strict=True)]
     return {"target": words[0]}, words[1], _numbers(pd.Series(p_N)), wrong
 
 

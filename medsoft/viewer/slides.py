@@ -84,7 +84,7 @@ class OpenSlide:
         try:
             if self.case.features is not None:
                 with open_bag(self.case.features) as bag:
-                    return float(bag.tile_px0)
+                    return None if bag.tile_px0 is None else float(bag.tile_px0)
             return None if self.case.tiles is None else float(read_tiling(self.case.tiles).tile_px0)
         except (BagError, SlideError):
             return None
@@ -145,7 +145,9 @@ class OpenSlide:
 
     def _regions(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Outlines in level-0 pixels, by class and file; and what cannot be drawn."""
-        found, notes, points = [], [], 0
+        found: list[dict[str, Any]] = []
+        notes: list[str] = []
+        points = 0
         for path in self.case.regions:
             try:
                 drawn = regions_on_slide(AnnotationSource(path), self.slide)
