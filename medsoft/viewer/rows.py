@@ -110,7 +110,7 @@ def _answers(frame: pd.DataFrame, task: Task) -> Answers:
     else:
         words = [task.classes[t] if t >= 0 else "" for t in target], [task.classes[a] for a in answer]
         p_N = np.take_along_axis(p_NC, answer[:, None], axis=1)[:, 0]
-        known, differs = target >= 0, np.not_equal(target, answer)
+        known, differs = np.asarray(target >= 0), np.asarray(target != answer)
     wrong = [bool(differs[row]) if known[row] else None for row in range(n)]
     return {"target": words[0]}, words[1], _numbers(pd.Series(p_N)), wrong
 
