@@ -106,7 +106,7 @@ def _answers(frame: pd.DataFrame, task: Task) -> Answers:
         words = [_labels(row, task) for row in target], [_labels(row, task) for row in answer]
         p_N = np.where(answer == 1, p_NC, 1 - p_NC).min(axis=1)  # of the label that is least sure
         known = (target >= 0).any(axis=1)
-        differs = ((target != answer) & (target >= 0)).any(axis=1)
+        differs: np.ndarray = np.any((target != answer) & (target >= 0), axis=1)
     else:
         words = [task.classes[t] if t >= 0 else "" for t in target], [task.classes[a] for a in answer]
         p_N = np.take_along_axis(p_NC, answer[:, None], axis=1)[:, 0]
