@@ -105,7 +105,7 @@ def _answers(frame: pd.DataFrame, task: Task) -> Answers:
     if task.several_columns:
         words = [_labels(row, task) for row in target], [_labels(row, task) for row in answer]
         p_N = np.where(answer == 1, p_NC, 1 - p_NC).min(axis=1)  # of the label that is least sure
-        known = (target >= 0).any(axis=1)
+        known: np.ndarray = np.any(target >= 0, axis=1)
         differs: np.ndarray = np.any((target != answer) & (target >= 0), axis=1)
     else:
         words = [task.classes[t] if t >= 0 else "" for t in target], [task.classes[a] for a in answer]
