@@ -28,7 +28,7 @@ from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
 from medsoft.specs import Covariates
 from medsoft.system.loader_processes import begin_loader_process
-from medsoft.task import Task, TaskKind
+from medsoft.task import Task, TaskKind, task_class
 
 Stage = Literal["fit", "validate", "test", "predict", "crossval"]
 SPLIT_OF_STAGE: dict[str, str] = {"validate": "val", "test": "test", "predict": "", "crossval": ""}
@@ -88,6 +88,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     contents: dict[str, str]
     covariate_columns: tuple[str, ...] = ()
     keeps_facts = False
+    reads_masks = False
     unit = "sample"
     """What a row is, in the report's words."""
 
@@ -122,6 +123,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if task is not None and task_class(task).has_masks and not self.reads_masks:
+            raise InputError(f"data.task {task} learns masks, which --config {task} reads")
         check_range("data.batch_size", batch_size, 1)
         check_range("data.num_workers", num_workers or 0, 0)
         self.batch_size, self.num_workers = batch_size, num_workers

@@ -53,6 +53,8 @@ class SegmentationDataModule(ImageDataModule):
         task: kind of task; always segmentation.
     """
 
+    reads_masks = True
+
     def __init__(
         self,
         transforms: Transforms,
