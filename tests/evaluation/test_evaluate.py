@@ -479,7 +479,7 @@ def test_the_command_writes_everything(medsoft, tmp_path: Path) -> None:
         (["--prevalences", "rare"], "--prevalences"),
         (["--subgroups", "sex"], "--table"),
         (["--table", "no.csv"], "the sample table cannot be opened"),
-        (["--table", "other.csv"], "no value of 'id' is an id"),
+        (["--table", "other.csv"], "no value of 'id' ('x' …) is an id"),
         (["--table", "twice.csv"], "names samples twice, in lines 2, 3"),
         (["--locked", "no.json"], "cannot read what is locked"),
         (["--locked", "t.csv"], "not a locked.json"),
