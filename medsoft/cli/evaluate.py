@@ -7,11 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medsoft.errors import InputError, check_range
-from medsoft.evaluation.evaluate import Evaluation, evaluate_table
-from medsoft.evaluation.examples import read_examples
-from medsoft.evaluation.learnt import nothing_learnt
-from medsoft.evaluation.locked import read_locked
-from medsoft.evaluation.reader_study import (
+from medsoft.evaluation.comparison.reader_study import (
     REVIEWS,
     Key,
     ReaderRow,
@@ -20,6 +16,10 @@ from medsoft.evaluation.reader_study import (
     reader_study,
     write_reader_study,
 )
+from medsoft.evaluation.evaluate import Evaluation, evaluate_table
+from medsoft.evaluation.examples import read_examples
+from medsoft.evaluation.learnt import nothing_learnt
+from medsoft.evaluation.locked import read_locked
 from medsoft.evaluation.report.content import Given
 from medsoft.evaluation.report.model_card import read_card
 from medsoft.evaluation.report.page import write_report

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medsoft.errors import InputError, ReadError, SlideError
-from medsoft.evaluation.reader_study import VERDICTS
+from medsoft.evaluation.comparison.reader_study import VERDICTS
 from medsoft.viewer import pixels
 from medsoft.viewer.cases import Case, Collection
 from medsoft.viewer.reviews import Reviews, open_reviews

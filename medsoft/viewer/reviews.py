@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from medsoft.errors import InputError
-from medsoft.evaluation.reader_study import REVIEWS, VERDICTS, Review, read_reviews, write_reviews
+from medsoft.evaluation.comparison.reader_study import REVIEWS, VERDICTS, Review, read_reviews, write_reviews
 
 LONGEST_NOTE = 4000
 """Characters."""

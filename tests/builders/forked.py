@@ -108,6 +108,7 @@ def _run(
     words: list[str], before: Callable[[], None] | None, environment: dict[str, str], folder: Path, said: Path
 ) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as in every process that is not one of a fork server
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the server may have begun where some were blocked
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)

@@ -158,7 +158,7 @@ def test_nobody_can_read_pages_of_dask(tmp_path, slides):
 def page_code(port: int) -> int | None:
     """What a page of Dask's is answered with; None where there is no HTTP."""
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=LIMIT_SECONDS)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, http.client.HTTPException):

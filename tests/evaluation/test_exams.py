@@ -178,7 +178,7 @@ def test_a_missing_covariate_stands_at_the_mean_and_is_told_apart():
     [
         (["--data.covariates=ages"], "no column 'ages' (nearest: 'age')"),
         (["--data.covariates=age,age"], "names a column twice"),
-        (["--data.covariates=patient"], "no number (48)"),
+        (["--data.covariates=patient"], "no number (24)"),
         (["--data.covariates=constant"], "no two different values"),
     ],
 )

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from medsoft.errors import InputError
-from medsoft.evaluation.reader_study import COLUMNS, Review, read_reviews, reader_study, write_reviews
+from medsoft.evaluation.comparison.reader_study import COLUMNS, Review, read_reviews, reader_study, write_reviews
 from medsoft.evaluation.tables.predictions import make_predictions, write_predictions
 from medsoft.task import Task
 

@@ -55,6 +55,7 @@ LIGHT = {  # module -> what it may import when it is imported; the standard libr
     "medsoft.cli.main": set(),
     "medsoft.errors": set(),
     "medsoft.storage.files": set(),
+    "medsoft.storage.lock": set(),
     "medsoft.storage.walk": set(),
     "medsoft.specs": {"numpy"},
     "medsoft.task": {"numpy"},

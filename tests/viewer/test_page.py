@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsoft.evaluation.reader_study import read_reviews
+from medsoft.evaluation.comparison.reader_study import read_reviews
 from medsoft.viewer.app import make_app
 from medsoft.viewer.find import find_cases
 from medsoft.viewer.serve import listen, make_server, serve

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from medsoft.errors import InputError
-from medsoft.evaluation.reader_study import read_reviews
+from medsoft.evaluation.comparison.reader_study import read_reviews
 from medsoft.slides.reading.slide import open_slide
 from medsoft.viewer.app import make_app
 from medsoft.viewer.deep_zoom import Pyramid

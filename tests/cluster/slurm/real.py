@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -146,7 +145,7 @@ class Slurm:
             daemon.terminate()
         for daemon in self._daemons:
             try:
-                daemon.wait(timeout=20)
+                daemon.wait(timeout=LIMIT_SECONDS)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
@@ -227,12 +226,8 @@ class Job:
 
     def wait(self) -> str:
         """Wait for its end, requeues and all; gives the state."""
-        end = time.monotonic() + LIMIT_SECONDS
-        while (state := self.state) not in ENDED:
-            if time.monotonic() > end:
-                raise AssertionError(f"job {self.number} is still {state}:\n{self.log()}")
-            time.sleep(0.2)
-        return state
+        wait_until(lambda: self.state in ENDED)
+        return self.state
 
     def log(self) -> str:
         """What it has written, all its starts."""

@@ -124,7 +124,7 @@ def answers(port: int) -> bool:
     try:
         for page in ("health", "metrics", "info/main/workers.html"):
             with suppress(urllib.error.HTTPError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=2)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=LIMIT_SECONDS)
                 raise AssertionError(f"anybody can read {page} at port {port}")
     except (OSError, ValueError):
         return False
