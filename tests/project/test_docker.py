@@ -213,7 +213,7 @@ def test_dask_in_a_job_shows_nobody_its_pages(sbatch, tmp_path):
         file.chmod(0o755)
     (tmp_path / "bin" / "medsoft").write_text("#!/bin/sh\nsleep 1\n")
     _, said = sbatch("slides_dask.sbatch", "encode", "scans", "--out", "work")
-    started = [line for line in said if "distributed.cli" in line]
+    started = [line for line in said if line.startswith("-P -m distributed.cli")]
     assert len(started) == 2
     for line in started:
         assert "--no-dashboard --dashboard-address 127.0.0.1:0" in line

@@ -24,7 +24,7 @@ OF_LINUX = {"fcntl", "resource", "pwd", "grp", "termios", "pty"}
 FUNCTIONS = {"os.sched_getaffinity", "os.getuid", "os.killpg", "os.setsid", "os.fork", "os.sysconf", "signal.SIGKILL"}
 FUNCTIONS |= {"signal.SIGUSR1", "signal.SIGHUP", "signal.sigwaitinfo", "signal.pthread_sigmask"}
 KNOWN = {
-    "os.getuid in cluster/slurm.py",
+    "os.getuid in cluster/queues.py",
     "signal.SIGUSR1 in training/slurm.py",
     "os.sched_getaffinity in system/cores.py",
 }

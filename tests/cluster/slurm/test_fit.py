@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.builders.images import TINY, without_progress, write_images
+from tests.builders.waiting import wait_until
 from tests.cluster.slurm.real import ENDED, SCRIPTS, Job, Slurm
 
 STOPS = int(os.environ.get("MEDSOFT_TEST_STOPS", "20"))
@@ -78,14 +80,13 @@ def test_a_stop_at_a_random_moment_loses_nothing(number, undisturbed, slurm, ima
     else:
         moment = draw.random() * seconds * 0.95
         record_property("stopped", f"after {moment:.1f} s of {seconds:.1f} s")
-    begin = time.monotonic()
-    stopped = False
-    while not stopped and job.state not in ENDED:
-        if time.monotonic() - begin >= moment:
-            stopped = job.signal("USR1")  # before srun has begun there is nothing that it could reach: soon again
-        else:
-            time.sleep(0.05)
-    said = job.log()
+    until_then = threading.Timer(moment, lambda: None)
+    until_then.start()
+    wait_until(lambda: not until_then.is_alive() or job.state in ENDED)
+    stops: list[bool] = []
+    # Before srun has begun there is nothing that it could reach: soon again.
+    wait_until(lambda: job.state in ENDED or (job.signal("USR1") and not stops.append(True)))
+    stopped, said = bool(stops), job.log()
     record_property("before", (said.strip().splitlines() or [""])[-1])
     assert job.wait() == "COMPLETED", job.log()
     check_log(job)
@@ -115,9 +116,7 @@ def test_ahead_of_its_time_limit_a_job_makes_room_and_goes_on(slurm, images, tmp
     job = submit(
         slurm, tmp_path, images, 2, "--trainer.max_epochs=100000", options=("--time=1", "--signal=USR1@45")
     )  # fmt: skip
-    end = time.monotonic() + 240
-    while job.restarts == 0 and time.monotonic() < end and job.state not in ENDED:
-        time.sleep(0.5)
+    wait_until(lambda: job.restarts or job.state in ENDED)
     assert job.restarts == 1, job.log()
     assert "asking for another run" in job.log()
     job.cancel()
