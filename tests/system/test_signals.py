@@ -89,6 +89,7 @@ def test_a_process_that_works_for_its_parent_leaves_stops_to_it_and_ends_with_it
     program = """
 import os, signal, subprocess, sys, time
 from medsoft.system.signals import leave_stops_to_parent
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
 child = os.fork()
 if child == 0:
     leave_stops_to_parent()
@@ -98,9 +99,10 @@ if child == 0:
             print("works", flush=True)
         else:
             time.sleep(60)
-signal.signal(signal.SIGUSR2, lambda *_: os.kill(child, signal.SIGTERM))
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda *_: None)
+signal.sigwait({signal.SIGUSR2})  # a handler could come just before waitpid, and wait for its end
+os.kill(child, signal.SIGTERM)
 _, status = os.waitpid(child, 0)
 print("ended with", os.waitstatus_to_exitcode(status), flush=True)
 """
