@@ -1,8 +1,6 @@
 """Survival on the command line: trained, crossed, predicted, exported and explained, with known hazards throughout."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import yaml
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.runs.crossval_folder import CrossvalFolder
 from medsoft.task import Task
+from tests.builders.forked import two_ranks
 from tests.builders.survival import plain_concordance, write_survival
 
 QUIET = ["--figures=false", "--shortcuts=false", "--report=false", "--trainer.accelerator=cpu"]
@@ -145,8 +144,7 @@ def test_the_risk_set_is_that_of_all_processes(medsoft, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert medsoft("fit", *words_of, "--trainer.accumulate_grad_batches=8", f"--out={one}")[0] == 0
     more = ["--trainer.accumulate_grad_batches=4", "--trainer.devices=2", f"--out={two}"]
-    done = subprocess.run([sys.executable, "-m", "medsoft", "fit", *words_of, *more], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert [rank.wait() for rank in two_ranks("fit", *words_of, *more)] == [0, 0]
     frames = [pd.read_csv(run / "predictions.csv") for run in (one, two)]
     pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-5)
     # Not the centre: a constant in the risk has no gradient but rounding, and the baseline hazard takes it up.
