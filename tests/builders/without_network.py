@@ -46,8 +46,10 @@ def block(log: Path) -> None:
 
 def main(log: str, lines: str) -> int:
     block(Path(log))
+    import medsoft as package
     from medsoft.cli.main import main as medsoft
 
+    print(Path(package.__file__).parent)
     for words in json.loads(lines):
         print("$ medsoft", *words, flush=True)
         if code := medsoft(words):

@@ -177,10 +177,10 @@ def test_a_bag_without_real_tokens_gives_the_output_bias(name):
     torch.testing.assert_close(y, layer.proj.bias.expand_as(y))
 
 
-@pytest.mark.parametrize(("dtype", "n"), [(torch.bfloat16, 100_000), (torch.float16, 1_000_000)])
+@pytest.mark.parametrize(("dtype", "n"), [(torch.bfloat16, 100_000), (torch.float16, 200_000)])
 @pytest.mark.parametrize("name", [name for name in MEMBERS if name != "softmax"])
-def test_half_precision_stays_close_over_a_million_tokens(name, dtype, n):
-    """A sum over them leaves the range of float16 first; bfloat16's is that of float32."""
+def test_half_precision_stays_close_over_many_tokens(name, dtype, n):
+    """A sum over 200,000 leaves the range of float16, which ends at 65,504; bfloat16's is that of float32."""
     layer = make(name, torch.float32, width=8, num_heads=1)
     x = tokens(n, torch.float32, batch=1)[..., :8].to(dtype)  # rounded once: only the computation differs
     with torch.no_grad():

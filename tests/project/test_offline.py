@@ -1,4 +1,4 @@
-"""Nothing needs a network, and nothing asks for one: whole runs in a process whose sockets refuse."""
+"""Nothing needs a network or the repository: whole runs of the installed wheel in a process whose sockets refuse."""
 
 import json
 import os
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 
 
-def without_network(log: Path, lines: list[list[object]]) -> subprocess.CompletedProcess[str]:
+def without_network(installed: Path, log: Path, lines: list[list[object]]) -> subprocess.CompletedProcess[str]:
     words = json.dumps([[str(word) for word in line] for line in lines])
     command = [sys.executable, "-m", "tests.builders.without_network", str(log), words]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{installed}:{ROOT}"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
@@ -36,7 +36,7 @@ def test_the_guard_guards(tmp_path):
     assert "look up 127.0.0.1" in (tmp_path / "log").read_text()
 
 
-def test_everything_runs_without_a_network(tmp_path):
+def test_everything_runs_without_a_network_and_without_the_repository(installed, tmp_path):
     table = tmp_path / "eyes" / "labels.csv"
     data = [f"--data.table={table}", "--data.label=label", "--data.num_workers=1", *TINY]
     bags = write_slides(tmp_path / "bags")
@@ -45,6 +45,7 @@ def test_everything_runs_without_a_network(tmp_path):
     write_slide(tmp_path / "scans" / "a.tif", 0)
     encoder = ["--encoder", "test_efficientnet", "--encoder-init", "random", "--device", "cpu", "--tile", 32]
     done = without_network(
+        installed,
         tmp_path / "log",
         [
             ["data", "phantom", "fundus", "--out", table.parent, "--n", 12],
@@ -75,6 +76,7 @@ def test_everything_runs_without_a_network(tmp_path):
     )
     attempts = (tmp_path / "log").read_text() if (tmp_path / "log").is_file() else ""
     assert attempts == "", attempts
+    assert done.stdout.startswith(f"{installed / 'medsoft'}\n")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert (tmp_path / "predicted" / "predictions.csv").is_file()
     assert (tmp_path / "of_bundle" / "predictions.csv").is_file()
