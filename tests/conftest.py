@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from medsoft.system import progress
 from tests.builders.images import SHARED_DATA, TINY, write_images
 
 # The same examples in every run, and none that fails because the machine is busy.
@@ -78,7 +79,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # On a busy machine any step may be a long one, whose line would stand among what a test compares.
-    monkeypatch.setattr("medsoft.system.progress.FIRST_SECONDS", 3600.0)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 3600.0)
 
 
 @pytest.fixture(autouse=True, scope="session")
