@@ -175,8 +175,11 @@ def _find_task(text: pd.DataFrame, lines_N: npt.NDArray[np.intp], name: str) -> 
         raise InputError(_listed(name, [*problems, f"{error}{which}"])) from error
     if task.has_classes and not classes:
         raise InputError(_listed(name, [*problems, "there is no column of probabilities (p_<class>)"]))
-    if task.exclusive and len(classes) == 1:
-        problems.append(f"one column of probabilities only (p_{classes[0]}): every class needs one, for binary two")
+    if task.exclusive and len(classes) == 1:  # what follows from it would only be noise
+        others = sorted(set(text["target"]) - {"", classes[0]}) if "target" in text else []
+        more = f": add p_{others[0]} = 1 - p_{classes[0]}" if len(others) == 1 else ", for binary two"
+        alone = f"one column of probabilities only (p_{classes[0]}), and every class needs one{more}"
+        raise InputError(_listed(name, [*problems, alone]))
     problems += [f"column {column!r} is missing" for column in task.target_columns if column not in text]
     if task.several_columns:
         labels = [column.removeprefix("target_") for column in columns if column.startswith("target_")]
