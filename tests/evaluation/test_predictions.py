@@ -187,7 +187,7 @@ def test_a_broken_table_reports_all_its_problems(tmp_path: Path) -> None:
         (["id,target,p_a,p_a", "x,a,1,0"], "column 'p_a' is there twice"),
         (["id,target,p_a,p_b", "x,a,1"], "row 1 has 3 cells, the header has 4"),
         (["id,target,p_a", "x,a,1"], "one column of probabilities only"),
-        (["id,target,p_a", "x,a,1", "y,b,0"], "one column of probabilities only (p_a), and every class needs one: add p_b = 1 - p_a"),
+        (["id,target,p_a", "x,a,1", "y,b,0"], "every class needs one: add p_b = 1 - p_a"),
         (["id,task,target,p_a,p_b,p_c", "x,binary,a,1,0,0"], "a binary task has 2 classes, not 3"),
         (["id,task,target,p_a,p_b", "x,grading,a,1,0"], "'grading': allowed are binary"),
         (["id,task,target,p_a,p_b", "x,binary,a,1,0", "y,ordinal,a,1,0"], "in all rows: binary, ordinal; line 3"),
