@@ -90,6 +90,8 @@ def test_a_process_that_works_for_its_parent_leaves_stops_to_it_and_ends_with_it
 import os, signal, subprocess, sys, time
 from medsoft.system.signals import leave_stops_to_parent
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *_: None)  # before the child says that it has begun
 child = os.fork()
 if child == 0:
     leave_stops_to_parent()
@@ -99,8 +101,6 @@ if child == 0:
             print("works", flush=True)
         else:
             time.sleep(60)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, lambda *_: None)
 signal.sigwait({signal.SIGUSR2})  # a handler could come just before waitpid, and wait for its end
 os.kill(child, signal.SIGTERM)
 _, status = os.waitpid(child, 0)
