@@ -255,10 +255,13 @@ class StopGracefully(Checkpoint):
 
     def _agree(self, trainer: Trainer) -> int | None:
         """The signal that one of the processes was sent; all of them must ask at the same step."""
-        if trainer.world_size > 1:
-            own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
-            self.requested = int(trainer.strategy.reduce(own, reduce_op="max")) or None
-        return self.requested
+        if trainer.world_size == 1:
+            return self.requested
+        own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
+        agreed = int(trainer.strategy.reduce(own, reduce_op="max")) or None
+        if agreed is not None:  # a signal that came meanwhile is for the next time
+            self.requested = agreed
+        return agreed
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from medsoft.data.datasets.sampling import BucketBatchSampler, EpochBatchSampler, rows_of_process
 from medsoft.errors import InputError
 from medsoft.system.signals import Stopped
-from medsoft.training.callbacks import SeedEachStep
+from medsoft.training.callbacks import SeedEachStep, StopGracefully
 from medsoft.training.distributed import RUN, Processes
 from medsoft.training.silence_warnings import silence_warnings
 from medsoft.training.slurm import requeue, stopped_by_sigusr1
@@ -181,6 +182,22 @@ def wait_in_the_second_epoch(out: Path) -> None:
         seed(self, trainer, pl_module, batch, batch_idx)
 
     SeedEachStep.on_train_batch_start = wait
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_kept_for_the_next_time(tmp_path, capsys):
+    """All have said no by then: it must not be forgotten, nor stop this process alone."""
+    stop = StopGracefully(tmp_path / "last.ckpt")
+    meanwhile = [lambda: stop._ask(signal.SIGUSR1), lambda: None]
+
+    def reduce(own, reduce_op):
+        meanwhile.pop(0)()
+        return own
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    assert stop._agree(trainer) is None
+    assert stop._agree(trainer) == signal.SIGUSR1
+    assert capsys.readouterr().err.count("Stopping after this step") == 1
 
 
 def test_predictions_of_two_processes_are_those_of_one(tmp_path, table, two, medsoft):
