@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.utilities import rank_zero_only
 
 from medsoft.data.datasets.sampling import BucketBatchSampler, EpochBatchSampler, rows_of_process
 from medsoft.errors import InputError
@@ -31,6 +32,15 @@ from tests.builders.waiting import wait_until
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _first_again():
+    """Lightning keeps the rank that a test has pretended, and would write nothing in the tests that follow."""
+    yield
+    rank_zero_only.rank = 0
+
+
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))
 
 
