@@ -85,3 +85,18 @@ def read_padded(levels: Levels, level: int, x_px: int, y_px: int, width: int, he
         inside = levels.read(level, left, top, right - left, bottom - top)
         box[top - y_px : bottom - y_px, left - x_px : right - x_px] = inside
     return box
+
+
+def paste(tile: np.ndarray, left: int, top: int, box: np.ndarray) -> None:
+    """Put what a box sees of a stored tile into it.
+
+    Args:
+        tile: (h, w, 3) uint8.
+        left: where the tile begins in the box, in pixels; negative where it begins before it.
+        top: as ``left``, from above.
+        box: (H, W, 3) uint8, written to.
+    """
+    height, width = box.shape[:2]
+    part = tile[max(0, -top) : height - top, max(0, -left) : width - left]
+    left, top = max(0, left), max(0, top)
+    box[top : top + part.shape[0], left : left + part.shape[1]] = part

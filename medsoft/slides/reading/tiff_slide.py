@@ -20,7 +20,7 @@ from medsoft.data.tiff.layout import MAGIC, SAVE_AS_RGB, Layout, layout_of, open
 from medsoft.data.tiff.pixels import check_depth, check_segments, segment, shown, to_8_bits, whole_picture
 from medsoft.errors import ReadError, SlideError, TileError
 from medsoft.slides.reading import resolution
-from medsoft.slides.reading.levels import WHITE
+from medsoft.slides.reading.levels import WHITE, paste
 from medsoft.slides.reading.openslide_reader import CACHE_BYTES
 from medsoft.slides.reading.resolution import Resolution
 from medsoft.slides.reading.tile_cache import TileCache
@@ -126,10 +126,7 @@ class TiffSlide:
         for row in range(y_px // tile_height, -(-(y_px + height) // tile_height)):
             for column in range(x_px // tile_width, -(-(x_px + width) // tile_width)):
                 tile = self._tile(level, row * tiles.columns + column)
-                left, top = column * tile_width - x_px, row * tile_height - y_px  # of the tile in the box
-                part = tile[max(0, -top) : height - top, max(0, -left) : width - left]
-                left, top = max(0, left), max(0, top)
-                box[top : top + part.shape[0], left : left + part.shape[1]] = part
+                paste(tile, column * tile_width - x_px, row * tile_height - y_px, box)
         return box
 
     def forget(self) -> None:

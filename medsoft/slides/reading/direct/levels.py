@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 
 from medsoft.errors import TileError
+from medsoft.slides.reading.levels import paste
 from medsoft.slides.reading.openslide_reader import CACHE_BYTES, OpenSlideLevels
 from medsoft.slides.reading.tile_cache import TileCache
 
@@ -109,10 +110,7 @@ class DirectLevels:
         for index in found.tiles_of(x_px, y_px, width, height):
             tile = self._tile(level, index)
             tile_x, tile_y, _, _ = found.tile_box(index)
-            left, top = tile_x - x_px, tile_y - y_px  # of the tile in the box; negative where it begins before it
-            part = tile[max(0, -top) : height - top, max(0, -left) : width - left]
-            left, top = max(0, left), max(0, top)
-            box[top : top + part.shape[0], left : left + part.shape[1]] = part
+            paste(tile, tile_x - x_px, tile_y - y_px, box)
         return box
 
     def forget(self) -> None:
