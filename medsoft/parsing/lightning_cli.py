@@ -33,11 +33,12 @@ from medsoft.parsing.elsewhere import belongs_to
 from medsoft.parsing.help import SHORT_FORMS, text_of
 from medsoft.parsing.help_pages import page_of
 from medsoft.parsing.log_options import LOG_OPTIONS
-from medsoft.parsing.options_of_plans import OF_AUTO, add_options_of_plans
+from medsoft.parsing.options_of_plans import OF_AUTO
+from medsoft.parsing.options_of_runs import TRAIN, add_options_of_runs
 from medsoft.parsing.parser import OneLineErrors, class_paths
 from medsoft.parsing.shipped_arguments import with_arguments_of_others
 from medsoft.parsing.words import Words
-from medsoft.registry import DEFAULT_NAME, DEFAULTS, find_class
+from medsoft.registry import DEFAULTS, find_class
 from medsoft.system.progress import progress
 
 BASES: dict[str, type] = {"data": LightningDataModule, "model": LightningModule}
@@ -64,9 +65,6 @@ USAGE = {"show": "data show TABLE --config NAME|PATH"}
 USAGE |= {verb: f"{verb} --checkpoint RUN" for verb in ("validate", "test", "predict")}
 USAGE |= {verb: f"{verb} TABLE [--config NAME|PATH]" for verb in ("plan", "auto")}
 """How a verb is called, where not by its configuration."""
-
-TRAIN = ("fit", "crossval", "plan", "auto")
-"""Verbs that train a model, or plan to."""
 
 OF_A_TABLE = ("show", "plan", "auto")
 """Verbs whose word without a name is the table."""
@@ -112,6 +110,10 @@ class Parser(OneLineErrors, LightningArgumentParser):
     def elsewhere(self, option: str) -> str | None:
         """The verb or the kind of data that has such an option."""
         return belongs_to(option, self.verb, self.named)
+
+
+PARSERS: dict[tuple[Any, ...], LightningArgumentParser] = {}
+"""By verb and classes; what differs between command lines is set by each before it is parsed."""
 
 
 class CommandLine(LightningCLI):
@@ -163,6 +165,17 @@ class CommandLine(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
+        """One parser for all command lines of the same verb and classes: to read all signatures takes long.
+
+        ``crossval`` and ``auto`` read one for each training.
+        """
+        key = (self.verb, self.trusted, *self.classes.items())
+        if key not in PARSERS:
+            super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            PARSERS[key] = self.parser
+        self.parser = PARSERS[key]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the verb's own command line; ``sys.argv`` has no part in it."""
@@ -234,96 +247,7 @@ class CommandLine(LightningCLI):
         def add(name: str, kind: Any, default: Any, text: str) -> None:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
-        add("use", dict[str, str], DEFAULTS, "Short names of the classes of data, model and transforms.")
-        add("name", str, DEFAULT_NAME, "Name of the experiment: runs go to runs/NAME/TIME.")
-        add("out", str | None, None, "Folder of this run, instead of runs/NAME/TIME.")
-        pooling = (
-            "How the rows of one data.exam are pooled into predictions_exams.csv: mean or max of the logits, or none."
-        )
-        add("exams", Literal["mean", "max", "none"], "mean", SUPPRESS if self.verb == "show" else pooling)
-        by_patient = (
-            "How the rows of one data.patient are pooled into predictions_patients.csv: mean or max of the logits, or "
-            "none."
-        )
-        add("patients", Literal["mean", "max", "none"], "none", SUPPRESS if self.verb == "show" else by_patient)
-        add("figures", bool, True, "Draw curves, the confusion matrix, mistakes and examples.")
-        ends = self.verb != "show"  # which takes the configuration of a fit as well
-        report = "Write report.html, an evaluation of the predictions with confidence intervals."
-        add("report", bool, True, report if ends else SUPPRESS)
-        text = "Compare the model with baselines on trivial facts of the samples (colours, sharpness, size, file ...)."
-        add("shortcuts", bool, True, text if ends else SUPPRESS)
-        examples = "How many correct and how many wrong predictions the report shows; 0 for none."
-        add("examples", int, 4, examples if ends else SUPPRESS)
-        if ends:
-            text = (
-                "What to do if the table has changed since training (rows, labels, parts, contents): error or accept."
-            )
-            add("changed_table", Literal["error", "accept"], "error", text)
-        if self.verb == "show":
-            add("n", int, 4, "Number of samples to draw.")
-        elif self.verb == "fit":
-            add("resume", str | None, None, "Folder of a stopped run to continue.")
-        elif self.verb == "crossval":
-            add("folds", int | None, None, "Number of folds to draw, grouped by patient and stratified.")
-            add("fold_column", str | None, None, "Column of the table that names the folds, instead of folds.")
-            add("leave_one_site_out", bool, False, "One fold per value of data.site, instead of folds.")
-            add("repeats", int, 1, "How often to run the whole cross-validation, each time with the next seed.")
-            text = "Train on this fraction of the patients of each fold's training part."
-            add("train_fraction", float, 1.0, text)
-            text = (
-                "Fractions such as 0.25,0.5: also train on these, each within the next, and say what more patients "
-                "would bring."
-            )
-            add("learning_curve", str | list[float] | None, None, text)
-            add("jobs", int, 1, "Number of folds that run at the same time, each in its own process.")
-            text = "Run only this fold, numbered from 0 through all repeats, and do not collect the results."
-            add("fold", int | None, None, text)
-            add("collect", bool, False, "Run nothing; collect the results of folds that have all finished.")
-            text = "Folder of a cross-validation to continue; only jobs, fold and collect may be given with it."
-            add("resume", str | None, None, text)
-        elif self.verb in ("plan", "auto"):
-            add_options_of_plans(add, self.verb)
-        else:
-            text = (
-                "Folder of a run (its best checkpoint is used) or a checkpoint file; several, or the folder of a "
-                "cross-validation, form an ensemble."
-            )
-            add("checkpoint", str | list[str] | None, None, text)
-            text = "Average over this many mirrored and rotated views that the recipe allows (test-time augmentation)."
-            add("tta", int, 1, text)
-            add("maps", int, 0, "Write attribution maps of this many volumes of each part, as NIfTI and as pictures.")
-            add("bundle", str | None, None, "Folder of a bundle (made by medsoft export), instead of checkpoint.")
-
-        def add_for_fit(name: str, kind: Any, default: Any, text: str) -> None:
-            # The other verbs take these as well, unseen: they are given the configuration of a fit.
-            add(name, kind, default, text if self.verb in TRAIN else SUPPRESS)
-
-        add_for_fit(
-            "monitor",
-            str,
-            "auto",
-            "Validation metric that selects the checkpoint; auto is auroc; ordinal: kappa, regression: mae, "
-            "survival: c_index.",
-        )
-        add_for_fit(
-            "patience", int | None, None, "Stop after this many epochs without improvement; never if not given."
-        )
-        text = "Keep an exponential moving average of the weights with this decay per step, such as 0.999."
-        add_for_fit("ema_decay", float | None, None, text)
-        text = (
-            "Find the learning rate by a range test before the training, in place of model.lr; its picture and table "
-            "are kept in the run's folder."
-        )
-        add_for_fit("lr_find", bool, False, text)
-        add_for_fit(
-            "ood_quantile",
-            float | None,
-            0.99,
-            "Fraction of the training data within each of the two limits of the out-of-distribution detector; "
-            "predict abstains beyond either limit. null switches the detector off.",
-        )
-        text = "Also save the training state every this many steps, not only after each epoch."
-        add_for_fit("save_every_n_steps", int | None, None, text)
+        add_options_of_runs(add, self.verb)
 
     def instantiate_classes(self) -> None:
         """Make transforms, data (which reads the table) and model; the trainer waits for the run's folder."""

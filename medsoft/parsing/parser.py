@@ -121,7 +121,10 @@ class OneLineErrors(ArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """As jsonargparse, of what ``content_of`` says."""
         self._file = Path(path).absolute()
-        parsed: Namespace = super().parse_path(path, *args, **kwargs)
+        try:
+            parsed: Namespace = super().parse_path(path, *args, **kwargs)
+        finally:
+            self._file = None
         return parsed
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
@@ -375,13 +378,16 @@ def call(
             if len(values := words.all(name)) > 1:
                 words = words.without(name).ended_with(name, json.dumps(values))
         values = parser.instantiate(parser.parse_words(words))
-    return run(function, arguments_of(function, values))
+    return function(**arguments_of(function, values))
 
 
+@functools.cache
 def parser_of(
     function: Callable[..., Any], verb: str = "", positional: str | None = None, several: bool = False
 ) -> OneLineErrors:
     """The parser of a verb: its function's parameters as options, with the fields of settings objects flat among them.
+
+    It is made once: to read all signatures takes long, and a parser keeps nothing of what it parses.
 
     Args:
         function: fully annotated; its docstring, and those of its settings, are the help.
@@ -440,8 +446,3 @@ def _add_options(parser: OneLineErrors, function: Callable[..., Any], owners: di
 
 def _first_paragraph(function: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
-
-
-def run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call the function, once its command line is read."""
-    return function(**values)

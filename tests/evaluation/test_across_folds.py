@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ TYPES = Task.of("multiclass", ("a", "b", "c"))
 GRADES = Task.of("ordinal", ("0", "1", "2"))
 FINDINGS = Task.of("multilabel", ("oedema", "effusion"))
 QUICK = Settings(draws=200)
+VALUES = Settings(draws=20)
+"""For tests of values and sentences, which look at no interval."""
 
 
 def folds(task: Task, k: int = 4, n: int = 60, seed: int = 0, shift: float = 0.0, val: bool = True) -> pd.DataFrame:
@@ -52,15 +55,25 @@ def across(frame: pd.DataFrame, task: Task, settings: Settings = QUICK, split: s
     return next(a for a in found.across if (a.split, a.level) == (split, "row"))
 
 
+@cache
+def usual():
+    """The evaluation of four binary folds, which several tests look at."""
+    return evaluate_table(folds(BINARY), BINARY, QUICK)
+
+
+def usual_test():
+    """Its means over the folds' test parts."""
+    return next(a for a in usual().across if (a.split, a.level) == ("test", "row"))
+
+
 def aurocs(frame: pd.DataFrame) -> list[float]:
     test = frame[frame["split"] == "test"]
     return [roc_auc_score(part["target"] == "yes", part["p_yes"]) for _, part in test.groupby("fold", sort=False)]
 
 
 def test_the_value_is_the_mean_of_the_folds_own_values() -> None:
-    frame = folds(BINARY)
-    found = across(frame, BINARY).find("auroc")
-    own = aurocs(frame)
+    found = usual_test().find("auroc")
+    own = aurocs(folds(BINARY))
     assert found.value == pytest.approx(np.mean(own), abs=1e-12)
     assert found.sd == pytest.approx(np.std(own, ddof=1), abs=1e-12)
     assert (found.lowest, found.highest) == pytest.approx((min(own), max(own)))
@@ -70,7 +83,7 @@ def test_the_value_is_the_mean_of_the_folds_own_values() -> None:
 
 def test_the_pooled_value_is_that_of_one_table_and_is_labelled() -> None:
     frame = folds(BINARY, shift=3.0)
-    found = across(frame, BINARY)
+    found = across(frame, BINARY, VALUES)
     test = frame[frame["split"] == "test"]
     auroc = found.find("auroc")
     assert auroc.pooled == pytest.approx(roc_auc_score(test["target"] == "yes", test["p_yes"]), abs=1e-12)
@@ -83,7 +96,7 @@ def test_the_pooled_value_is_that_of_one_table_and_is_labelled() -> None:
 
 @pytest.mark.parametrize("task", [BINARY, TYPES, GRADES, FINDINGS])
 def test_every_metric_is_the_mean_of_the_parts_values(task: Task) -> None:
-    evaluation = evaluate_table(folds(task), task, QUICK)
+    evaluation = evaluate_table(folds(task, k=3), task, VALUES)
     parts = [p for p in evaluation.parts if (p.split, p.level) == ("test", "row")]
     summary = next(a for a in evaluation.across if (a.split, a.level) == ("test", "row"))
     assert len(summary.estimates) > 8
@@ -95,7 +108,7 @@ def test_every_metric_is_the_mean_of_the_parts_values(task: Task) -> None:
 
 
 def test_each_fold_decides_at_its_own_threshold() -> None:
-    evaluation = evaluate_table(folds(BINARY, shift=2.0), BINARY, QUICK)
+    evaluation = evaluate_table(folds(BINARY, shift=2.0), BINARY, VALUES)
     thresholds = {c.fold: c.thresholds["yes", "youden"] for c in evaluation.locked.chosen if c.level == "row"}
     assert len(set(thresholds.values())) == 4
     test = folds(BINARY, shift=2.0).query("split == 'test'")
@@ -124,7 +137,7 @@ def test_a_fold_of_one_class_is_said_and_left_out() -> None:
     assert any("'no' has no row in 1 of 4 folds (2)" in note for note in found.notes)
     assert found.find("sensitivity", rule="0.5").n_folds == 4
     only = frame[frame["target"] == "yes"]
-    assert across(only, BINARY).find("auroc").value is None
+    assert across(only, BINARY, VALUES).find("auroc").value is None
 
 
 def test_the_interval_draws_patients_within_folds() -> None:
@@ -145,13 +158,13 @@ def test_the_interval_draws_patients_within_folds() -> None:
 
 def test_what_the_draws_keep() -> None:
     frame = folds(BINARY)
-    assert across(frame, BINARY).bootstrap == "120 patients, stratified by fold and class"
+    assert usual_test().bootstrap == "120 patients, stratified by fold and class"
     assert across(frame, BINARY, Settings(draws=20, stratify=False)).bootstrap == "120 patients, stratified by fold"
     mixed = frame.assign(target=np.random.default_rng(3).permutation(frame["target"]))
-    assert across(mixed, BINARY).bootstrap == "120 patients, stratified by fold", "patients with both classes"
-    assert across(folds(FINDINGS), FINDINGS).bootstrap == "120 patients, stratified by fold"
+    assert across(mixed, BINARY, VALUES).bootstrap == "120 patients, stratified by fold", "patients with both classes"
+    assert across(folds(FINDINGS, k=2), FINDINGS, VALUES).bootstrap == "60 patients, stratified by fold"
     everywhere = frame.assign(patient=frame["patient"].str.slice(3))
-    assert across(everywhere, BINARY).bootstrap == "30 patients, not stratified"
+    assert across(everywhere, BINARY, VALUES).bootstrap == "30 patients, not stratified"
 
 
 def test_repeats_draw_a_patient_in_all_his_folds_alike() -> None:
@@ -163,27 +176,26 @@ def test_repeats_draw_a_patient_in_all_his_folds_alike() -> None:
 
 
 def test_one_fold_has_no_mean_over_folds() -> None:
-    assert evaluate_table(folds(BINARY, k=1), BINARY, QUICK).across == []
+    assert evaluate_table(folds(BINARY, k=1), BINARY, VALUES).across == []
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_thresholds_that_were_locked_before_are_used_on_every_split(split) -> None:
     """What another table chose is not hidden where this one calls its rows val."""
-    locked = evaluate_table(folds(BINARY), BINARY, QUICK).locked
+    locked = usual().locked
     new = folds(BINARY, seed=1, val=False).assign(split=split)
-    found = evaluate_table(new, BINARY, QUICK, locked=locked)
+    found = evaluate_table(new, BINARY, VALUES, locked=locked)
     summary = next(a for a in found.across if (a.split, a.level) == (split, "row"))
     parts = [part for part in found.parts if part.level == "row"]
     values = [part.find("sensitivity", rule="youden").value for part in parts]
     assert summary.find("sensitivity", rule="youden").value == pytest.approx(np.mean(values))
-    own = evaluate_table(folds(BINARY), BINARY, QUICK)
-    hidden = next(a for a in own.across if (a.split, a.level) == ("val", "row"))
+    hidden = next(a for a in usual().across if (a.split, a.level) == ("val", "row"))
     assert hidden.find("sensitivity", rule="youden") is None
     assert hidden.find("sensitivity", rule="0.5") is not None
 
 
 def test_what_is_chosen_on_the_reported_rows_is_marked_in_the_mean_too() -> None:
-    found = across(folds(BINARY, val=False), BINARY, Settings(draws=50, choose_on="test", optimistic=True))
+    found = across(folds(BINARY, val=False), BINARY, Settings(draws=20, choose_on="test", optimistic=True))
     marked = {(e.rule, e.probabilities) for e in found.estimates if "OPTIMISTIC" in e.note}
     assert marked == {("youden", ""), ("", "temperature")}
     assert "OPTIMISTIC" not in found.find("sensitivity", rule="0.5").note
@@ -193,7 +205,7 @@ def test_files_and_command_line(tmp_path, medsoft) -> None:
     frame = folds(BINARY)
     for name, split in {"predictions": "test", "validation": "val"}.items():
         write_predictions(frame[frame["split"] == split], tmp_path / "cv" / f"{name}.csv")
-    code, out, err = medsoft("evaluate", tmp_path / "cv", f"--out={tmp_path / 'out'}", "--draws=100")
+    code, out, err = medsoft("evaluate", tmp_path / "cv", f"--out={tmp_path / 'out'}", "--draws=20")
     assert (code, err) == (0, "")
     assert "mean over folds" in out
     assert MIXES in " ".join(out.split())
@@ -206,7 +218,7 @@ def test_files_and_command_line(tmp_path, medsoft) -> None:
     drawn = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert {"folds_test.png", "roc_folds_test_patient.png"} <= drawn
     assert len(values["inputs"]) == 2
-    write_evaluation(evaluate_table(folds(BINARY, k=1), BINARY, QUICK), tmp_path / "out", figures=False)
+    write_evaluation(evaluate_table(folds(BINARY, k=1), BINARY, VALUES), tmp_path / "out", figures=False)
     assert not (tmp_path / "out" / "cross_validation.csv").exists()
     (tmp_path / "empty").mkdir()
     code, _, err = medsoft("evaluate", tmp_path / "empty", f"--out={tmp_path / 'out'}")

@@ -72,7 +72,7 @@ def check(found: dict[Key, float], expected: dict[str, float], name: str, rule: 
 
 
 @given(st.lists(st.tuples(st.booleans(), TENTHS, WEIGHT), min_size=1, max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_binary_metrics_under_weights_are_those_of_scikit_learn(rows) -> None:
     truth, tenths, w = (np.array(column) for column in zip(*rows, strict=True))
@@ -82,7 +82,7 @@ def test_binary_metrics_under_weights_are_those_of_scikit_learn(rows) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, np.nan]), st.booleans(), TENTHS, TENTHS, WEIGHT), min_size=1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_each_label_under_weights_is_a_question_of_its_own(rows) -> None:
     table = np.array(rows, dtype=float)
@@ -100,7 +100,7 @@ def test_each_label_under_weights_is_a_question_of_its_own(rows) -> None:
 
 @pytest.mark.parametrize("task", SEVERAL, ids=lambda task: task.kind)
 @given(st.lists(st.tuples(st.integers(0, 2), TENTHS, TENTHS, WEIGHT), min_size=1, max_size=25))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_metrics_of_several_classes_under_weights_are_those_of_scikit_learn(task, rows) -> None:
     target, first, second, w = (np.array(column) for column in zip(*rows, strict=True))
@@ -129,7 +129,7 @@ def test_metrics_of_several_classes_under_weights_are_those_of_scikit_learn(task
 
 
 @given(st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20), WEIGHT), min_size=1, max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_metrics_of_a_regression_under_weights_are_those_of_scikit_learn(rows) -> None:
     target, prediction, weight = (np.array(column) for column in zip(*rows, strict=True))
     t, p, w = 50 + target / 4, 50 + prediction / 4, weight.astype(float)
