@@ -318,7 +318,11 @@ def function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def _run(verb: str, options: Sequence[str]) -> int:
+    from medsoft.parsing.unknown import refuse_unknown
+
     try:
+        if VERBS[verb].of_run:
+            refuse_unknown(verb, options)
         with progress("starting"):  # of PyTorch and others, which takes seconds
             run = function_of(verb)
         result = run(options)

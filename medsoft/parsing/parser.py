@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
 import inspect
 import json
@@ -25,28 +24,11 @@ from medsoft.errors import InputError
 from medsoft.parsing.configurations import read_configuration, refuse_class_paths
 from medsoft.parsing.log_options import LOG_OPTIONS, is_logged
 from medsoft.parsing.options import arguments_of, defaults_of, refuse_old_name, settings_in
+from medsoft.parsing.unknown import of_unknown
 from medsoft.parsing.words import BARE, Words, shown
 from medsoft.registry import TRUST
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
-
-SAME = {
-    "learning_rate": "lr",
-    "wd": "weight_decay",
-    "epochs": "max_epochs",
-    "num_epochs": "max_epochs",
-    "n_epochs": "max_epochs",
-    "bs": "batch_size",
-    "workers": "num_workers",
-    "img_size": "size",
-    "image_size": "size",
-    "ckpt": "checkpoint",
-    "weights": "pretrained",
-    "arch": "backbone",
-    "csv": "table",
-    "target": "label",
-}
-"""What other tools call an option, and its last part here."""
 
 
 @contextmanager
@@ -157,12 +139,8 @@ class OneLineErrors(ArgumentParser):
         for value in words.all("config") if self.reads_options else ():
             if Path(value).is_file():
                 unknown += self._unknown_keys(self.content_of(Path(value)), "")
-        hints = {name: self._hint(name.lstrip("-")) for name in unknown}
-        parts = []
-        if len(hints) == 1:
-            parts = [f"unknown option {name}{hint}" for name, hint in hints.items()]
-        elif hints:
-            parts = ["unknown options: " + ", ".join(f"{name} ({hint[2:]})" for name, hint in hints.items())]
+        known = _options(self) if unknown else []
+        parts = [told] if (told := of_unknown(unknown, known, self.elsewhere)) else []
         if words.loose:
             parts.append(f"{', '.join(map(repr, words.loose))} belongs to no option: write --option value")
         if parts:
@@ -226,12 +204,6 @@ class OneLineErrors(ArgumentParser):
     def _leaves(self) -> Iterator[str]:
         """Options that have a value of their own; those below them are parts of the value."""
         return (action.dest for action in self._actions if action.dest not in self._groups())
-
-    def _hint(self, name: str) -> str:
-        if (belongs := self.elsewhere(name)) is not None:
-            return f": it belongs to {belongs}"
-        near = _nearest(name, _options(self))
-        return f"; the nearest is {near}" if near else "; --help all lists all options"
 
     def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
         """As jsonargparse, with our words for what is missing.
@@ -328,18 +300,6 @@ def _options(parser: ArgumentParser) -> list[str]:
     hidden = ("help", "config", "print_config")
     shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and not hasattr(action, "target")]
     return [action.dest for action in shown if action.dest not in hidden]
-
-
-def _nearest(unknown: str, known: Sequence[str]) -> str | None:
-    """Of the known names one of the same last part or meaning, else one that it begins, else the most similar one."""
-    group, _, last = unknown.rpartition(".")
-    if last in SAME and not any(name.rpartition(".")[2] == last for name in known):
-        last = SAME[last]
-    at_end = [name for name in known if name.rpartition(".")[2] == last]
-    begun = [name for name in known if name.rpartition(".")[2].startswith(last) and name.startswith(group)]
-    # Letters in another order are the commonest slip, and difflib's ratio does not know it.
-    turned = [name for name in known if name.startswith(group) and sorted(name) == sorted(unknown)]
-    return next(iter([*at_end, *begun, *turned, *difflib.get_close_matches(unknown, known, n=1)]), None)
 
 
 def call(
