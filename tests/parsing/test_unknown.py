@@ -43,7 +43,10 @@ def test_no_option_of_a_parser_is_refused(verb, config, monkeypatch):
         (["fit", "--config", "fundus", "--data.tabel", "x"], "unknown option --data.tabel; the nearest is data.table"),
         (["plan", "x.csv", "--budgte", "3m"], "unknown option --budgte; the nearest is budget"),
         (["predict", "--chekpoint", "x"], "unknown option --chekpoint; the nearest is checkpoint"),
-        (["fit", "--modle.lr=1", "--foo=2"], "unknown options: --modle.lr (the nearest is model.lr), --foo (--help all"),
+        (
+            ["fit", "--modle.lr=1", "--foo=2"],
+            "unknown options: --modle.lr (the nearest is model.lr), --foo (--help all",
+        ),
     ],
 )
 def test_others_are(words, says):

@@ -12,6 +12,9 @@ from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.shortcuts.judge import WORDS, baseline_tables
 from medsoft.task import Task
 
+GUESSING = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0}
+"""What a model reaches that has seen nothing, by metric."""
+
 
 def out_of_fold(
     facts: pd.DataFrame, patients: npt.NDArray[np.object_], fold_N: npt.NDArray[np.intp], task: Task
@@ -51,5 +54,7 @@ def in_sentences(tables: dict[str, pd.DataFrame], task: Task, settings: Settings
             interval = f" ({100 * settings.confidence:g} % interval {found.low:.3f} to {found.high:.3f})"
         value = f"{metric_name(found.metric)} {found.value:.3f}{interval} on {len(table)} rows, out of fold"
         what = f"A simple regression on {WORDS[name]}, without looking at what is shown"
-        said.append(f"{what}, reaches {value}: a model has to be ahead of this")
+        guesses = found.low is not None and found.low <= GUESSING.get(found.metric, -np.inf)
+        end = "this cannot be told from guessing" if guesses else "a model has to be ahead of this"
+        said.append(f"{what}, reaches {value}: {end}")
     return said
