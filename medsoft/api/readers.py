@@ -15,7 +15,7 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     """Open a whole slide, or a plain picture.
 
     Args:
-        path: the file.
+        path: the file, or its address in an object store (``s3://bucket/a.svs``).
         mpp: µm per pixel of level 0, which goes before what the file says.
 
     Raises:
@@ -23,7 +23,7 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     """
     from medsoft.slides.reading.slide import open_slide
 
-    return open_slide(Path(path), mpp)
+    return open_slide(path, mpp)
 
 
 def open_bag(path: str | Path) -> Bag:

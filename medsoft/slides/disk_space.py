@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.run import open_source
 from medsoft.slides.tiling.settings import TileSettings
 from medsoft.slides.tiling.tiling_file import read_tiling
+from medsoft.storage.disk import free_bytes, gib
 from medsoft.system.logging import event
 
 SAMPLE_TILED, SAMPLE_OTHERS = 200, 12
@@ -98,18 +97,14 @@ def estimate(sources: Sequence[SlideSource], folder: SlidesFolder, settings: Til
             known.append(len(read_tiling(folder.tiles(source.id))))
         except SlideError:
             continue  # it is tiled again
-    for source in _some(others, SAMPLE_OTHERS):
+    here = [source for source in others if not source.url]  # the others would be fetched to be looked at
+    for source in _some(here, SAMPLE_OTHERS):
         try:
             with open_source(source) as slide:
                 most.append(_most_tiles(slide.size_px0, slide.mpp, settings))
         except Exception:  # it fails later, with its reason
             continue
     return Need(int(mean(known) * len(tiled)), int(mean(most) * len(others)), len(tiled), len(others))
-
-
-def gib(size: int) -> str:
-    """A size in words."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _bytes(tiles: int, row_bytes: int) -> int:
@@ -129,9 +124,3 @@ def _some(sources: Sequence[SlideSource], number: int) -> list[SlideSource]:
     """At most so many, evenly spread."""
     number = min(number, len(sources))
     return [sources[(2 * index + 1) * len(sources) // (2 * number)] for index in range(number)]
-
-
-def free_bytes(path: Path) -> int:
-    """Of the disk on which a folder is, or will be."""
-    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(nearest).free

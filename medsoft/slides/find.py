@@ -1,4 +1,4 @@
-"""Finds the slides to process: files, folders, globs, or one table."""
+"""Finds the slides to process: files, folders, globs, addresses, or one table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medsoft.data.features.names import PICTURES, SCANNED
+from medsoft.data.features.names import OF_BAGS, PICTURES, SCANNED
 from medsoft.errors import InputError
 from medsoft.slides.source import SlideInput, SlideSource, make_ids
+from medsoft.storage.remote import as_path, check_address, find_remote, is_remote, shown, without_file_scheme
 from medsoft.storage.walk import SEEN, Walk, passed_in_words, special_kind, walk, walk_glob
 from medsoft.text.sheets import split_sheet
 
@@ -23,7 +24,8 @@ def find_slides(which: SlideInput) -> list[SlideSource]:
     Folders are searched with all folders inside, links among them (``medsoft.storage.walk``), for the formats of
     scanners; what is passed over is counted in a line. A folder that holds none of these is searched for PNG and JPEG
     pictures; where it does hold some, such pictures are taken for previews and left out. Of a DICOM series, whose
-    levels are files of their own, the first file stands for all.
+    levels are files of their own, the first file stands for all. Addresses (``s3://bucket/a.svs``) are taken as they
+    are: whether something is there is seen when it is opened. Patterns among them ask the store.
 
     Returns:
         The slides in the order of the table, or of the words and within folders by name. With ``on_error="skip"`` a
@@ -43,13 +45,45 @@ def find_slides(which: SlideInput) -> list[SlideSource]:
         from medsoft.slides.slide_table import read_slide_table
 
         return read_slide_table(which)
-    paths = _named(which.slides)
+    words = [without_file_scheme(word) for word in which.slides]
+    urls = _addresses([word for word in words if is_remote(word)])
+    here = [word for word in words if not is_remote(word)]
+    paths = [*(_named(here) if here else []), *map(as_path, urls)]
+    places = ["" for _ in range(len(paths) - len(urls))] + urls
     origin = "" if which.slide_mpp is None else "option"
-    return [SlideSource(id, path, which.slide_mpp, origin) for id, path in zip(make_ids(paths), paths, strict=True)]
+    return [
+        SlideSource(id, path, which.slide_mpp, origin, url=url)
+        for id, path, url in zip(make_ids(paths), paths, places, strict=True)
+    ]
+
+
+def _addresses(words: Sequence[str]) -> list[str]:
+    """The addresses of slides elsewhere that words name, each once."""
+    found: list[str] = []
+    problems: list[str] = []
+    for word in words:
+        check_address(word)
+        if glob.has_magic(shown(word)):
+            try:
+                matching = [one for one in find_remote(word) if one.lower().endswith((*SCANNED, *PICTURES))]
+            except OSError as error:
+                problems.append(f"{shown(word)}: {error.strerror}")
+                continue
+            found += matching
+            problems += [] if matching else [f"{shown(word)}: matches no slide"]
+        elif shown(word).lower().endswith((*SCANNED, *PICTURES)):
+            found.append(word)
+        elif shown(word).lower().endswith(OF_BAGS):
+            problems.append(f"{shown(word)}: feature files are read from this machine: copy it here")
+        else:
+            problems.append(f"{shown(word)}: is no name of a slide: name files, a pattern such as *.svs, or a table")
+    if problems:
+        raise InputError("\n".join(problems))
+    return list({as_path(url): url for url in found}.values())
 
 
 def _named(words: Sequence[str]) -> list[Path]:
-    """The slides that words name, each once."""
+    """The slides of this machine that words name, each once."""
     found: list[Path] = []
     problems: list[str] = []
     left_out: list[Path] = []

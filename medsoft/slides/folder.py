@@ -192,7 +192,7 @@ class SlidesFolder:
 
 
 def _row(source: SlideSource, slide_status: SlideStatus) -> dict[str, str]:
-    values = {"id": source.id, "path": str(source.path), **asdict(slide_status)}
+    values = {"id": source.id, "path": source.place, **asdict(slide_status)}
     row = {name: as_text(values[name]) for name in COLUMNS}
     return row | {name: value for name, value in source.row.items() if name not in row}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from medsoft.data.features.names import OF_BAGS, PICTURES, SCANNED
@@ -15,6 +18,7 @@ from medsoft.data.tables.reading import load_source, require_columns, text
 from medsoft.errors import InputError
 from medsoft.slides.reading.resolution import STATED_LIMITS
 from medsoft.slides.source import LONGEST_ID, SlideInput, SlideSource, is_too_long, make_ids
+from medsoft.storage.remote import as_path, check_address, is_remote, without_file_scheme
 
 
 def read_slide_table(which: SlideInput) -> list[SlideSource]:
@@ -25,12 +29,18 @@ def read_slide_table(which: SlideInput) -> list[SlideSource]:
     mpp_column = None if which.slide_mpp_column == "mpp" and "mpp" not in source else which.slide_mpp_column
     wanted = {"path": path, "id": id, "slide_mpp_column": mpp_column}
     require_columns(table, source.columns, {option: [name] for option, name in wanted.items() if name is not None})
-    base = Path(os.path.abspath(which.root or table.parent))  # noqa: PTH100 (resolve() would follow links to other names)
+    root = without_file_scheme(str(which.root or table.parent))
+    away = root if is_remote(root) else ""
+    base = Path(os.path.abspath(table.parent if away else root))  # noqa: PTH100 (resolve() would follow links to other names)
     if not base.is_dir():
         raise InputError(f"{base}: the root of the paths is not a folder")
     rows = pd.DataFrame({str(name): text(source[name]) for name in source.columns})
-    paths = rows[path].map(lambda value: _file(base, value))
-    files, _ = checks.check_files(paths, base)
+    urls = rows[path].map(lambda value: _address(away, value))
+    for url in filter(None, urls):
+        check_address(url)
+    cells = zip(urls, rows[path], strict=True)
+    paths = pd.Series([str(as_path(url)) if url else _file(base, value) for url, value in cells], dtype=object)
+    files = _of_rows(checks.check_files(paths[urls == ""], base)[0], np.flatnonzero(urls == "") + 1)
     # Contents are not compared, as terabytes would be read; two rows of one file are one mistake.
     problems = [*files, *_twice(paths)]
     if which.on_error == "skip":
@@ -50,21 +60,35 @@ def read_slide_table(which: SlideInput) -> list[SlideSource]:
         raise TableError(str(table), problems)
     return [
         SlideSource(
+            url=url,
             id=name,
             path=Path(file),
             mpp=slide_mpp if stated is None else stated,
             mpp_origin="table" if stated is not None else "option" if slide_mpp is not None else "",
             row={str(column): str(value) for column, value in row.items()},
         )
-        for name, file, stated, row in zip(ids, paths, mpp, rows.to_dict("records"), strict=True)
+        for url, name, file, stated, row in zip(urls, ids, paths, mpp, rows.to_dict("records"), strict=True)
     ]
+
+
+def _address(root: str, value: str) -> str:
+    """The address of a slide elsewhere that a cell names; "" for a path of this machine, and for nothing."""
+    if is_remote(value):
+        return value
+    is_relative = value != "" and not value.startswith("/") and without_file_scheme(value) == value
+    return f"{root.rstrip('/')}/{value}" if root and is_relative else ""
+
+
+def _of_rows(problems: Sequence[Problem], rows: np.ndarray) -> list[Problem]:
+    """Problems of some rows, with their numbers in the table."""
+    return [replace(one, rows=tuple(int(rows[row - 1]) for row in one.rows)) for one in problems]
 
 
 def _file(base: Path, value: str) -> str:
     """The absolute path that a cell names; of a name without suffix, as CLAM's, the one file of a slide so called."""
     if not value:
         return ""
-    path = os.path.normpath(base / value)
+    path = os.path.normpath(base / without_file_scheme(value))
     if os.path.exists(path):  # noqa: PTH110 (a Path for each of a million rows is slow)
         return path
     found = [path + suffix for suffix in (*SCANNED, *PICTURES, *OF_BAGS) if os.path.isfile(path + suffix)]  # noqa: PTH113

@@ -12,6 +12,7 @@ from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
 from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.reading.resolution import STATED_LIMITS
+from medsoft.storage.remote import shown
 
 LONGEST_ID = 150
 """Bytes: files are named after ids, with more around them while they are written; file systems stop at 255."""
@@ -23,11 +24,12 @@ class SlideSource:
 
     Attributes:
         id: unique name: the file's name without suffix, longer by folders where two share it; a table's own id wins.
-        path: the file, absolute.
+        path: the file, absolute; of a slide elsewhere a path that no file has, which names are made of.
         mpp: the resolution that the user states, µm per level-0 pixel; None: the file says it.
         mpp_origin: "table" or "option" where ``mpp`` is stated, else "".
         row: the slide's row of the table, as text ("" where empty); {} without a table.
         annotations: the regions that were drawn on it; None where none are known.
+        url: address of a slide in an object store or on a server; "" for a file of this machine.
     """
 
     id: str
@@ -36,6 +38,17 @@ class SlideSource:
     mpp_origin: str = ""
     row: dict[str, str] = field(default_factory=dict)
     annotations: AnnotationSource | None = None
+    url: str = ""
+
+    @property
+    def file(self) -> str | Path:
+        """What ``medsoft.storage.remote`` makes a file of this machine of."""
+        return self.url or self.path
+
+    @property
+    def place(self) -> str:
+        """Path or address, as tables show it."""
+        return shown(self.url) if self.url else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,10 @@ class SlideInput(Settings):
     """Which slides to process, and what the command line or a table states about them.
 
     Attributes:
-        slides: Files, folders or globs, or one table (.csv, .parquet, .xlsx) with one row per slide; predict and
-            heatmap also take feature files.
+        slides: Files, folders or globs, or one table (.csv, .parquet, .xlsx) with one row per slide, and addresses of
+            slides (s3://bucket/a.svs); predict and heatmap also take feature files.
         slide_mpp: Resolution of the slides' finest level in µm per pixel; overrides what the files state.
-        root: Folder that relative paths in a table start from; the table's own folder if not given.
+        root: Folder or address that relative paths in a table start from; the table's own folder if not given.
         path: Column of the table with the files.
         id: Column of the table with unique ids; taken from the file names if not given.
         slide_mpp_column: Column of the table with the resolution of each slide's finest level in µm per pixel; used if

@@ -17,7 +17,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 from medsoft.errors import InputError
-from medsoft.storage.lock import lock
+from medsoft.storage.lock import is_same, lock
 from medsoft.storage.walk import special_kind
 
 MARK = ".partial-"
@@ -171,7 +171,7 @@ def hold_folder(path: Path, wait: bool = False) -> None:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, wait)
-            if _is_same(descriptor, file):
+            if is_same(descriptor, file):
                 break
         except BlockingIOError:
             os.close(descriptor)
@@ -244,12 +244,3 @@ def apply_file_mode() -> None:
         raise InputError(f"{MODE}={given}: must be the octal mode of files, such as 0600, 0640 or 0660")
     masked = 0o666 & ~mode
     os.umask(masked | (masked & 0o444) >> 2)  # folders of those who may not read cannot be entered
-
-
-def _is_same(descriptor: int, file: Path) -> bool:
-    try:
-        there = file.stat()
-    except FileNotFoundError:
-        return False
-    own = os.fstat(descriptor)
-    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 
 from medsoft.storage.files import open_regular_file
 
@@ -31,9 +32,23 @@ def quick_hash(path: str | os.PathLike[str]) -> str:
         OSError: the file cannot be read, or is a FIFO or a device, of which no one knows when it ends.
     """
     with open_regular_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(size.to_bytes(8, "little"))
-        digest.update(file.read(PIECE_BYTES))
-        file.seek(max(file.tell(), size - PIECE_BYTES))
-        digest.update(file.read(PIECE_BYTES))
+
+        def read(start: int, count: int) -> bytes:
+            file.seek(start)
+            return file.read(count)
+
+        return quick_hash_of(os.fstat(file.fileno()).st_size, read)
+
+
+def quick_hash_of(size: int, read: Callable[[int, int], bytes]) -> str:
+    """``quick_hash`` of what is no file of this machine.
+
+    Args:
+        size: all of its bytes.
+        read: ``read(start, count)`` gives some of them, fewer at its end.
+    """
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    first = read(0, PIECE_BYTES)
+    digest.update(first)
+    digest.update(read(max(len(first), size - PIECE_BYTES), PIECE_BYTES))
     return digest.hexdigest()[:32]

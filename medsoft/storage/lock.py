@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 
 fcntl: ModuleType | None
@@ -36,6 +38,26 @@ def lock(descriptor: int, wait: bool = False) -> None:
         if not wait:
             raise BlockingIOError(errno.EAGAIN, "another process holds the lock")
         time.sleep(LOOK_SECONDS)
+
+
+def share(descriptor: int) -> None:
+    """Keep other processes from locking an open file until it is closed; any number of them may share it.
+
+    Where there are no such locks it does nothing: Windows deletes no file that is open.
+    """
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def is_same(descriptor: int, file: Path) -> bool:
+    """Whether a name is still that of an open file: another process may have removed it before it was locked."""
+    try:
+        there = file.stat()
+    except FileNotFoundError:
+        return False
+    own = os.fstat(descriptor)
+    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _locked_on_windows(descriptor: int) -> bool:

@@ -21,6 +21,7 @@ from medsoft.inference.export import network
 from medsoft.inference.export.network import TOLERANCE
 from medsoft.specs import BagSpec, Covariates, DataSpec
 from medsoft.task import Task
+from tests.builders.survival import simulate
 
 BINARY = Task.of("binary", ("healthy", "ill"))
 GRADES = Task.of("ordinal", ("0", "1", "2", "3"))
@@ -88,6 +89,43 @@ def test_a_graph_answers_as_the_model_at_every_size(tmp_path, name):
     assert len({json.dumps(sizes) for sizes in found["compared"]}) >= 3
     # The model itself keeps the form that is quickest for each length.
     assert all(module.form == "auto" for module in model.modules() if hasattr(module, "form"))
+
+
+def of_survival(head: str) -> SlideClassifier:
+    """With the baseline hazard, or the intervals, of simulated events; its risks are spread over several units."""
+    _, hazard, targets = simulate(200)
+    times = np.sort(targets[targets[:, 1] == 1, 0])
+    task = Task.from_json({"kind": "survival", "classes": (), "times": (100, 400), "unit": "days", "logits": 1})
+    spec = BagSpec(task, np.ones(0), 12, True, {}, None, event_times=times)
+    intervals = None if head == "cox" else 4
+    model = shaken(SlideClassifier(spec, "abmil", {"dim": 16, "attention_dim": 8}, survival=head, intervals=intervals))
+    torch.nn.init.normal_(model.aggregator.head.weight)
+    logits = torch.from_numpy(hazard)[:, None].float().repeat(1, model.objective.outputs)
+    model.objective.learn(logits, torch.from_numpy(targets))
+    return model
+
+
+@pytest.mark.parametrize("head", ["cox", "discrete", "logistic"])
+def test_onnx_runtime_gives_risk_and_survival_as_torch_does(tmp_path, head):
+    import onnxruntime
+
+    model = of_survival(head)
+    found = network._export(tmp_path / "model.onnx", "onnx", model, network.fixed_network(model))
+    assert list(found["outputs"]) == ["logits", "prediction"]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    risks = []
+    for bags, tiles in ((1, 1), (3, 40), (2, 700)):
+        features = 2 * torch.randn(bags, tiles, 12)
+        with torch.no_grad():
+            logits = model.aggregator(features)
+            expected = model.objective.probabilities(logits)
+        own_logits, own = session.run(None, {"features": features.numpy()})
+        np.testing.assert_allclose(own_logits, logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
+        assert own.shape == (bags, 3)
+        assert (own[:, 1] >= own[:, 2]).all(), "who survives 400 days has survived 100"
+        risks += own[:, 0].tolist()
+    assert max(risks) - min(risks) > 0.1, "the answers differ"
 
 
 def test_a_graph_with_other_answers_is_refused(tmp_path, monkeypatch):

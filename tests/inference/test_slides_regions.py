@@ -71,6 +71,65 @@ def expected(scans, part_inside):
     return everything[part_inside(left)]
 
 
+def test_regions_of_another_frame_fail_with_their_slide_alone(medsoft, scans, tmp_path):
+    """b's regions are those of a slide ten times as large; in µm they would lie outside as well."""
+    shutil.copytree(scans / "drawn", tmp_path / "drawn")
+    large = [[10 * x + 3000, 10 * y + 3000] for x, y in LEFT]
+    (tmp_path / "drawn" / "b.xml").write_text(asap((large, "Polygon", "Stroma")))
+    words = ["slides", "tile", scans / "slides", *TILES, "--regions", tmp_path / "drawn", "--out", tmp_path / "out"]
+    for more in ([], ["--region-unit", "um"]):
+        code, said, err = medsoft(*words, *more)
+        assert code == 3, said + err
+        (error,) = rows(tmp_path / "out", "errors.csv").values()
+        assert error["id"] == "b"
+        assert "100% of its regions' area outside the slide" in error["reason"]
+        assert "--region-unit um" in error["reason"] or more
+        assert rows(tmp_path / "out")["a"]["status"] == "tiled"
+
+
+def test_regions_in_um_choose_the_tiles_of_those_in_pixels(medsoft, scans, tmp_path):
+    (tmp_path / "drawn").mkdir()
+    in_um = [[x / 2, y / 2] for x, y in LEFT]  # the slide has 0.5 µm/px
+    (tmp_path / "drawn" / "a.geojson").write_text(geojson(feature(in_um)))
+    for place, more in ((scans, []), (tmp_path, ["--region-unit", "um"])):
+        words = ["--regions", place / "drawn" / "a.geojson", "--out", tmp_path / place.name, *more]
+        assert medsoft("slides", "tile", scans / "slides" / "a.tif", *TILES, *words)[0] == 0
+    first, other = (coords(tmp_path / place.name) for place in (scans, tmp_path))
+    assert len(first)
+    np.testing.assert_array_equal(first, other)
+
+
+def test_two_slides_of_one_name_keep_their_own_regions(medsoft, scans, tmp_path):
+    """Of two patients; the folder in front tells them apart, for slides as for regions."""
+    for patient, name in (("P1", "a"), ("P2", "b")):
+        (tmp_path / patient).mkdir()
+        shutil.copy(scans / "slides" / f"{name}.tif", tmp_path / patient / "s.tif")
+    (tmp_path / "slides.csv").write_text("path,patient\nP1/s.tif,P1\nP2/s.tif,P2\n")
+    (tmp_path / "drawn").mkdir()
+    words = [
+        "slides",
+        "tile",
+        tmp_path / "slides.csv",
+        *TILES,
+        "--regions",
+        tmp_path / "drawn",
+        "--out",
+        tmp_path / "out",
+    ]
+    (tmp_path / "drawn" / "s.geojson").write_text(geojson(feature(LEFT)))
+    code, _, err = medsoft(*words)
+    assert code == 2
+    assert "bears its name and that of" in err
+    (tmp_path / "drawn" / "s.geojson").rename(tmp_path / "drawn" / "P1-s.geojson")
+    code, said, err = medsoft(*words)
+    assert code == 3, said + err
+    found = rows(tmp_path / "out")
+    assert {id: (row["patient"], row["status"]) for id, row in found.items()} == {
+        "P1-s": ("P1", "tiled"),
+        "P2-s": ("P2", "failed"),
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

@@ -35,6 +35,7 @@ ABSENT = {  # what no machine has by itself: a block that needs it says so in it
     "needs a cluster": r"\b(srun|sbatch|apptainer)\b|#SBATCH|--scheduler (slurm|tcp)",
     "needs Docker": r"\bdocker (run|build)\b",
     "needs a GPU": r"--device cuda",
+    "needs a bucket": r"s3://",
 }
 REGISTRIES = ("pypi.org", "pythonhosted.org", "anaconda.org", "huggingface.co", "pytorch.org", "npmjs.com", "docker.io")
 

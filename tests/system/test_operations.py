@@ -24,6 +24,7 @@ from medsoft.slides.find import find_slides
 from medsoft.slides.folder import SlidesFolder
 from medsoft.slides.source import SlideInput
 from medsoft.slides.tiling.settings import TileSettings, TissueSettings
+from medsoft.storage import disk
 from tests.builders.forked import Forked
 from tests.builders.images import TINY
 from tests.builders.slides import write_checkpoint, write_slide
@@ -306,7 +307,7 @@ def test_one_bag_too_large_does_not_end_the_others(medsoft, scans, tmp_path, mon
 
 
 def with_free(monkeypatch, free: int) -> None:
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free, total=2**40))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free, total=2**40))
 
 
 def test_features_that_cannot_fit_are_refused_before_work(medsoft, scans, tmp_path, monkeypatch):

@@ -129,6 +129,11 @@ def same_name(frame: pd.DataFrame) -> pd.DataFrame:
             "'age' is missing in all 8 rows of test",
         ),
         (
+            lambda frame: frame.mask(frame["split"] == "val", frame.assign(age=np.nan)),
+            [],
+            "'age' is missing in all 8 rows of val",
+        ),
+        (
             lambda frame: frame.assign(age=np.where(frame["split"] == "train", np.nan, 50.0)),
             [],
             "in all 24 rows of train",
@@ -146,7 +151,7 @@ def same_name(frame: pd.DataFrame) -> pd.DataFrame:
         ),
         (same_name, [], "a file of its name is there, but the slide of row 3 has the same name"),
     ],
-    ids=["test", "train", "constant", "differs", "two splits", "one name"],
+    ids=["test", "val", "train", "constant", "differs", "two splits", "one name"],
 )
 def test_what_cannot_be_learnt_from_is_said_before_training(medsoft, slides, tmp_path, change, more, said):
     frame = pd.read_csv(slides)

@@ -165,6 +165,28 @@ def test_heads_of_intervals_are_trained_alike(medsoft, cohort, head):
     assert (frame["s_100"] >= frame["s_400"]).all()
 
 
+def test_times_of_two_units_are_warned_of_before_the_training(medsoft, cohort, tmp_path):
+    frame = pd.read_csv(cohort[0])
+    frame["days"] = np.random.default_rng(0).uniform(300, 900, len(frame))
+    frame["days"] = frame["days"].where(np.arange(len(frame)) % 3 > 0, frame["days"] / 30.4).round(2)
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    options = ["--config=probe", "--model.C=1", f"--out={tmp_path / 'run'}"]
+    code, said, err = medsoft("fit", *words(tmp_path / "table.csv", cohort[1], *options))
+    assert code == 0, err
+    assert "are some in other units, such as days and months? All must be in days" in said + err
+
+
+def test_a_patient_of_two_splits_is_one_message_here_too(medsoft, cohort, tmp_path):
+    frame = pd.read_csv(cohort[0])
+    frame["split"] = np.where(np.arange(len(frame)) % 4 == 0, "val", "train")
+    frame.loc[1, "patient"] = frame.loc[0, "patient"]
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    code, _, err = medsoft("fit", *words(tmp_path / "table.csv", cohort[1], *BAGS, f"--out={tmp_path / 'run'}"))
+    assert code == 2
+    assert "patient in two splits" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_folds_share_their_times_and_make_an_ensemble(medsoft, cohort):
     options = ["--folds=2", "--out=cv", "--trainer.accumulate_grad_batches=16"]
     assert medsoft("crossval", *words(*cohort, *BAGS, *options))[0] == 0

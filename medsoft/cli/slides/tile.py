@@ -51,6 +51,11 @@ def tile_slides(
     if region_other is not None and (save_tiles is None or drawn.regions is None):
         raise InputError("--region_other labels tiles in tiles.csv: it needs --save-tiles and --regions")
     sources = find_slides(which)
+    if save_tiles == "table" and any(source.url for source in sources):
+        raise InputError(
+            "--save-tiles table lists tiles that are read from their slides later, and some slides are not on this "
+            "machine: take --save-tiles png, jpeg or hdf5"
+        )
 
     # OpenCV, shapely and the readers of slides wait until the call is found to be right.
     from medsoft.slides.annotations.match import with_annotations

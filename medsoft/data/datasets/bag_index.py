@@ -248,7 +248,6 @@ class BagFiles:
 
     def _unusable(self, rows: dict[str, int]) -> list[Problem]:
         """Open (and read) every file; fills ``summaries``."""
-        advice = ADVICE[self.unit]
         with ThreadPoolExecutor() as pool:  # bound by the disk
             found = pool.map(lambda path: _summary(path, self.contents, self.pooled), rows)
             reasons = {}
@@ -257,7 +256,10 @@ class BagFiles:
                     self.summaries[path] = summary
                 else:
                     reasons[path] = summary
-        return [Problem("unusable features", (rows[path],), reason, advice) for path, reason in reasons.items()]
+        return [
+            Problem("unusable features", (rows[path],), reason, ADVICE["bag" if _is_own(path) else self.unit])
+            for path, reason in reasons.items()
+        ]
 
     def _same_slides(self, rows: dict[str, int], target_of: dict[int, object]) -> list[Problem]:
         problems = []
@@ -356,3 +358,8 @@ def _patients(frame: pd.DataFrame, target_of: dict[int, object]) -> list[Problem
             message = "a patient with slides of different labels"
             problems.append(Problem("contradiction", tuple(rows), message, advice, skippable=False))
     return problems
+
+
+def _is_own(path: str) -> bool:
+    """Whether features are those of a table, which no command of medsoft writes."""
+    return path.partition("#")[0].lower().endswith((".csv", ".parquet"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePath, PureWindowsPath
@@ -24,13 +25,18 @@ def without_names(text: str, names: frozenset[str]) -> str:
 
 
 def without_folders(value: Any) -> Any:
-    """A configuration in which paths are names of files: folders can be named after people or studies."""
+    """A configuration in which paths are names of files: folders can be named after people or studies.
+
+    Infinite numbers (a penalty that is switched off) are written as in YAML: JSON has no word for them.
+    """
     if isinstance(value, dict):
         return {key: without_folders(inside) for key, inside in value.items()}
     if isinstance(value, list):
         return [without_folders(inside) for inside in value]
     if isinstance(value, str):
         return _short(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     return value
 
 

@@ -17,8 +17,9 @@ from medsoft.inference.images.options import NATIVE, EncodeSettings
 from medsoft.inference.images.samples import ImageSample
 from medsoft.inference.images.work import Done, encode_each
 from medsoft.inference.slides.worker import Job, once
-from medsoft.slides.disk_space import BYTES_A_FILE, free_bytes, gib
+from medsoft.slides.disk_space import BYTES_A_FILE
 from medsoft.slides.progress import SlidesProgress, slides_progress
+from medsoft.storage.disk import free_bytes, gib
 from medsoft.system.logging import event
 
 RECORD_SECONDS = 5.0

@@ -17,7 +17,7 @@ from medsoft.slides.source import SlideSource
 
 def holds_features(source: SlideSource) -> bool:
     """Whether a feature file stands in place of the slide."""
-    return source.path.suffix.lower() in SUFFIXES
+    return not source.url and source.path.suffix.lower() in SUFFIXES
 
 
 def features_of(source: SlideSource, folder: SlidesFolder) -> Path:

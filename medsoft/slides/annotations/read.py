@@ -25,7 +25,7 @@ SUFFIXES = (".geojson", ".json", ".xml", ".annotations")
 MOST_BYTES = 64 * 2**20
 """Largest file: once parsed it takes about ten times as much memory. The outlines of one person are rarely 10 MB."""
 
-READABLE = "QuPath's GeoJSON, XML of ASAP, ImageScope, HALO or Sedeen, and JSON of Girder or CAMELYON are read"
+READABLE = "QuPath's GeoJSON, XML of ASAP, ImageScope, HALO or Sedeen, and JSON of Girder, labelme or CAMELYON are read"
 
 _XML: dict[str, Callable[[Element], AnnotationFile]] = {
     "ASAP_Annotations": read_asap,

@@ -21,7 +21,7 @@ from medsoft.slides.folder import SlidesFolder, SlideStatus
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.settings import TileSettings
 from medsoft.slides.tiling.tiling import Tiling
-from medsoft.storage.hashing import quick_hash
+from medsoft.storage.remote import quick_hash_of_place
 
 DONE = ("encoded", "predicted")
 
@@ -47,13 +47,13 @@ class Made(Protocol):
 
 
 def content_of(source: SlideSource) -> str:
-    """The quick hash of a slide's file.
+    """The quick hash of a slide's file, also where it is elsewhere: a few parts of it are read then.
 
     Raises:
         SlideError: it cannot be read.
     """
     try:
-        return quick_hash(source.path)
+        return quick_hash_of_place(source.file)
     except OSError as error:
         raise SlideError(f"cannot be opened: {error.strerror or error}") from error
 
@@ -189,7 +189,7 @@ class FeatureFiles:
         It stays where that cannot be told, as the slide is gone, and where it is another slide's.
         """
         with suppress(SlideError):
-            if self.paths.get(source.id, str(source.path)) == str(source.path) and self.finished(source) is None:
+            if self.paths.get(source.id, source.place) == source.place and self.finished(source) is None:
                 self.folder.features(source.id).unlink(missing_ok=True)
 
     def _decided(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of label and glass that scanners put into a file carry patients' names: nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -18,15 +19,19 @@ from medsoft.slides.reading.overview import overview_size, read_overview
 from medsoft.slides.reading.read_tiles import read_tiles
 from medsoft.slides.reading.resample import best_level, box_of_tile, check_mpp, resample
 from medsoft.slides.reading.resolution import Resolution
+from medsoft.storage.remote import is_remote, local_file
 
 __all__ = ["Slide", "SlideError", "TileError", "open_slide"]
+
+OF_SEVERAL_FILES = (".mrxs", ".vms", ".vmu")
+"""Formats whose named file only lists the others."""
 
 
 class Slide:
     """An open slide; made by ``open_slide``. Reads are safe from several threads at once.
 
     Attributes:
-        path: the file.
+        path: the file; of a slide elsewhere, the one that it was fetched to.
         name: its name.
         size_px0: (width, height) of level 0.
         mpp: µm per level-0 pixel.
@@ -58,6 +63,7 @@ class Slide:
         self.reader = reader
         self.notes = (*resolution.notes, *notes)
         self.levels = levels
+        self._lent = ExitStack()
 
     def check_mpp(self, mpp: float) -> None:
         """Refuse a resolution that the slide does not have, before any tile is read.
@@ -146,6 +152,7 @@ class Slide:
     def close(self) -> None:
         """Give back the file; nothing can be read afterwards."""
         self.levels.close()
+        self._lent.close()
 
     def __enter__(self) -> Slide:
         return self
@@ -156,13 +163,14 @@ class Slide:
         self.close()
 
 
-def open_slide(path: Path, mpp: float | None = None, mpp_origin: str = "option") -> Slide:
+def open_slide(path: str | Path, mpp: float | None = None, mpp_origin: str = "option") -> Slide:
     """Open a slide of a format that OpenSlide reads, DICOM among them, or a plain picture (PNG, JPEG, TIFF, …).
 
     Tiled TIFF files with JPEG or JPEG 2000 are decoded directly, where a spot check finds what OpenSlide finds.
 
     Args:
-        path: the file; of a slide in several files, the one that OpenSlide takes.
+        path: the file, or its address as text (``s3://bucket/a.svs``), from which it is fetched until the slide is
+            closed (``medsoft.storage.remote``); of a slide in several files, the one that OpenSlide takes.
         mpp: µm per level-0 pixel as the user states it, which goes before what the file says.
         mpp_origin: who stated it: ``option`` or ``table``.
 
@@ -172,6 +180,14 @@ def open_slide(path: Path, mpp: float | None = None, mpp_origin: str = "option")
     """
     from medsoft.slides.reading.opening import open_levels  # OpenSlide and the decoders wait until a slide is opened
 
-    path = Path(path)
-    opened = open_levels(path, mpp, mpp_origin)
-    return Slide(path, opened.levels, opened.resolution, opened.reader, opened.bounds_px0, opened.notes)
+    if is_remote(str(path)) and str(path).lower().endswith(OF_SEVERAL_FILES):
+        raise SlideError("is a slide of several files, of which one would be fetched: copy all of them to this machine")
+    with ExitStack() as lent:
+        try:
+            file = lent.enter_context(local_file(path))
+        except OSError as error:
+            raise SlideError(f"cannot be fetched: {error.strerror or error}") from error
+        opened = open_levels(file, mpp, mpp_origin)
+        slide = Slide(file, opened.levels, opened.resolution, opened.reader, opened.bounds_px0, opened.notes)
+        slide._lent = lent.pop_all()
+        return slide

@@ -148,7 +148,7 @@ def check_names(sources: Sequence[SlideSource], folder: SlidesFolder) -> None:
 def _other_owner(source: SlideSource, rows: Mapping[str, Mapping[str, str]]) -> str | None:
     """The path that is recorded under the slide's id, where it is another."""
     path = rows.get(source.id, {}).get("path")
-    return path if path != str(source.path) else None
+    return path if path != source.place else None
 
 
 def _taken(source: SlideSource, folder: SlidesFolder) -> str:
@@ -164,7 +164,7 @@ def open_source(source: SlideSource) -> Slide:
     Raises:
         SlideError: it cannot be opened, or its resolution is not known.
     """
-    return open_slide(source.path, source.mpp, source.mpp_origin or "option")
+    return open_slide(source.file, source.mpp, source.mpp_origin or "option")
 
 
 def tiled(tiling: Tiling, since: float) -> SlideStatus:

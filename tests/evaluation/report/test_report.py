@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -437,6 +438,11 @@ def test_examples_are_embedded_only_when_asked_for(medsoft, run: Path, tmp_path:
     (run / "examples" / "examples.json").write_text("{}")
     with pytest.raises(InputError, match="not an examples"):
         read_examples(run / "examples", test, 4)
+
+
+def test_a_penalty_that_is_switched_off_can_be_written() -> None:
+    shown = without_folders({"model": {"C": math.inf, "l": [-math.inf, 1.5]}})
+    assert json.loads(json.dumps(shown, allow_nan=False)) == {"model": {"C": ".inf", "l": ["-.inf", 1.5]}}
 
 
 def test_folders_and_names_are_taken_out_of_texts() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import pytest
 import shapely
@@ -171,8 +172,13 @@ def test_a_file_of_200_mb_is_refused_without_being_parsed(tmp_path):
     with path.open("wb") as file:
         file.write(b'{"type": "FeatureCollection", "features": [')
         file.truncate(200_000_000)  # sparse: takes no room
-    with pytest.raises(SlideError, match=f"is larger than {MOST_BYTES >> 20} MiB: export the regions alone"):
-        read_annotations(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SlideError, match=f"is larger than {MOST_BYTES >> 20} MiB: export the regions alone"):
+            read_annotations(path)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * MOST_BYTES, "no more is read than the limit"
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path):

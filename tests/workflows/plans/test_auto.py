@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -215,6 +216,44 @@ def test_bad_tables_are_one_message(tmp_path, capsys):
     assert capsys.readouterr().err.count("medsoft: error") == 1
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
+
+
+def of_survival(table: Path, folder: Path) -> tuple[Path, list[str]]:
+    """The same images; patients with light ones die early. And the options that say so."""
+    frame = pd.read_csv(table)
+    light = frame["label"] == "light"
+    days = light.map({True: 40.0, False: 400.0}) + frame.index
+    frame = frame.assign(days=days, dead=(frame.index % 3 > 0).astype(int)).drop(columns="label")
+    frame["path"] = [str(table.parent / path) for path in frame["path"]]
+    frame.to_csv(folder / "survival.csv", index=False)
+    options = ["--data.task=survival", "--data.time=days", "--data.event=dead", "--data.time_unit=days"]
+    return folder / "survival.csv", [*options, "--data.patient=patient", "--trainer.max_epochs=1", "--examples=0"]
+
+
+def test_models_of_survival_are_compared(table, tmp_path, capsys):
+    survival, options = of_survival(table, tmp_path)
+    options = ["--config=fundus", *TINY, *options, "--folds=2"]
+    assert main(["auto", str(survival), *options, f"--out={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    assert "36 images, survival" in said
+    assert "C-index, test part:" in said
+    folder = AutoFolder(tmp_path / "run")
+    frame = pd.read_csv(folder.path / "predictions.csv")
+    assert {"time", "event", "risk"} <= set(frame.columns)
+    assert set(frame["split"]) == {"val", "test"}
+    assert len(frame) == 36
+
+
+def test_bags_of_survival_are_refused_as_all_bags_are(table, tmp_path, capsys):
+    survival, options = of_survival(table, tmp_path)
+    (tmp_path / "features").mkdir()
+    for row, path in enumerate(pd.read_csv(survival)["path"]):
+        np.save(tmp_path / "features" / f"{Path(path).stem}.npy", np.full((2, 3), row, np.float32))
+    features = f"--data.features={tmp_path / 'features'}"
+    assert main(["plan", str(survival), "--config=histo", features, *options]) == 2
+    said = capsys.readouterr().err
+    assert said.count("medsoft: error") == 1
+    assert "plan and auto are for images and volumes" in said
 
 
 def test_nested_reports_on_every_row(table, tmp_path):
