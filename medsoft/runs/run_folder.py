@@ -25,6 +25,8 @@ PACKAGES = ("torch", "lightning", "timm", "monai", "albumentations", "scikit-lea
 DETECTOR = "out_of_distribution.safetensors"
 ENCODED = "encoded"
 """Features that a prediction made of images first: a folder of ``medsoft encode``, there before the run begins."""
+TARGETS = "targets"
+"""Folder of the single targets of a run with several."""
 OLD_DETECTOR = "familiar.safetensors"
 """Of version 0.1."""
 
@@ -92,6 +94,16 @@ class RunFolder:
         if not run.config.is_file():
             raise InputError(f"{path}: no folder of a run (it has no config.yaml)")
         return run
+
+    def target(self, name: str) -> RunFolder:
+        """What there is of one of several targets alone, in the names of a run: predictions, evaluation, report."""
+        return RunFolder(self.path / TARGETS / name)
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of one of several targets that of the run and its own."""
+        of_target = self.path.parent.name == TARGETS
+        return f"{self.path.parent.parent.name}, {self.path.name}" if of_target else self.path.name
 
     def pooled_predictions(self, level: str) -> Path:
         """The predictions by exam, or by patient."""

@@ -127,10 +127,10 @@ def shortcuts_of_splits(
         return judge(frame, tables, task, settings, _names_of(facts))
 
 
-def say_shortcuts(found: Shortcuts, settings: Settings, unit: str) -> None:
-    """Warn on the terminal where a model is not ahead of a baseline."""
+def say_shortcuts(found: Shortcuts, settings: Settings, unit: str, of_target: str = "") -> None:
+    """Warn on the terminal where a model is not ahead of a baseline; of one of several targets by its name."""
     if said := alarm(found, settings.confidence, unit):
-        print(f"WARNING: {said}")
+        print(f"WARNING: {of_target}: {said}" if of_target else f"WARNING: {said}")
 
 
 def _names_of(facts: pd.DataFrame) -> list[str]:
