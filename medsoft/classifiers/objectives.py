@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medsoft.errors import InputError
-from medsoft.task_types import KEPT, Answers, Link, Objective
+from medsoft.task_types import KEPT, Answers, Link, LogitTarget, Objective
 
 HAZARDS = "hazards"
 """In the state of a model of survival, what makes its answers of its outputs."""
@@ -291,6 +291,14 @@ class SeveralTargets:
                 rows = known[:, index]
                 part.objective.learn(outputs[rows], part.of_numbers(columns[index][rows]))
 
+    def scale_of(self, output: int) -> tuple[float, float] | None:
+        """The scale of the target that an output belongs to."""
+        for part in self.parts:
+            if output < part.objective.outputs:
+                return part.objective.scale
+            output -= part.objective.outputs
+        return None
+
     def state(self) -> dict[str, Any]:
         states = {part.name: part.objective.state() for part in self.parts}
         kept = {name: state[KEPT] for name, state in states.items() if KEPT in state}
@@ -303,3 +311,10 @@ class SeveralTargets:
 
     def _columns(self, target: Tensor) -> list[Tensor]:
         return list(target.split([part.columns for part in self.parts], dim=1))
+
+
+def logit_scale(objective: Objective, logit_target: LogitTarget) -> tuple[float, float] | None:
+    """What makes an answer of the logit that is explained (``Objective.scale``); of several targets that of its own."""
+    if isinstance(objective, SeveralTargets):
+        return objective.scale_of(min(logit_target.weights))
+    return objective.scale

@@ -17,6 +17,7 @@ import yaml
 
 from medsoft import __version__
 from medsoft.errors import InputError
+from medsoft.evaluation.locked import TARGETS
 from medsoft.runs.table_rows import ROWS, write_rows
 from medsoft.storage.files import hold_folder, is_empty, release_folders, replacing
 from medsoft.storage.own_files import read_json_object
@@ -25,8 +26,6 @@ PACKAGES = ("torch", "lightning", "timm", "monai", "albumentations", "scikit-lea
 DETECTOR = "out_of_distribution.safetensors"
 ENCODED = "encoded"
 """Features that a prediction made of images first: a folder of ``medsoft encode``, there before the run begins."""
-TARGETS = "targets"
-"""Folder of the single targets of a run with several."""
 OLD_DETECTOR = "familiar.safetensors"
 """Of version 0.1."""
 
@@ -100,10 +99,14 @@ class RunFolder:
         return RunFolder(self.path / TARGETS / name)
 
     @property
+    def of_target(self) -> str:
+        """The target that this is of, of several (``target``); "" for a run."""
+        return self.path.name if self.path.parent.name == TARGETS else ""
+
+    @property
     def name(self) -> str:
         """The folder's name; of one of several targets that of the run and its own."""
-        of_target = self.path.parent.name == TARGETS
-        return f"{self.path.parent.parent.name}, {self.path.name}" if of_target else self.path.name
+        return f"{self.path.parents[1].name}, {self.of_target}" if self.of_target else self.path.name
 
     def pooled_predictions(self, level: str) -> Path:
         """The predictions by exam, or by patient."""

@@ -199,7 +199,9 @@ class SeveralAnswers(Task):
         before = self.parts[: self.parts.index(part)]
         start = sum(len(one.task.outputs()[0]["columns"]) for one in before)
         weights = {start + index: weight for index, weight in found.weights.items()}
-        return LogitTarget(part.prefix + found.name, weights, found.sigmoid)
+        # A number is called by its target alone.
+        name = part.prefix + found.name if part.task.has_classes or part.task.has_risk_groups else part.name
+        return LogitTarget(name, weights, found.sigmoid)
 
     def explained_values(self, frame: pd.DataFrame, logit_target: LogitTarget) -> FloatArray:
         name, _, of_part = logit_target.name.partition(".")

@@ -51,8 +51,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         time_unit: unit of data.time: days, months or years.
         times: times, in this unit, at which survival is stated; by default quartiles of the training part's events.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
-        targets: several targets at once, by name the kind of task, or label, task, positive, classes and weight, such as
-            {MSI: {task: binary, positive: MSI-H}, age: regression}; a missing label leaves its target out.
+        targets: several targets at once, by name the kind of task, or label, task, positive, classes and weight, as in
+            {MSI: {task: binary, positive: MSI-H}, age: regression}; where a label is missing, its target is left out.
         positive: label values that count as the positive class of a binary task, such as 2,3,4; values of data.event
             that mean that it happened.
         classes: names of the classes in order (a list, or separated by commas); any other label is an error.

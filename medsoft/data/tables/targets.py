@@ -87,7 +87,7 @@ def read_targets(given: Mapping[str, Any]) -> dict[str, TargetOptions]:
         raise InputError(f"data.targets: {ways} differ in writing only: give one another name")
     if len(given) < 2:
         raise InputError("data.targets is for two targets or more: of one say --data.label and --data.task")
-    found = {name: _target(name, options) for name, options in given.items()}
+    found = {name: read_target(name, options) for name, options in given.items()}
     whose: dict[str, str] = {}
     for name, target in found.items():
         for column in target.columns:
@@ -102,7 +102,8 @@ def plain_options(given: Any) -> dict[str, Any]:
     return dict(given) if isinstance(given, Mapping) else {} if given is None else {"task": given}
 
 
-def _target(name: str, given: Any) -> TargetOptions:
+def read_target(name: str, given: Any) -> TargetOptions:
+    """One of the targets that ``read_targets`` takes; raises as that."""
     where, options = f"data.targets: {name}", plain_options(given)
     if unknown := [str(key) for key in options if key not in KEYS]:
         raise InputError(f"{where}: there is no option {', '.join(unknown)}; there are {', '.join(KEYS)}")

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medsoft import __version__
+from medsoft.evaluation.locked import TARGETS
 from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.report.page import HERE, page_environment
 from medsoft.evaluation.report.run import RunFacts
@@ -18,8 +19,6 @@ from medsoft.storage.files import replacing
 from medsoft.task_types import NamedTask
 
 FORMAT = 1
-FOLDER = "targets"
-"""Where what there is of each target lies, beside the page."""
 TAKEN = ("question", "nothing_learnt", "key_figures", "notes", "notes_of_parts", "settings")
 """What the page takes of a target's own ``report.json``."""
 
@@ -56,7 +55,7 @@ def write_targets_report(out: Path | str, targets: Sequence[NamedTask], run: Run
 
 
 def _of_target(out: Path, target: NamedTask) -> dict[str, Any]:
-    values = json.loads((out / FOLDER / target.name / "report.json").read_text(encoding="utf-8"))
+    values = json.loads((out / TARGETS / target.name / "report.json").read_text(encoding="utf-8"))
     return {"name": target.name, "kind": target.task.kind, "weight": target.weight} | {
         name: values[name] for name in TAKEN
     }
@@ -77,4 +76,4 @@ def _page(values: dict[str, Any], run: RunFacts | None) -> str:
     learning = Figures().of_training(run.log, best) if run and run.log else []
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
     page = page_environment().get_template("targets.html.jinja")
-    return page.render(values=values, learning=learning, style=style, folder=FOLDER)
+    return page.render(values=values, learning=learning, style=style, folder=TARGETS)
