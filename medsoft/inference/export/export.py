@@ -89,7 +89,7 @@ def export_run(
         InputError: no trained run, a folder that is there already, or options that do not fit it.
         RunError: an exported network that does not answer as the model does.
     """
-    from medsoft.evaluation.locked import TARGETS
+    from medsoft.evaluation.locked import LOCKED, TARGETS
     from medsoft.evaluation.report.model_card import bundle_card
     from medsoft.evaluation.report.run import read_run as read_facts
     from medsoft.inference.export.portable.preprocessing import described, write_script
@@ -125,7 +125,7 @@ def export_run(
         for of_target, one in chosen.items():
             place = folder / TARGETS / of_target if of_target else folder
             place.mkdir(parents=True, exist_ok=True)
-            _write_text(place / layout.LOCKED, json.dumps(one.to_json(), indent=2, ensure_ascii=False) + "\n")
+            _write_text(place / LOCKED, json.dumps(one.to_json(), indent=2, ensure_ascii=False) + "\n")
         name = None if given is None else _put_encoder(given, folder / layout.ENCODER)
         about: dict[str, Any] = {
             "format": layout.FORMAT,
