@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from medsoft.task import Task
-
 
 class TaskDefaults:
     """Methods that few tasks have something of their own for."""
@@ -87,11 +85,11 @@ class TaskDefaults:
 
     @classmethod
     @abstractmethod
-    def from_columns(cls, columns: Sequence[str]) -> Task:
+    def from_columns(cls, columns: Sequence[str]) -> Any:
         """The task of a predictions table that says that it is of this one, by the table's columns."""
 
     @classmethod
-    def from_text(cls, text: pd.DataFrame) -> Task:
+    def from_text(cls, text: pd.DataFrame) -> Any:
         """The task of a predictions table, read as text, that says that it is of this one.
 
         Raises:

@@ -12,8 +12,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from medsoft.task import Task
-
 Uncertain = Literal["ignore", "zero", "one"]
 """What a label of -1 counts as: missing, absent or present (Irvin et al. 2019, arXiv 1901.07031, section 3)."""
 
@@ -61,12 +59,12 @@ class NamedTask:
 
     Attributes:
         name: of the target; its columns begin with it and a dot.
-        task: its question.
+        task: its question, a ``Task``.
         weight: of its loss among those of the targets that a sample has.
     """
 
     name: str
-    task: Task
+    task: Any
     weight: float = field(default=1.0, compare=False)
 
     @property
