@@ -1,6 +1,7 @@
 """What is asked of the model: one class per task, which owns everything that differs by task.
 
-A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation.
+A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation;
+or several of these, each a target of its own.
 Each has a class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the
 network puts out and how it is trained, which columns the predictions have, and which metrics, figures and sections of
 the report there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have
@@ -41,8 +42,12 @@ from medsoft.task_types import (
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation"]
+TaskKind = Literal[
+    "binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation", "multitask"
+]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
+SEVERAL: TaskKind = "multitask"
+"""Of the task that has several targets, each with a task of its own."""
 
 CLASSES: dict[str, str] = {
     "binary": "medsoft.tasks.binary.Binary",
@@ -52,6 +57,7 @@ CLASSES: dict[str, str] = {
     "regression": "medsoft.tasks.regression.Regression",
     "survival": "medsoft.tasks.survival.Survival",
     "segmentation": "medsoft.tasks.segmentation.Segmentation",
+    "multitask": "medsoft.tasks.multitask.MultiTask",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""
 

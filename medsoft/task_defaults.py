@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from medsoft.errors import InputError
-from medsoft.task_types import BoolArray, FloatArray, ObjectiveOptions
+from medsoft.task_types import BoolArray, FloatArray, NamedTask, ObjectiveOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,12 +23,87 @@ class TaskDefaults:
 
     kind: ClassVar[str]
     monitor: ClassVar[str]
+    classes: tuple[str, ...]
+    skill: ClassVar[tuple[str, float]] = ("auroc", 0.5)
+    """The metric by which this target counts among several, and its value by chance; at best it is 1."""
+    can_be_one_of_several: ClassVar[bool] = True
+    """Whether it can be one of several targets of a model."""
     has_risk_groups: ClassVar[bool] = False
     """Whether rows are told apart by a cut of their risk, which validation rows choose."""
     has_masks: ClassVar[bool] = False
     """Whether the answers are masks, which a run keeps beside its table."""
     metrics_title: ClassVar[str] = "Agreement"
     """What a report calls the table of metrics of answers that are no classes."""
+
+    @property
+    def parts(self) -> tuple[NamedTask, ...]:
+        """The targets of a question that has several; none of a single question."""
+        return ()
+
+    def part(self, name: str) -> NamedTask:
+        """One of several targets.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        for one in self.parts:
+            if one.name == name:
+                return one
+        known = ", ".join(one.name for one in self.parts) or f"a single one ({self.kind})"
+        raise InputError(f"there is no target {name!r}: there are {known}")
+
+    def frame_of(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a sample table or of predictions with the columns of one of several targets, called as if alone.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        self.part(name)
+        return frame
+
+    def of_numbers(self, numbers: Any) -> Any:
+        """Targets of a batch as the objective takes them.
+
+        Args:
+            numbers: tensor (B, T) of ``target_numbers``, of rows with a target.
+        """
+        return numbers
+
+    def kind_cells(self, n: int) -> dict[str, Any]:
+        """The columns of a predictions table of ``n`` rows that say what is asked."""
+        return {"task": [self.kind] * n}
+
+    def constant_answers(self, n: int) -> FloatArray:
+        """(n, C) valid answers that are all the same."""
+        width = len(self.p_columns)
+        return np.full((n, width), 1 / width)
+
+    @property
+    @abstractmethod
+    def p_columns(self) -> list[str]:
+        """Columns of answers."""
+
+    @classmethod
+    @abstractmethod
+    def from_columns(cls, columns: Sequence[str]) -> Any:
+        """The task of a predictions table that says that it is of this one, by the table's columns."""
+
+    @classmethod
+    def from_text(cls, text: pd.DataFrame) -> Any:
+        """The task of a predictions table, read as text, that says that it is of this one.
+
+        Raises:
+            ValueError: the columns are none of this task.
+        """
+        return cls.from_columns(list(map(str, text.columns)))
+
+    def pinned(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the data that ask the same of any other table.
+
+        Args:
+            data: the options that were given.
+        """
+        return {"task": self.kind, "classes": list(self.classes) or None} | self.stated()
 
     @classmethod
     def label_columns(

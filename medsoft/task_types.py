@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -41,6 +41,7 @@ class LabelOptions:
         required: whether a missing label is a problem, and a single class a reason to stop.
         time_unit: of times until an event: days, months or years; None where it is not said.
         times: at which survival is stated, in that unit; none: the training part decides.
+        targets: of several targets how each is to be read (``medsoft.data.tables.targets``), by name.
     """
 
     positive: tuple[str, ...] = ()
@@ -49,6 +50,27 @@ class LabelOptions:
     required: bool = True
     time_unit: str | None = None
     times: tuple[float, ...] = ()
+    targets: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """One of several targets.
+
+    Attributes:
+        name: of the target; its columns begin with it and a dot.
+        task: its question, a ``Task``.
+        weight: of its loss among those of the targets that a sample has.
+    """
+
+    name: str
+    task: Any
+    weight: float = field(default=1.0, compare=False)
+
+    @property
+    def prefix(self) -> str:
+        """What its columns begin with."""
+        return f"{self.name}."
 
 
 @dataclass(frozen=True)
@@ -93,8 +115,9 @@ class ObjectiveOptions:
     event_times: FloatArray | None = None
 
 
-Link = Literal["softmax", "sigmoid", "identity", "hazard"]
-"""How the logits of a linear model answer: one of K classes, K separate questions, K numbers, or a log hazard."""
+Link = Literal["softmax", "sigmoid", "identity", "hazard", "mixed"]
+"""How logits answer: one of K classes, K separate questions, K numbers, a log hazard, or several of these side by side.
+"""
 
 
 @dataclass(frozen=True, eq=False)

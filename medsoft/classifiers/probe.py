@@ -59,6 +59,11 @@ class Probe(SlideClassifier):
         for name, given, of in (("C", C, "linear"), ("k", k, "knn")):
             if given is not None and head != of:
                 raise InputError(f"model.{name} is of model.head {of}, not of {head}")
+        if spec.task.parts:
+            raise InputError(
+                "data.targets: --config probe is solved at once, for one target; train several in steps, with --config "
+                "histo or tokens"
+            )
         link = spec.task.objective(ObjectiveOptions(target_scale=spec.target_scale)).link
         if link == "hazard" and head == "knn":
             raise InputError(

@@ -178,6 +178,11 @@ class SlideClassifier(TableClassifier):
             raise InputError(f"model.aggregator {self.aggregator_name} is that of --config probe --model.head knn")
         if not isinstance(self.aggregator, OnProbe):
             return
+        if self.task.parts:
+            raise InputError(
+                "model.aggregator_args: on_probe begins with a model of one target: with data.targets say "
+                "--model.aggregator_args.on_probe false"
+            )
         if self.objective.link == "hazard" and self.objective.outputs > 1:
             raise InputError(
                 "model.aggregator_args: on_probe needs model.survival cox, whose linear model can be solved first; or "

@@ -14,6 +14,7 @@ from medsoft.errors import InputError, check_range
 from medsoft.evaluation.comparison.compare import Difference, compare_models
 from medsoft.evaluation.comparison.pairing import Paired, pair, short_names
 from medsoft.evaluation.intervals.bootstrap import few_notes
+from medsoft.evaluation.locked import TARGETS
 from medsoft.evaluation.metrics.by_name import Asked, wanted_key
 from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.metrics.table import lower_is_better, metric_name
@@ -80,6 +81,11 @@ def compare(
     names = short_names(predictions)
     tables = [read_parts([path]) for path in predictions]
     task = tables[0].task
+    if task.parts:
+        raise InputError(
+            f"{predictions[0]} holds several targets: compare one, by the folders of its predictions, such as "
+            f"{Path(predictions[0]) / TARGETS / task.parts[0].name}"
+        )
     for path, given in zip(predictions, tables, strict=True):
         shared = task.shared_with(given.task)
         if shared is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medsoft.errors import InputError, check_range
@@ -19,13 +19,15 @@ from medsoft.evaluation.comparison.reader_study import (
 from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.examples import read_examples
 from medsoft.evaluation.learnt import nothing_learnt
-from medsoft.evaluation.locked import read_locked
+from medsoft.evaluation.locked import TARGETS, read_locked
 from medsoft.evaluation.report.content import Given
 from medsoft.evaluation.report.model_card import read_card
 from medsoft.evaluation.report.page import write_report
-from medsoft.evaluation.report.run import read_run
+from medsoft.evaluation.report.run import RunFacts, read_run
+from medsoft.evaluation.report.targets import write_targets_report
 from medsoft.evaluation.settings import Settings
 from medsoft.evaluation.subgroups import group_columns
+from medsoft.evaluation.tables.predictions import write_predictions
 from medsoft.evaluation.tables.read import Predictions, files_of, join_samples, read_parts, read_samples
 from medsoft.evaluation.terminal import across_table, part_table
 from medsoft.evaluation.wording import counted
@@ -34,8 +36,10 @@ from medsoft.runs.run_folder import RunFolder
 from medsoft.storage.files import holding
 from medsoft.system.progress import progress
 from medsoft.system.terminal import plain_console
+from medsoft.task import Task
 from medsoft.task_types import KEPT
 from medsoft.text.spelling import notes_on_spellings
+from medsoft.workflows.run_report import about_target
 from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
 
 
@@ -135,71 +139,140 @@ def evaluate(
         tau=tau,
         risk_cut=",".join(words(risk_cut)),
     )
-    chosen_before = None
-    if locked is not None:
-        if rules is not None or recalibrate is not None:
-            raise InputError("--locked brings thresholds and recalibration: leave out --thresholds and --recalibrate")
-        if risk_cut != "median":
-            raise InputError("--locked brings the cut of the risk groups: leave out --risk_cut")
-        if not (given.task.has_probabilities or given.task.has_risk_groups):
-            raise InputError(f"--locked is for classes and risk groups: a {given.task.kind} has neither")
-        chosen_before = read_locked(locked, given.task)
-    if not given.task.has_probabilities and (rules is not None or recalibrate is not None or settings.prevalences):
+    _check_options(given.task, settings, locked)
+    check_range("examples", examples, 0)
+    if table is None and (subgroups is not None or bands is not None or id is not None):
+        raise InputError("subgroups need the sample table: name it with --table")
+    columns = None if subgroups is None else words(subgroups)
+    call = _Call(
+        predictions, settings, locked, table, id, columns, bands or {}, figures, report, examples, ids, title, card
+    )
+    run = run or _run_among(predictions)
+    about = read_run(run) if run else None
+    if not given.task.parts:
+        return _evaluate(call, given, about, Path(out))
+    reported = []
+    for target in given.task.parts:
+        own = RunFolder(Path(out)).target(target.name)
+        rows = replace(given, frame=given.task.frame_of(target.name, given.frame), task=target.task)
+        if not target.task.known(rows.frame).any():
+            print(f"Note: {target.name}: no row has this target: it is not evaluated")
+            continue
+        of_run = None
+        if about is not None:
+            of_run = about_target(about, RunFolder(about.path).target(target.name), target)
+        _evaluate(call, rows, of_run, own.path, target.name)
+        write_predictions(rows.frame, own.predictions)
+        reported.append(target)
+    if report and reported:
+        with holding(Path(out)):
+            write_targets_report(out, reported, about)
+        print(f"Wrote {Path(out) / 'report.html'}, of all targets")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the command line asks for; see ``evaluate``."""
+
+    predictions: list[str]
+    settings: Settings
+    locked: str | None
+    table: str | None
+    id: str | None
+    subgroups: list[str] | None
+    bands: dict[str, list[float]]
+    figures: bool
+    report: bool
+    examples: int
+    ids: bool
+    title: str | None
+    card: str | None
+
+
+def _check_options(task: Task, settings: Settings, locked: str | None) -> None:
+    """Raise InputError where options do not go together, or mean nothing for the task."""
+    of_classes = settings.rules is not None or settings.recalibrate is not None or bool(settings.prevalences)
+    of_survival = bool(settings.times) or settings.tau is not None or settings.risk_cut != "median"
+    if task.parts and (of_classes or of_survival or locked is not None):
         raise InputError(
-            f"thresholds, recalibration and prevalences are for classes: these predictions are a {given.task.kind}"
+            "thresholds, recalibration, prevalences, locked, times, tau and risk_cut are of one target, and these "
+            f"predictions have several: evaluate one by itself, from the folder {TARGETS}/{task.parts[0].name} of the "
+            "run, or of an evaluation of all"
         )
-    if not given.task.has_risk_groups and (settings.times or tau is not None or risk_cut != "median"):
-        raise InputError(f"times, tau and risk_cut are for survival: these predictions are {given.task.kind}")
+    if locked is not None:
+        if settings.rules is not None or settings.recalibrate is not None:
+            raise InputError("--locked brings thresholds and recalibration: leave out --thresholds and --recalibrate")
+        if settings.risk_cut != "median":
+            raise InputError("--locked brings the cut of the risk groups: leave out --risk_cut")
+        if not (task.has_probabilities or task.has_risk_groups):
+            raise InputError(f"--locked is for classes and risk groups: a {task.kind} has neither")
+    if task.parts:
+        return
+    if not task.has_probabilities and of_classes:
+        raise InputError(
+            f"thresholds, recalibration and prevalences are for classes: these predictions are a {task.kind}"
+        )
+    if not task.has_risk_groups and of_survival:
+        raise InputError(f"times, tau and risk_cut are for survival: these predictions are {task.kind}")
+
+
+def _evaluate(call: _Call, given: Predictions, run: RunFacts | None, out: Path, of_target: str = "") -> int:
+    """Evaluate predictions of one question, and write and print what comes of it.
+
+    Args:
+        call: the command line.
+        given: the predictions.
+        run: that made them, as far as its folder says it.
+        out: folder.
+        of_target: which of several targets it is; "" for a single one.
+    """
+    settings, predictions = call.settings, call.predictions
+    chosen_before = None if call.locked is None else read_locked(call.locked, given.task)
     groups = None
     notes = notes_on_spellings(given.frame["patient"], "patient")
     if len(predictions) > 1:
         notes.insert(
             0, f"{len(predictions)} tables are pooled as the predictions of one model: {', '.join(predictions)}"
         )
-    if table is not None:
-        samples = join_samples(given.frame, read_samples(table), id, table)
-        columns = None if subgroups is None else words(subgroups)
-        groups, of_groups = group_columns(samples, given.frame, given.task, columns, bands or {})
+    if call.table is not None:
+        samples = join_samples(given.frame, read_samples(call.table), call.id, call.table)
+        groups, of_groups = group_columns(samples, given.frame, given.task, call.subgroups, call.bands)
         notes += of_groups
         unknown = int((samples == "").all(axis=1).sum())
-        notes += [f"{unknown} of {counted(len(samples), 'sample')} not in {table}"] if unknown else []
-    elif subgroups is not None or bands is not None or id is not None:
-        raise InputError("subgroups need the sample table: name it with --table")
-    about = Given(
-        given.frame,
-        given.inputs,
-        read_run(run) if (run := run or _run_among(predictions)) else None,
-        title or "",
-        read_card(card) if card is not None else {},
-    )
-    check_range("examples", examples, 0)
-    shown, how = read_examples(about.run.path / "examples", given.frame, examples) if about.run else ([], "")
-    data = about.run.config.get("data") if about.run else None
+        notes += [f"{unknown} of {counted(len(samples), 'sample')} not in {call.table}"] if unknown else []
+    title = f"{call.title}: {of_target}" if call.title and of_target else call.title or ""
+    about = Given(given.frame, given.inputs, run, title, read_card(call.card) if call.card is not None else {})
+    shown, how = read_examples(run.path / "examples", given.frame, call.examples) if run else ([], "")
+    data = run.config.get("data") if run else None
     task = given.task.as_configured(data if isinstance(data, dict) else {})
-    kept = about.run.facts.get(KEPT) if about.run else None
+    kept = run.facts.get(KEPT) if run else None
     result = evaluate_table(given.frame, task, settings, groups, chosen_before, kept)
     result.notes.extend(notes)
-    if about.run is not None:
-        kept = kept_shortcuts(RunFolder(about.run.path), given.frame, given.task, settings)
-        about = replace(about, shortcuts=kept)
+    if run is not None:
+        about = replace(about, shortcuts=kept_shortcuts(RunFolder(run.path), given.frame, given.task, settings))
     if chosen_before is not None:
         what = "risk groups" if given.task.has_risk_groups else "thresholds and recalibration"
-        result.notes.append(f"{what} as locked in {locked}")
-    read, of_reader = _reader_study(predictions, given, confidence)
-    result.notes.extend(of_reader)
-    with holding(Path(out)), progress("drawing figures and writing the report"):
-        written = write_evaluation(result, out, given.inputs, figures)
-        if report:
-            written += write_report(result, out, about, shown, how, ids)
+        result.notes.append(f"{what} as locked in {call.locked}")
+    read: list[ReaderRow] = []
+    if not of_target:
+        read, of_reader = _reader_study(predictions, given, settings.confidence)
+        result.notes.extend(of_reader)
+    with holding(out), progress("drawing figures and writing the report"):
+        written = write_evaluation(result, out, given.inputs, call.figures)
+        if call.report:
+            written += write_report(result, out, about, shown, how, call.ids)
         if read:
-            write_reader_study(read, Path(out) / "reader_study.csv")
-            written.append(Path(out) / "reader_study.csv")
-    _print(result, given, Path(out), len(written), report)
+            write_reader_study(read, out / "reader_study.csv")
+            written.append(out / "reader_study.csv")
+    if of_target:
+        print(f"{of_target}:")
+    _print(result, given, out, len(written), call.report)
     for row in read:
         where = f"{row.split}: " if row.split else ""
         print(f"{where}{row.measure} {row.value:.3f} ({row.low:.3f} to {row.high:.3f}), {row.hits} of {row.n} reviewed")
-    if about.run is not None and about.shortcuts is not None:
-        say_shortcuts(about.shortcuts, settings, about.run.unit)
+    if run is not None and about.shortcuts is not None:
+        say_shortcuts(about.shortcuts, settings, run.unit, of_target)
     return 0
 
 

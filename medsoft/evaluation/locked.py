@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from medsoft.storage.own_files import require_file
 from medsoft.task import Task
 
 LOCKED = "locked.json"
+TARGETS = "targets"
+"""Folder of what there is of each of several targets alone."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,30 @@ def decide(frame: pd.DataFrame, task: Task, locked: Locked) -> pd.DataFrame:
             name = f"{point.class_name}, {point.rule}, p >= {point.threshold:.6g}"
             columns[name] = (p_N >= point.threshold).astype(np.int64)
     return pd.DataFrame(columns)
+
+
+def read_locks(folder: Path, task: Task) -> dict[str, Locked]:
+    """What lies in a folder, by target; "" for a single question, and of several those in ``targets/<name>``.
+
+    Raises:
+        InputError: as for ``read_locked``.
+    """
+    files = {one.name: (folder / TARGETS / one.name / LOCKED, one.task) for one in task.parts}
+    files = files or {"": (folder / LOCKED, task)}
+    return {name: read_locked(file, own) for name, (file, own) in files.items() if file.is_file()}
+
+
+def decide_each(frame: pd.DataFrame, task: Task, locks: Mapping[str, Locked]) -> pd.DataFrame:
+    """What ``decide`` makes of each target, in columns that begin with its name; of a single question as it is."""
+    if not task.parts:
+        return decide(frame, task, locks[""])
+    about = [name for name in (*ABOUT, *FURTHER) if name in frame]
+    tables = [frame[about]]
+    for one in task.parts:
+        if one.name in locks:
+            own = decide(task.frame_of(one.name, frame), one.task, locks[one.name])
+            tables.append(own.drop(columns=about).add_prefix(one.prefix))
+    return pd.concat(tables, axis=1)
 
 
 def write_decisions(frame: pd.DataFrame, path: Path) -> None:

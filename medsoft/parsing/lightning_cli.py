@@ -281,8 +281,7 @@ class CommandLine(LightningCLI):
     def pinned(self) -> dict[str, Any]:
         """The resolved configuration, with the question as this table answers it."""
         config = self.resolved()
-        task = self.datamodule.task
-        config["data"] |= {"task": task.kind, "classes": list(task.classes) or None} | task.stated()
+        config["data"] |= self.datamodule.task.pinned(config["data"])
         return config
 
     def reproducible(self, split: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from medsoft.errors import InputError
-from medsoft.evaluation.locked import Locked, read_locked
+from medsoft.evaluation.locked import Locked, read_locks
 from medsoft.runs.checkpoint_io import check_model
 from medsoft.runs.checkpoint_paths import ABOUT, SUMS, check_bundle
 from medsoft.storage.hashing import sha256
@@ -33,7 +33,7 @@ from medsoft.storage.own_files import read_json_object, value_of
 from medsoft.task import Task
 
 FORMAT = 1
-WEIGHTS, CONFIG, LOCKED = "model.safetensors", "config.yaml", "locked.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 CARD, LICENCE, ENCODER = "README.md", "LICENCE.txt", "encoder"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
@@ -85,10 +85,9 @@ class Bundle:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{self.weights}: is damaged, or not there: {error}") from None
 
-    def locked(self) -> Locked | None:
-        """Thresholds and recalibration; None where the bundle has none."""
-        file = self.path / LOCKED
-        return read_locked(file, self.task) if file.is_file() else None
+    def locked(self) -> dict[str, Locked]:
+        """Thresholds and recalibration, by target ("" of a single question); empty where the bundle has none."""
+        return read_locks(self.path, self.task)
 
     @property
     def encoder(self) -> Path | None:

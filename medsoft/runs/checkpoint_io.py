@@ -107,13 +107,13 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
         pairs = [[one for one in pair if isinstance(one, int | float) and math.isfinite(one)] for pair in scale]
         if any(len(pair) != 2 or not pair[1] > 0 for pair in pairs):
             raise InputError(f"{path}: is damaged: the scale of its covariates is not a mean and standard deviation")
-    if known.get("target_scale") is not None:
-        scale = value_of(known, "target_scale", (list, tuple), path)
-        numbers = [value for value in scale if isinstance(value, int | float) and math.isfinite(value)]
-        if len(scale) != 2 or len(numbers) != 2 or not numbers[1] > 0:
-            raise InputError(f"{path}: is damaged: its target_scale is not a mean and standard deviation")
-    if "hazards" in known:
-        _check_hazards(value_of(known, "hazards", dict, path), path)
+    _check_learnt(known, path)
+    if "targets" in known:
+        targets = value_of(known, "targets", dict, path)
+        if set(targets) != {one.name for one in Task.from_json(task).parts}:
+            raise InputError(f"{path}: is damaged: it does not say what each target has learnt")
+        for name in targets:
+            _check_learnt(value_of(targets, name, dict, path), path)
     if "image_size" in known:
         sides = value_of(known, "image_size", (list, tuple), path)
         if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -121,6 +121,21 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
         if value_of(known, "channels", int, path) < 1:
             raise InputError(f"{path}: is damaged: it has no channels")
     return known
+
+
+def _check_learnt(known: dict[str, Any], path: Path) -> None:
+    """Check what a question, or one of several targets, keeps of its training part.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    if known.get("target_scale") is not None:
+        scale = value_of(known, "target_scale", (list, tuple), path)
+        numbers = [value for value in scale if isinstance(value, int | float) and math.isfinite(value)]
+        if len(scale) != 2 or len(numbers) != 2 or not numbers[1] > 0:
+            raise InputError(f"{path}: is damaged: its target_scale is not a mean and standard deviation")
+    if "hazards" in known:
+        _check_hazards(value_of(known, "hazards", dict, path), path)
 
 
 def _check_hazards(known: dict[str, Any], path: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from medsoft import __version__
 from medsoft.errors import InputError
+from medsoft.evaluation.locked import TARGETS
 from medsoft.runs.table_rows import ROWS, write_rows
 from medsoft.storage.files import hold_folder, is_empty, release_folders, replacing
 from medsoft.storage.own_files import read_json_object
@@ -92,6 +93,20 @@ class RunFolder:
         if not run.config.is_file():
             raise InputError(f"{path}: no folder of a run (it has no config.yaml)")
         return run
+
+    def target(self, name: str) -> RunFolder:
+        """What there is of one of several targets alone, in the names of a run: predictions, evaluation, report."""
+        return RunFolder(self.path / TARGETS / name)
+
+    @property
+    def of_target(self) -> str:
+        """The target that this is of, of several (``target``); "" for a run."""
+        return self.path.name if self.path.parent.name == TARGETS else ""
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of one of several targets that of the run and its own."""
+        return f"{self.path.parents[1].name}, {self.of_target}" if self.of_target else self.path.name
 
     def pooled_predictions(self, level: str) -> Path:
         """The predictions by exam, or by patient."""

@@ -192,6 +192,9 @@ class OneClass(WithClasses):
     def class_counts(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return np.bincount(targets[targets >= 0], minlength=len(self.classes))
 
+    def of_numbers(self, numbers: Any) -> Any:
+        return numbers[:, 0].long()
+
     def sampling_weights(self, targets: npt.NDArray[Any]) -> FloatArray:
         weights: FloatArray = 1 / self.class_counts(targets)[targets]
         return weights

@@ -24,6 +24,7 @@ class Ordinal(OneClass):
     ordered = True
     metrics = (*OneClass.metrics, "kappa")
     monitor = "kappa"
+    skill = ("kappa", 0.0)
     key_metrics = (*OneClass.key_metrics, "kappa")
     group_metrics = ("auroc", "accuracy", "kappa", "balanced_accuracy")
 

@@ -38,6 +38,7 @@ class Regression(Task):
     kind = "regression"
     metrics = ("mae", "rmse", "r2", "concordance")
     monitor = "mae"
+    skill = ("concordance", 0.0)
     key_metrics = ("mae", "r2", "concordance", "bias")
     group_metrics = ("mae", "bias", "r2")
     figures = ("agreement", "risk_coverage")
@@ -126,6 +127,9 @@ class Regression(Task):
 
     def class_counts(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
+
+    def of_numbers(self, numbers: Any) -> Any:
+        return numbers[:, 0]
 
     def sampling_weights(self, targets: npt.NDArray[Any]) -> FloatArray:
         raise InputError(f"data.balanced_sampling: a {self.kind} has no classes to balance; leave it out")

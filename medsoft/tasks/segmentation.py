@@ -49,6 +49,7 @@ class Segmentation(Task):
 
     kind = "segmentation"
     has_masks = True
+    can_be_one_of_several = False
     number_metrics = "overlap"
     metrics_title = "Overlap"
     metrics = MEASURES

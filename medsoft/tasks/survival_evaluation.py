@@ -42,6 +42,7 @@ class SurvivalEvaluation(Task):
     metrics_title = "Survival"
     metrics = ("c_index", "uno_c", "integrated_brier", "auc_at", "brier_at")
     monitor = "c_index"
+    skill = ("c_index", 0.5)
     key_metrics = ("c_index", "uno_c", "integrated_brier", "auc_at")
     group_metrics = ("c_index", "uno_c")
     figures = ("risk_groups", "survival_calibration", "over_time")

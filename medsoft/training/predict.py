@@ -130,10 +130,12 @@ def write_run_results(
     figures: bool,
     monitor: str | None = None,
     pooling: Pooled | None = None,
+    of_target: str = "",
 ) -> dict[str, Scores]:
     """Write predictions, metrics and pictures of a run, and print the summary.
 
-    The same is written by exam and by patient, where one has several rows.
+    The same is written by exam and by patient, where one has several rows. Of several targets the summary is that of
+    each.
 
     Args:
         run: where to.
@@ -142,6 +144,7 @@ def write_run_results(
         figures: whether to draw.
         monitor: the logged metric that chose the checkpoint.
         pooling: how the rows of an exam, and of a patient, are pooled; nothing is, where it is not named.
+        of_target: the target whose part of a run this is; "" for a run.
 
     Returns:
         Scores by split; empty where no row has a label.
@@ -151,7 +154,9 @@ def write_run_results(
     write_predictions(frame, run.predictions)
     results = score_splits(frame, data.task)
     write_metrics(results, run.metrics)
-    event("predicted", rows=len(frame))
+    title = f"Metrics of {of_target}" if of_target else "Metrics"
+    if not of_target:
+        event("predicted", rows=len(frame))
     for split, scores in results.items():
         named = split if split in ("train", "val", "test", "all") else "other"  # any text may stand in a table
         values: dict[str, Any] = dict(headline(scores))
@@ -161,8 +166,8 @@ def write_run_results(
         more: dict[str, Any] = {"thumbnail": data.thumbnail, "note": data.note, "monitor": monitor}
         with progress("drawing figures"):
             draw_all(frame, data.task, run.figures, metrics_csv=table, **more)
-    _print_summary(results, data.task, "Metrics")
-    for line in abstention_notes(frame):
+    _print_summary(results, data.task, title)
+    for line in [] if of_target else abstention_notes(frame):
         print(line)
     for level, how in (pooling or {}).items():
         if how != "none" and has_several(frame, level):
@@ -170,12 +175,14 @@ def write_run_results(
             write_predictions(pooled, run.pooled_predictions(level))
             by_level = score_splits(pooled, data.task)
             write_metrics(by_level, run.pooled_metrics(level))
-            _print_summary(by_level, data.task, f"Metrics by {level} ({how} of logits)")
+            _print_summary(by_level, data.task, f"{title} by {level} ({how} of logits)")
     return results
 
 
 def _print_summary(results: dict[str, Scores], task: Task, title: str) -> None:
     """Print a table of the main metrics, a row per metric; those of thresholded decisions say at which threshold."""
+    if task.parts:
+        return
     console = plain_console()
     labelled = {split: scores for split, scores in results.items() if scores["n"]}
     if labelled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -244,8 +243,7 @@ def check_monitored(
     share = 1.0 if limit is None else limit
     seen = min(batches, share * processes) if isinstance(share, int) else int(batches * share)
     targets = part.targets[: seen * batch_size]
-    width = len(part.task.p_columns)
-    answers = np.full((len(targets), width), 1 / width)
+    answers = part.task.constant_answers(len(targets))
     scores = score(make_predictions(part.task, part.frame["id"].tolist()[: len(targets)], answers, targets), part.task)
     name = monitor.removeprefix("val_")
     if scores["n"] == 0 or (name != "loss" and headline(scores)[name] is None):

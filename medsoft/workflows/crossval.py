@@ -50,6 +50,8 @@ def crossval(argv: Sequence[str]) -> int:
         raise InputError("--fold runs one fold of several: name the folder where all meet with --out")
     folder = CrossvalFolder(Path(config.out or Path("runs") / f"{config.name}-crossval" / _now()))
     fractions = _fractions(config.learning_curve, config.train_fraction)
+    if fractions and line.datamodule.task.parts:
+        raise InputError("--learning_curve is of one target: leave it out with data.targets")
     begun = divide(line, folder, config.train_fraction)
     for fraction in fractions:
         divide(line, folder.part(fraction), fraction)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from medsoft.evaluation.metrics.weighted import MOST_PROBABLE
 from medsoft.evaluation.part import Part
 from medsoft.evaluation.report.content import Given
 from medsoft.evaluation.report.page import write_report
-from medsoft.evaluation.report.run import read_run
-from medsoft.evaluation.tables.read import read_either, read_parts
+from medsoft.evaluation.report.run import RunFacts, read_run
+from medsoft.evaluation.report.targets import write_targets_report
+from medsoft.evaluation.tables.predictions import write_predictions
+from medsoft.evaluation.tables.read import Predictions, read_either, read_parts
 from medsoft.evaluation.tables.recorded import FILES, record_of
 from medsoft.evaluation.terminal import across_table
 from medsoft.evaluation.writing import write_evaluation
@@ -38,6 +41,7 @@ from medsoft.system.terminal import plain_console
 from medsoft.task import Task
 from medsoft.task_types import KEPT
 from medsoft.training.predict import show_path
+from medsoft.workflows.run_report import about_target
 from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
 
 HOW = "mean of the folds' own values; interval: patients drawn within folds"
@@ -68,28 +72,82 @@ def collect(folder: CrossvalFolder) -> int:
     code = _gather_errors(folder, folds)
     given = read_parts([folder.path])
     kept = _kept(folder, folds)
-    result = evaluate_table(given.frame, given.task, kept=kept)
     _write_facts(folder, folds[0], kept)
+    files = {FILES: record_of([folder.predictions, folder.validation])}
+    if not given.task.parts:
+        result, by_row = _evaluate(folder, given, RunFolder(folder.path), read_run(folder.path), kept)
+        _write_folds(folder, {"": (result, by_row)})
+        write_metrics(_summary(result, by_row) | files, folder.metrics)
+    else:
+        found = _evaluate_targets(folder, given, kept)
+        _write_folds(folder, found)
+        write_metrics({"targets": {name: _summary(*one) for name, one in found.items()}} | files, folder.metrics)
+    print(f"Results: {show_path(folder.path)}")
+    return code
+
+
+def _evaluate(
+    folder: CrossvalFolder, given: Predictions, out: RunFolder, about: RunFacts, kept: Mapping[str, Any]
+) -> tuple[Evaluation, AcrossFolds]:
+    """Evaluate all folds together, of a single question or of one of several targets, and print what comes of it.
+
+    Args:
+        folder: of the cross-validation.
+        given: the predictions of all folds.
+        out: where the evaluation goes.
+        about: what is known of the whole.
+        kept: by fold, what its model has kept of its training part.
+    """
+    result = evaluate_table(given.frame, given.task, kept=kept)
     config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    write_evaluation(result, folder.evaluation, given.inputs, bool(config.get("figures", True)))
-    about, shortcuts = read_run(folder.path), None
+    write_evaluation(result, out.evaluation, given.inputs, bool(config.get("figures", True)))
+    shortcuts = None
     if config.get("shortcuts", True):
-        shortcuts = kept_shortcuts(RunFolder(folder.path), given.frame, given.task, result.settings)
+        shortcuts = kept_shortcuts(out, given.frame, given.task, result.settings)
     curve = _learning_curve(folder, given.frame, result)
     further = Given(given.frame, given.inputs, about, shortcuts=shortcuts, learning_curve=curve)
-    write_report(result, folder.path, further)
+    write_report(result, out.path, further)
     by_row = next(across for across in result.across if (across.split, across.level) == ("test", "row"))
-    with replacing(folder.folds_table) as temporary:
-        table = pd.DataFrame([_fold_row(folder, fold, result, by_row) for fold in folds])
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    files = {FILES: record_of([folder.predictions, folder.validation])}
-    write_metrics(_summary(result, by_row) | files, folder.metrics)
-    _print(folder, result)
+    _print(result, out.of_target)
     if curve is not None:
         print("\n".join(_curve_in_lines(curve)))
     if shortcuts is not None:
-        say_shortcuts(shortcuts, result.settings, about.unit)
-    return code
+        say_shortcuts(shortcuts, result.settings, about.unit, out.of_target)
+    return result, by_row
+
+
+def _evaluate_targets(
+    folder: CrossvalFolder, given: Predictions, kept: Mapping[str, Any]
+) -> dict[str, tuple[Evaluation, AcrossFolds]]:
+    """Evaluate each of several targets by itself, and write the page above their reports."""
+    found = {}
+    about = read_run(folder.path)
+    for target in given.task.parts:
+        out = RunFolder(folder.path).target(target.name)
+        frame = given.task.frame_of(target.name, given.frame)
+        for path, split in ((out.predictions, "test"), (out.path / folder.validation.name, "val")):
+            write_predictions(frame[frame["split"] == split], path)
+        own = {fold: [of_model.get(target.name, {}) for of_model in models] for fold, models in kept.items()}
+        facts = read_json_object(folder.path / out.facts.name) if (folder.path / out.facts.name).is_file() else {}
+        files = {FILES: record_of([out.predictions, out.path / folder.validation.name])}
+        write_metrics({**facts, **({KEPT: own} if any(map(any, own.values())) else {}), **files}, out.facts)
+        rows = replace(given, frame=frame, task=target.task)
+        found[target.name] = _evaluate(folder, rows, out, about_target(about, out, target), own)
+    write_targets_report(folder.path, given.task.parts, about)
+    return found
+
+
+def _write_folds(folder: CrossvalFolder, found: Mapping[str, tuple[Evaluation, AcrossFolds]]) -> None:
+    """Write ``folds.csv``; the metrics of several targets stand side by side, by their names."""
+    rows = []
+    for fold in folder.folds:
+        row = _about_fold(folder, fold)
+        for target, (result, by_row) in found.items():
+            own = _fold_row(fold, result, by_row)
+            row |= {f"{target}.{name}" if target else name: value for name, value in own.items()}
+        rows.append(row)
+    with replacing(folder.folds_table) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def gather_predictions(folder: CrossvalFolder) -> pd.DataFrame:
@@ -199,13 +257,17 @@ def _gather_errors(folder: CrossvalFolder, folds: Sequence[PlannedFold]) -> int:
     return 3
 
 
-def _fold_row(folder: CrossvalFolder, fold: PlannedFold, result: Evaluation, across: AcrossFolds) -> dict[str, Any]:
-    """A line of ``folds.csv``: sizes, the epoch that validation chose, and the main metrics of the reported part."""
-    part = next(p for p in result.parts if (p.fold, p.split, p.level) == (str(fold.number), "test", "row"))
+def _about_fold(folder: CrossvalFolder, fold: PlannedFold) -> dict[str, Any]:
+    """What a line of ``folds.csv`` begins with: sizes, and the epoch that validation chose."""
     about: dict[str, Any] = {"fold": fold.number, "repeat": fold.repeat, "held_out": fold.name, "seed": fold.seed}
     about |= {f"n_{name}": fold.n.get(name, 0) for name in ("train", "val", "test")}
-    about |= {"n_scored": part.n, "n_patients": part.n_patients, "best_epoch": _best_epoch(folder.run(fold.number))}
-    return about | {
+    return about | {"best_epoch": _best_epoch(folder.run(fold.number))}
+
+
+def _fold_row(fold: PlannedFold, result: Evaluation, across: AcrossFolds) -> dict[str, Any]:
+    """The rest of a line: how many rows were scored, and the main metrics of the reported part."""
+    part = next(p for p in result.parts if (p.fold, p.split, p.level) == (str(fold.number), "test", "row"))
+    return {"n_scored": part.n, "n_patients": part.n_patients} | {
         _short(estimate): _value(part, estimate) for estimate in across.estimates if _is_main(estimate, result.task)
     }
 
@@ -248,13 +310,14 @@ def _summary(result: Evaluation, by_row: AcrossFolds) -> dict[str, Any]:
     }
 
 
-def _print(folder: CrossvalFolder, result: Evaluation) -> None:
+def _print(result: Evaluation, of_target: str) -> None:
     console = plain_console()
+    if of_target:
+        print(f"{of_target}:")
     for across in result.across:
         if across.split == "test":
             console.print(across_table(across))
             for note in across.notes:
                 console.print(f"  {note}", soft_wrap=True)
     if said := nothing_learnt(result):
-        print(f"WARNING: {said}")
-    print(f"Results: {show_path(folder.path)}")
+        print(f"WARNING: {of_target}: {said}" if of_target else f"WARNING: {said}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.locked import LOCKED, decide, read_locked, write_decisions
+from medsoft.evaluation.locked import decide_each, read_locks, write_decisions
 from medsoft.evaluation.tables.ensemble import mean_of
 from medsoft.parsing.configurations import read_configuration
 from medsoft.parsing.lightning_cli import CommandLine, split_of_this_table
@@ -126,8 +126,8 @@ def apply_ensemble(
         trained=trained if len(trained) == len(members) else [],
         kept=[kept[index] for index in sorted(kept)],
     )
-    if model_of is not None and (file := model_of.path / LOCKED).is_file():
-        write_decisions(decide(mean, data.task, read_locked(file, data.task)), run.path / "decisions.csv")
+    if model_of is not None and (locks := read_locks(model_of.path, data.task)):
+        write_decisions(decide_each(mean, data.task, locks), run.path / "decisions.csv")
     return code
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from medsoft.errors import InputError
-from medsoft.evaluation.locked import decide, write_decisions
+from medsoft.evaluation.locked import decide_each, write_decisions
 from medsoft.inference.attribution.target import target_column
 from medsoft.parsing.lightning_cli import CommandLine, read_words, split_of_this_table
 from medsoft.parsing.words import Words
@@ -47,7 +47,7 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     named, words = named_checkpoints(words), words.without("checkpoint")
     bundle = _find_bundle(words, named)
     _require_model(verb, words, named, bundle)
-    locked = bundle.locked() if bundle is not None else None  # a damaged one is told before the work
+    locked = bundle.locked() if bundle is not None else {}  # a damaged one is told before the work
     members = find_checkpoints(named) if bundle is None else [Checkpoint(bundle.path, bundle.config)]
     words = encode_first(verb, words, members, bundle)
     if len(members) > 1:
@@ -77,8 +77,8 @@ def _apply(verb: str, argv: Sequence[str]) -> int:
     if not processes.is_first:
         return 0
     _write_maps(line, run, frame)
-    if locked is not None:
-        write_decisions(decide(frame, data.task, locked), run.path / "decisions.csv")
+    if locked:
+        write_decisions(decide_each(frame, data.task, locked), run.path / "decisions.csv")
     return code
 
 

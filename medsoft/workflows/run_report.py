@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from medsoft.data.tables.targets import plain_options
 from medsoft.evaluation.evaluate import Evaluation, evaluate_table
 from medsoft.evaluation.examples import read_examples
 from medsoft.evaluation.learnt import hardly_vary, nothing_learnt
@@ -20,8 +22,10 @@ from medsoft.evaluation.tables.levels import levels_of
 from medsoft.evaluation.tables.read import read_parts
 from medsoft.evaluation.writing import write_evaluation
 from medsoft.runs.run_folder import RunFolder
+from medsoft.storage.own_files import read_json_object
 from medsoft.system.progress import progress
 from medsoft.task import Task
+from medsoft.task_types import NamedTask
 
 DRAWS = 500
 """Of the bootstrap at the end of a run; ``medsoft evaluate`` takes 2,000."""
@@ -54,7 +58,7 @@ def evaluate_run(
     result.notes[:0] = notes
     if locked is not None and model_of is not None:
         what = "risk groups" if task.has_risk_groups else "thresholds and recalibration"
-        result.notes.append(f"{what} as locked by {model_of.path.name!r}, with the model")
+        result.notes.append(f"{what} as locked by {model_of.name!r}, with the model")
     return result
 
 
@@ -99,6 +103,23 @@ def write_run_report(
         about = about or read_run(run.path)
         shown, how = read_examples(run.examples, frame, examples)
         write_report(result, run.path, Given(frame, inputs, about, shortcuts=shortcuts), shown, how)
+
+
+def about_target(about: RunFacts, run: RunFolder, target: NamedTask) -> RunFacts:
+    """What is known of a run, as of a run of one of its targets alone.
+
+    Args:
+        about: the whole run.
+        run: what there is of the target.
+        target: its name and question.
+    """
+    data = about.config.get("data")
+    data = dict(data) if isinstance(data, dict) else {}
+    given = data.pop("targets", None) or {}
+    own = {"label": target.name, "positive": None, **plain_options(given.get(target.name))}
+    config = {**about.config, "name": f"{about.name}: {target.name}", "data": data | own}
+    facts = read_json_object(run.facts) if run.facts.is_file() else about.facts
+    return replace(about, path=run.path, config=config, facts=facts)
 
 
 def _locked(

@@ -73,7 +73,7 @@ def kept_shortcuts(run: RunFolder, frame: pd.DataFrame, task: Task, settings: Se
     """The baselines that a run has kept, beside predictions of the same rows; None where it has kept none.
 
     Args:
-        run: its folder, or that of a cross-validation.
+        run: its folder, or that of a cross-validation; or what either has of one of several targets.
         frame: predictions; of a cross-validation those of all folds, with their column ``fold``.
         task: theirs.
         settings: of their evaluation.
@@ -82,7 +82,10 @@ def kept_shortcuts(run: RunFolder, frame: pd.DataFrame, task: Task, settings: Se
         InputError: a baseline's predictions were altered.
     """
     folds = sorted({fold for fold in frame["fold"] if fold.isdecimal()}, key=int)
-    runs = {fold: RunFolder(run.path / f"fold-{fold}") for fold in folds} if is_crossval(run.path) else {"": run}
+    whole = run.path.parents[1] if run.of_target else run.path
+    runs = {fold: RunFolder(whole / f"fold-{fold}") for fold in folds} if is_crossval(whole) else {"": RunFolder(whole)}
+    if run.of_target:
+        runs = {fold: one.target(run.of_target) for fold, one in runs.items()}
     tables = {}
     for name in PREFIXES:
         files = {fold: one.shortcut_predictions(name) for fold, one in runs.items()}
@@ -127,10 +130,10 @@ def shortcuts_of_splits(
         return judge(frame, tables, task, settings, _names_of(facts))
 
 
-def say_shortcuts(found: Shortcuts, settings: Settings, unit: str) -> None:
-    """Warn on the terminal where a model is not ahead of a baseline."""
+def say_shortcuts(found: Shortcuts, settings: Settings, unit: str, of_target: str = "") -> None:
+    """Warn on the terminal where a model is not ahead of a baseline; of one of several targets by its name."""
     if said := alarm(found, settings.confidence, unit):
-        print(f"WARNING: {said}")
+        print(f"WARNING: {of_target}: {said}" if of_target else f"WARNING: {said}")
 
 
 def _names_of(facts: pd.DataFrame) -> list[str]:

@@ -16,9 +16,10 @@ from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import Workers
 from medsoft.encoders.from_checkpoint import NamedEncoder, check_regions, check_tiles
 from medsoft.errors import InputError
-from medsoft.evaluation.locked import decide, write_decisions
+from medsoft.evaluation.locked import TARGETS, decide_each, write_decisions
 from medsoft.evaluation.metrics.score import write_metrics
 from medsoft.evaluation.report.run import RunFacts, kind_of_reason
+from medsoft.evaluation.report.targets import write_targets_report
 from medsoft.evaluation.tables.exams import Pooled
 from medsoft.evaluation.tables.recorded import FILES, OF_SLIDES, record_of
 from medsoft.evaluation.wording import counted
@@ -46,7 +47,7 @@ from medsoft.slides.tiling.settings import EncodingSettings, HeatmapSettings, Tr
 from medsoft.task import Task
 from medsoft.training.predict import write_run_results
 from medsoft.training.shift import ShiftNotes, say
-from medsoft.workflows.run_report import evaluate_run, without_signs, write_run_report
+from medsoft.workflows.run_report import about_target, evaluate_run, without_signs, write_run_report
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def predict_slides(job: SlidesJob) -> int:
     model.restrict(regions)
     request = _heatmap_request(model, models, job.heatmaps)
     cases, other = find_cases(sources, model, job.who)
-    truth = read_truth(cases, model.task, job.who, job.columns)
+    trained = {} if model.run is None or not model.run.config.is_file() else read_configuration(model.run.config)
+    truth = read_truth(cases, model.task, job.who, job.columns, (trained.get("data") or {}).get("targets") or {})
     bundle = models[0] if isinstance(models[0], Bundle) else None
     encoder = _encoder_of(bundle, job.encoder)
 
@@ -189,8 +191,8 @@ def _write_decisions(
     """Write ``decisions.csv`` where a bundle has locked thresholds, in place of that of an earlier call."""
     decisions = folder.path / "decisions.csv"
     decisions.unlink(missing_ok=True)
-    if bundle is not None and frame is not None and (locked := bundle.locked()) is not None:
-        write_decisions(decide(frame, model.task, locked), decisions)
+    if bundle is not None and frame is not None and (locks := bundle.locked()):
+        write_decisions(decide_each(frame, model.task, locks), decisions)
 
 
 @dataclass(frozen=True)
@@ -245,17 +247,23 @@ def write_results(
     note = "phantom slides, no patients" if any("phantom" in case.sources[0].row for case in cases) else ""
     pooling: Pooled = {"exam": settings.exams, "patient": settings.patients}
     write_run_results(run, frame, _Slides(model.task, note), settings.figures, pooling=pooling)
+    for target in model.task.parts:
+        rows, alone = model.task.frame_of(target.name, frame), _Slides(target.task, note)
+        write_run_results(run.target(target.name), rows, alone, settings.figures, None, pooling, target.name)
     tables = [run.predictions, *(run.pooled_predictions(level) for level in pooling)]
     write_metrics({FILES: record_of(tables)}, folder.path / OF_SLIDES)
     print(f"{len(frame)} of {counted(len(cases), _unit(cases))} predicted: {folder.predictions_csv}")
     of_members = said_of_agreement([one.agreement for one in predictions.values()], _unit(cases))
     print("".join(f"{line}\n" for line in of_members), end="")
     notes = [*([] if said is None else said.warnings), *of_members]
+    about = _about(folder, model, cases, set(predictions), truth, columns, note, said)
+    if model.task.parts:
+        _report_targets(run, frame, model, notes, settings.report, about)
+        return frame
     result = evaluate_run(frame, model.task, model.run, notes, model.kept)
     if nothing := without_signs(frame, model.task, result):
         print(f"WARNING: {nothing}")
     if settings.report and result is not None:
-        about = _about(folder, model, cases, set(predictions), truth, columns, note, said)
         alone = [case.sources[0] for case in cases if case.id == case.sources[0].id]
         has_examples = maps is not None and write_slide_examples(run.examples, frame, model.task, folder, alone, maps)
         write_run_report(run, frame, result, examples=EXAMPLES if has_examples else 0, about=about)
@@ -263,8 +271,30 @@ def write_results(
     return frame
 
 
+def _report_targets(
+    run: RunFolder, frame: pd.DataFrame, model: SlideModel, notes: Sequence[str], report: bool, about: RunFacts
+) -> None:
+    """Evaluate each of several targets by itself, and write their reports and the page above them."""
+    reports = []
+    for target in model.task.parts:
+        own, rows = run.target(target.name), model.task.frame_of(target.name, frame)
+        model_of = None if model.run is None else model.run.target(target.name)
+        kept = [of_model.get(target.name, {}) for of_model in model.kept]
+        result = evaluate_run(rows, target.task, model_of, notes, kept)
+        if nothing := without_signs(rows, target.task, result):
+            print(f"WARNING: {target.name}: {nothing}")
+        if report and result is not None:
+            write_run_report(own, rows, result, examples=0, about=about_target(about, own, target))
+            reports.append(target)
+    if reports:
+        write_targets_report(run.path, reports, about)
+        print(f"Report: {run.report}")
+
+
 def remove_results(run: RunFolder) -> None:
     """Remove what an earlier call made of its predictions, and the predictions: they are not those of this call."""
+    for folder in (run.path / TARGETS).glob("*"):
+        remove_results(RunFolder(folder))
     files = [run.path / OF_SLIDES, run.predictions, run.metrics]
     for level in ("exam", "patient"):
         files += [run.pooled_predictions(level), run.pooled_metrics(level)]

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from medsoft.classifiers.load import load_classifier
 from medsoft.classifiers.slide import load_slide_classifier
 from medsoft.errors import InputError
-from medsoft.evaluation.locked import read_locked
+from medsoft.evaluation.locked import LOCKED, read_locked
 from medsoft.evaluation.report.run import read_run
 from medsoft.evaluation.tables.read import read_parts
-from medsoft.runs.bundle import LOCKED, WEIGHTS, Bundle, sums_of
+from medsoft.runs.bundle import WEIGHTS, Bundle, sums_of
 from medsoft.runs.checkpoint_io import AtomicCheckpointIO
 from medsoft.runs.checkpoint_paths import ABOUT, PLAN, SUMS
 from medsoft.runs.crossval_folder import CrossvalFolder

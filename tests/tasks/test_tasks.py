@@ -24,12 +24,23 @@ TASKS = {
     "survival": Task.from_json({"kind": "survival", "classes": (), "times": (12, 36.5), "unit": "", "logits": 1}),
     "segmentation": Task.of("segmentation", ("disc", "cup")),
 }
+TASKS["multitask"] = Task.from_json(
+    {
+        "kind": "multitask",
+        "classes": (),
+        "targets": [{"name": name, "weight": 1.0, **TASKS[kind].to_json()} for name, kind in (("MSI", "binary"),)]
+        + [{"name": f"t-{kind}", "weight": 0.5, **TASKS[kind].to_json()} for kind in ("multilabel", "ordinal")]
+        + [{"name": kind, "weight": 2.0, **TASKS[kind].to_json()} for kind in ("regression", "survival")],
+    }
+)
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
 def answers(task: Task, n: int, seed: int) -> np.ndarray:
     """(n, C): probabilities that sum to 1 where classes exclude each other, or numbers above 0."""
     width, rng = len(task.p_columns), np.random.default_rng(seed)
+    if task.parts:
+        return np.concatenate([answers(one.task, n, seed + i) for i, one in enumerate(task.parts)], axis=1)
     if task.number_metrics == "survival":  # a risk, then chances
         return np.column_stack([rng.normal(size=n), rng.uniform(0.01, 0.99, (n, width - 1))])
     if task.has_masks:  # sizes, then shares or pixels
@@ -42,6 +53,9 @@ def answers(task: Task, n: int, seed: int) -> np.ndarray:
 def targets(task: Task, n: int, seed: int, missing: float = 0.2) -> np.ndarray:
     """As training takes them, some of them missing."""
     rng = np.random.default_rng(seed)
+    if task.parts:
+        each = [targets(one.task, n, seed + i, missing) for i, one in enumerate(task.parts)]
+        return np.concatenate([values.reshape(n, -1) for values in each], axis=1)
     if task.number_metrics == "survival":
         values = np.column_stack([np.round(rng.gamma(4, 10, n), 1) + 1, rng.integers(0, 2, n)])
         values[rng.random(n) < missing] = np.nan
@@ -134,11 +148,12 @@ def test_strata_and_members_cover_the_known_rows(task):
 
 @every_task
 def test_a_task_recognises_its_own_predictions_or_leaves_it_to_the_column_task(task):
-    columns = ["id", *task.target_columns, *task.p_columns]
+    columns = ["id", *(task.kind_cells(0) if task.parts else ()), *task.target_columns, *task.p_columns]
     recognised = [kind for kind in TASK_KINDS if task_class(kind).recognises(columns)]
     assert len(recognised) == 1, "a table without the column task is of one task"
     assert recognised == [task.kind] or not type(task).recognises(columns)
-    assert task_class(task.kind).from_columns(columns) == task
+    text = pd.DataFrame({name: [""] for name in columns} | task.kind_cells(1))
+    assert task_class(task.kind).from_text(text) == task
 
 
 @every_task
@@ -153,7 +168,7 @@ def test_pooled_targets_of_rows_that_agree_are_theirs(task, how):
 @every_task
 def test_the_metrics_of_a_task_hold_the_one_that_chooses_checkpoints(task):
     assert task.monitor in task.headline
-    assert task.primary["metric"] in task.metrics
+    assert task.primary["metric"] in (task.metrics or task.headline)  # of several targets the mean of their skills
     assert task.positive in ("", *task.asked_classes)
     assert set(task.asked_classes) <= set(task.classes)
 
@@ -165,7 +180,8 @@ def test_the_network_has_as_many_outputs_as_its_objective(task):
         assert [one["columns"] for one in task.outputs()] == [["background", *task.classes]] * 2
         return
     logits, found = task.outputs()
-    objective = task.objective(ObjectiveOptions(target_scale=(0.0, 1.0)))
+    scale = {one.name: (0.0, 1.0) for one in task.parts} or (0.0, 1.0)
+    objective = task.objective(ObjectiveOptions(target_scale=scale))
     assert len(logits["columns"]) == objective.outputs
     assert found["columns"] == task.p_columns
     logit_target = task.default_logit_target(answers(task, 1, 0)[0])
@@ -174,6 +190,9 @@ def test_the_network_has_as_many_outputs_as_its_objective(task):
 
 @every_task
 def test_what_a_task_names_for_figures_and_report_is_there(task):
+    if task.parts:  # each target is reported by itself
+        assert not (*task.figures, *task.table_figures, *task.report_sections, *task.glossary)
+        return
     pieces = (files("medsoft.evaluation.report") / "pieces.html.jinja").read_text(encoding="utf-8")
     sections = set(re.findall(r"{% macro (\w+)_section\(part\) %}", pieces))
     for named, known in (
@@ -201,4 +220,5 @@ def test_what_is_asked_is_said_with_classes_and_unit():
         "regression": "Regression: a number for each slide",
         "survival": "Survival: the risk of an event for each slide",
         "segmentation": "Segmentation: the places of disc, cup in each slide",
+        "multitask": "Several targets for each slide: MSI, t-multilabel, t-ordinal, regression, survival",
     }

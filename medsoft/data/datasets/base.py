@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,10 @@ from medsoft.data.facts.pictures import Facts
 from medsoft.data.facts.table import facts_table
 from medsoft.data.tables.covariates import read_covariates, require_known, scaled_by
 from medsoft.data.tables.duplicates import Content, duplicate_problems, nearly_same, notes_on_near
-from medsoft.data.tables.labels import label_columns
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table, targets_of_rows
 from medsoft.data.tables.split import UNUSED, apply_split_file, complete_splits
+from medsoft.data.tables.targets import label_options
 from medsoft.data.tables.values import Placeholder
 from medsoft.data.transforms.views import AS_IT_IS, AnyView
 from medsoft.errors import InputError, check_range
@@ -50,6 +51,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         time_unit: unit of data.time: days, months or years.
         times: times, in this unit, at which survival is stated; by default quartiles of the training part's events.
         task: Kind of task, such as binary or regression; needed if the labels are numbers.
+        targets: several targets at once, by name the kind of task, or label, task, positive, classes and weight, as in
+            {MSI: {task: binary, positive: MSI-H}, age: regression}; where a label is missing, its target is left out.
         positive: label values that count as the positive class of a binary task, such as 2,3,4; values of data.event
             that mean that it happened.
         classes: names of the classes in order (a list, or separated by commas); any other label is an error.
@@ -102,6 +105,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         time_unit: Literal["days", "months", "years"] | None = None,
         times: str | list[float] | None = None,
         task: TaskKind | None = None,
+        targets: dict[str, Any] | None = None,
         positive: str | int | list[str | int] | None = None,
         classes: str | list[str] | None = None,
         patient: str | None = None,
@@ -132,14 +136,9 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         self.on_error, self.check_files = on_error, check_files
         self.stage, self.seed = stage, seed
         self._table = table
-        self._options: dict[str, Any] = {
+        asked = {"task": task, "positive": positive, "classes": classes, "time_unit": time_unit, "times": times}
+        self._options: dict[str, Any] = label_options(label, time, event, targets, **asked) | {
             "root": root,
-            "label": label_columns(task, label, time, event),
-            "time_unit": time_unit,
-            "times": _numbers("data.times", times),
-            "task": task,
-            "positive": positive,
-            "classes": classes,
             "patient": patient,
             "site": site,
             "exam": exam,
@@ -328,6 +327,13 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         """Values of a part's rows, (N, K) float32, NaN where missing; None without covariates."""
         return read_covariates(part, self.covariate_columns) if self.covariate_columns else None
 
+    def of_target(self, name: str) -> Self:
+        """The same samples, loaded as they are, with one of several targets."""
+        one = copy.copy(self)
+        one.samples = self.samples.of_target(name)
+        one._parts = {split: (part.of_target(name), dataset) for split, (part, dataset) in self._parts.items()}
+        return one
+
     def facts(self, split: str) -> pd.DataFrame:
         """Trivial facts of a loaded part, by which a shortcut could be taken; see ``medsoft.data.facts``."""
         part = self.part(split)
@@ -432,16 +438,3 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": begin_loader_process,
         }
-
-
-def _numbers(option: str, given: str | list[float] | None) -> tuple[float, ...]:
-    """The numbers of an option: a list, or separated by commas.
-
-    Raises:
-        InputError: one is no number.
-    """
-    values = given.strip("[] ").split(",") if isinstance(given, str) else given or ()
-    try:
-        return tuple(sorted(float(value) for value in values))
-    except ValueError:
-        raise InputError(f"{option} {given}: numbers separated by commas, such as 365,1095") from None

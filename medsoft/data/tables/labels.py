@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -50,6 +51,7 @@ def read_labels(
     placeholders: Placeholders = None,
     time_unit: str | None = None,
     times: Sequence[float] = (),
+    targets: Mapping[str, Any] | None = None,
 ) -> Targets:
     """Read the label columns of a table.
 
@@ -65,6 +67,7 @@ def read_labels(
         placeholders: what words such as unknown or N/A mean; a problem where not given.
         time_unit: of the times of a survival task, whose columns are the time and the event.
         times: at which its survival is stated.
+        targets: of several targets how each is read (``medsoft.data.tables.targets``); the task is theirs then.
 
     Raises:
         InputError: the task is not clear, or the options contradict each other or the labels.
@@ -72,8 +75,10 @@ def read_labels(
     """
     if task is not None and task not in TASK_KINDS:
         raise InputError(f"there is no task {task!r}: the tasks are {', '.join(TASK_KINDS)}")
-    options = LabelOptions(tuple(words(positive)), tuple(words(classes)), uncertain, required, time_unit, tuple(times))
-    texts, problems = _without_missing(labels.apply(text), placeholders, [*options.classes, *options.positive])
+    of_one = (tuple(words(positive)), tuple(words(classes)), uncertain, required, time_unit, tuple(times))
+    options = LabelOptions(*of_one, targets or {})
+    named = [*options.classes, *options.positive, *_named_by_targets(options)]
+    texts, problems = _without_missing(labels.apply(text), placeholders, named)
     if task is None and len(labels.columns) > 1:
         task = "multilabel"
     asked = None if task is None else task_class(task)
@@ -247,6 +252,12 @@ def plain_number(value: str) -> str:
 def some(values: Sequence[str], shown: int = 10) -> str:
     """The first values, separated by commas, and how many there are."""
     return ", ".join(values[:shown]) + (f", ... ({len(values)} values)" if len(values) > shown else "")
+
+
+def _named_by_targets(options: LabelOptions) -> list[str]:
+    """All classes that several targets name."""
+    given = [target for target in options.targets.values() if isinstance(target, Mapping)]
+    return [word for target in given for key in ("classes", "positive") for word in words(target.get(key))]
 
 
 def _kind_beyond_doubt(column: ClassColumn) -> str:

@@ -131,6 +131,11 @@ class SampleTable:
         """The rows of one split, in the same order."""
         return self.select((self.frame["split"] == split).to_numpy())
 
+    def of_target(self, name: str) -> SampleTable:
+        """The same rows with one of several targets, whose columns are then those of its own task."""
+        assert self.task is not None
+        return replace(self, frame=self.task.frame_of(name, self.frame), task=self.task.part(name).task)
+
     def with_split(self, split: str | np.ndarray) -> SampleTable:
         """The same rows assigned anew: all to one split, or each to its own (N,)."""
         return replace(self, frame=self.frame.assign(split=split))
@@ -177,6 +182,7 @@ def read_table(
     placeholders: Placeholders = None,
     time_unit: str | None = None,
     times: Sequence[float] = (),
+    targets: Mapping[str, Any] | None = None,
     require_labels: bool = True,
     on_error: OnError = "error",
 ) -> SampleTable:
@@ -206,6 +212,7 @@ def read_table(
             for all or by word; a problem where not given.
         time_unit: days, months or years, of the times of a survival task, whose two labels are the time and the event.
         times: at which its survival is stated.
+        targets: of several targets how each is read, as for ``read_labels``; ``label`` names all their columns.
         require_labels: False for prediction: a label column that is not there, or is empty in places, is no problem,
             nor is a column of patients, exams or sites that is not there.
         on_error: "skip" leaves out rows with a problem of their own (missing file, bad label, duplicate) and lists
@@ -228,7 +235,7 @@ def read_table(
     named = {"patient": patient, "exam": exam, "site": site, "id": id, "split": split_column}
     wanted = {option: [name] for option, name in {"path": path, **named}.items() if name is not None}
     if require_labels or any(name in source for name in label_columns):
-        wanted["label"] = label_columns
+        wanted["targets" if targets else "label"] = label_columns
     require_columns(table, source.columns, wanted)
     base = Path(os.path.abspath(root or table.parent))  # noqa: PTH100 (resolve() would follow links to other names)
     if not base.is_dir():
@@ -273,7 +280,7 @@ def read_table(
     notes += _unused_patients(source, patient)
     notes += notes_on_formulas(pd.concat([frame[_NAMES], source[[n for n in label_columns if n in source]]], axis=1))
     options = {"positive": positive, "classes": classes, "uncertain": uncertain, "placeholders": placeholders}
-    options |= {"time_unit": time_unit, "times": times}
+    options |= {"time_unit": time_unit, "times": times, "targets": targets}
     targets = _read_targets(table, source, label_columns, task, require_labels, options)
     answers = targets_of_rows(targets.columns if targets else frame[[]])
     if targets:
@@ -343,7 +350,9 @@ def _read_targets(
     labels = source.reindex(columns=columns, fill_value="")
     empty = all((text(labels[name]) == "").all() for name in columns)
     if not required and empty:
-        said = LabelOptions(tuple(words(options["positive"])), tuple(words(options["classes"])))
+        said = LabelOptions(
+            tuple(words(options["positive"])), tuple(words(options["classes"])), targets=options["targets"] or {}
+        )
         if not columns or task not in TASK_KINDS or not task_class(task).stated_by(said):
             return None
     try:

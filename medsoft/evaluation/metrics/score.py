@@ -73,6 +73,8 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
 
     Rows without a target are left out and counted; the splits of the table are not told apart (see ``score_splits``).
     """
+    if task.parts:
+        return _score_of_several(frame, task)
     known_N = task.known(frame)
     known = frame[known_N]
     n, n_missing = len(known), int((~known_N).sum())
@@ -116,6 +118,31 @@ def score(frame: pd.DataFrame, task: Task) -> Scores:
     return result
 
 
+def _score_of_several(frame: pd.DataFrame, task: Task) -> Scores:
+    """The headline metrics of each target, and the mean of their skills; each target is of the rows that know it."""
+    known_N = task.known(frame)
+    each = {one.name: score(task.frame_of(one.name, frame), one.task) for one in task.parts}
+    values: Values = {f"{name}.{metric}": v for name, scores in each.items() for metric, v in headline(scores).items()}
+    skills = []
+    for one in task.parts:
+        metric, chance = one.task.skill
+        value = values[one.prefix + metric]
+        skills.append(None if value is None else (value - chance) / (1 - chance))
+    defined = [skill for skill in skills if skill is not None]
+    mean = float(np.mean(defined)) if len(defined) == len(skills) else None
+    return Scores(
+        task=task.kind,
+        n=int(known_N.sum()),
+        n_missing=int((~known_N).sum()),
+        n_per_class=task.tally(frame[known_N]),
+        threshold=None,
+        overall={task.monitor: mean} | values,
+        macro={},
+        per_class={},
+        notes=[f"{name}: {note}" for name, scores in each.items() for note in scores["notes"]],
+    )
+
+
 def score_splits(frame: pd.DataFrame, task: Task) -> dict[str, Scores]:
     """Score each split, and each fold of it, by itself.
 
@@ -129,7 +156,8 @@ def score_splits(frame: pd.DataFrame, task: Task) -> dict[str, Scores]:
 def headline(scores: Scores) -> dict[str, float | None]:
     """The few values for a log or for choosing a checkpoint: macro means where a metric is asked of each class."""
     values = scores["macro"] | scores["overall"]
-    return {name: values[name] for name in HEADLINE if name in values}
+    of_targets = [name for name in values if "." in name]  # of several, in their order
+    return {name: values[name] for name in (*HEADLINE, *of_targets) if name in values}
 
 
 def write_metrics(results: Mapping[str, Any], path: Path | str) -> None:

@@ -109,6 +109,8 @@ _TABLE = (
     Metric("net_benefit", "net benefit", "curve", None, -math.inf, 1, ("probabilities",)),
     Metric("auc_over_time", "AUC(t) over time", "curve", None, 0, 1, ("scores",)),
     Metric("risk_coverage", "risk-coverage curve", "curve", None, 0, math.inf, ("uncertainty",), in_unit=True),
+    # Of several targets (``Task.skill``): 0 by chance, 1 at best.
+    Metric("skill", "mean skill of the targets", "training", False, -math.inf, 1, ()),
     Metric("loss", "loss", "training", True, -math.inf, math.inf, ()),
 )
 METRICS = {metric.name: metric for metric in _TABLE}
@@ -128,7 +130,7 @@ MAIN = (
 )
 """Shown where there is no room for all, such as in the terminal."""
 HEADLINE = (
-    *("auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
+    *("skill", "auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
     *("mae", "rmse", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "dice", "iou"),
 )
 """For a log, for choosing a checkpoint and for a model card, in this order; a task has some of them."""
@@ -151,20 +153,31 @@ def headline_of(metrics: Collection[str]) -> tuple[str, ...]:
 
 
 def metric_name(name: str) -> str:
-    """A metric in the words of the field; a name that is no metric's with spaces for its underscores."""
+    """A metric in the words of the field; a name that is no metric's with spaces for its underscores.
+
+    One of several targets stands before its metric, with a dot: ``grade.kappa`` is the quadratic kappa of grade.
+    """
+    target, dot, metric = name.rpartition(".")
+    if dot and metric in METRICS:
+        return f"{METRICS[metric].words} of {target}"
     return METRICS[name].words if name in METRICS else name.replace("_", " ")
+
+
+def without_target(name: str) -> str:
+    """The metric of a name that may begin with one of several targets, or with ``val_`` or ``train_``."""
+    return name.rpartition(".")[2] if "." in name else name.removeprefix("val_").removeprefix("train_")
 
 
 def lower_is_better(name: str) -> bool:
     """Whether a lower value of a metric is better.
 
     Args:
-        name: of the table, or as it is logged, with ``val_`` or ``train_`` before it.
+        name: of the table, or as it is logged, with ``val_`` or ``train_`` before it, or with a target.
 
     Raises:
         InputError: there is no such metric, or neither direction is better.
     """
-    metric = METRICS.get(name.removeprefix("val_").removeprefix("train_"))
+    metric = METRICS.get(without_target(name))
     if metric is None or metric.lower_is_better is None:
         raise InputError(f"{name!r} is no metric of which more or less is better: there are {', '.join(_DIRECTED)}")
     return metric.lower_is_better

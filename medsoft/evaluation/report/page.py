@@ -97,8 +97,8 @@ def write_report(
 
 
 @cache
-def _environment() -> Environment:
-    """The templates; compiled once."""
+def page_environment() -> Environment:
+    """The templates of all pages; compiled once."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -120,7 +120,7 @@ def report_html(content: Content, task: Task, given: Given, examples: Sequence[S
     ]
     best = given.run.facts.get("training", {}).get("best_epoch") if given.run else None
     return (
-        _environment()
+        page_environment()
         .get_template("page.html.jinja")
         .render(
             values=content.values,

@@ -30,6 +30,8 @@ def mean_of(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
     Raises:
         RunError: the tables hold different samples.
     """
+    if task.parts:
+        return _mean_of_several(frames, task)
     first = frames[0]
     for frame in frames[1:]:
         if not frame[["id", "split"]].equals(first[["id", "split"]]):
@@ -46,4 +48,17 @@ def mean_of(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
     mean["members"] = len(frames)
     for name, spread in zip(names, predictions_MNC.std(axis=0, ddof=1).T, strict=True):
         mean["spread" if name == "prediction" else f"spread_{name.removeprefix('p_')}"] = spread
+    return mean
+
+
+def _mean_of_several(frames: Sequence[pd.DataFrame], task: Task) -> pd.DataFrame:
+    """The same of several targets: each by itself, its columns called by its name again."""
+    means = {one: mean_of([task.frame_of(one.name, frame) for frame in frames], one.task) for one in task.parts}
+    mean = frames[0].drop(columns=["ood_score", "abstain"], errors="ignore")
+    for one, own in means.items():
+        for column in map(str, own):
+            if one.prefix + column in mean or column.startswith("spread"):
+                mean[one.prefix + column] = own[column]
+            elif column not in mean:
+                mean[column] = own[column]
     return mean

@@ -73,7 +73,7 @@ def make_predictions(
         raise ValueError(f"probabilities have shape {p_NC.shape}; {shape[0]} ids and {shape[1]} classes need {shape}")
     about = {"id": ids, "patient": patient, "exam": exam, "split": split, "fold": fold}
     columns: dict[str, Any] = {name: _text(values, len(ids), name) for name, values in about.items()}
-    columns["task"] = [task.kind] * len(ids)
+    columns |= task.kind_cells(len(ids))
     columns |= task.target_cells(targets, len(ids))
     columns |= dict(zip(task.p_columns, p_NC.T, strict=True))
     for name, values in (extra or {}).items():
@@ -128,7 +128,8 @@ def _parse(path: Path, name: str) -> tuple[pd.DataFrame, Task]:
     text, lines_N = read_csv_text(path, name, "predictions table")
     task, problems = _find_task(text, lines_N, name)
     frame = pd.DataFrame({column: text.get(column, "") for column in ABOUT_COLUMNS}, index=text.index)
-    frame["task"] = task.kind
+    for column, kinds in task.kind_cells(len(text)).items():
+        frame[column] = kinds
     columns, wrong = task.parse_targets(text)
     problems += _where(text, wrong, lines_N)
     for column, values in columns.items():
@@ -169,7 +170,7 @@ def _find_task(text: pd.DataFrame, lines_N: npt.NDArray[np.intp], name: str) -> 
     if kind not in TASK_KINDS:
         raise InputError(_listed(name, [*problems, f"column 'task' is {kind!r}: allowed are {', '.join(TASK_KINDS)}"]))
     try:
-        task = task_class(kind).from_columns(columns)
+        task = task_class(kind).from_text(text)
     except ValueError as error:
         which = f" (columns p_{', p_'.join(classes)})" if classes else ""
         raise InputError(_listed(name, [*problems, f"{error}{which}"])) from error

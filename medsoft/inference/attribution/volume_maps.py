@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from medsoft.classifiers.base import TableClassifier
+from medsoft.classifiers.objectives import logit_scale
 from medsoft.data.datasets.volume_module import VolumeDataModule
 from medsoft.data.volumes.transforms.geometry import located, oriented, spacing_of
 from medsoft.errors import InputError, check_range
@@ -123,7 +124,7 @@ def _spread(frame: pd.DataFrame, task: Task, logit_target: LogitTarget, unit: fl
 def _write_map(folder: Path, sample: _Sample, data: VolumeDataModule, model: TableClassifier, column: str) -> MapRow:
     split, id, task = sample.split, sample.id, data.task
     logit_target = task.default_logit_target(sample.frame[task.p_columns].iloc[sample.row].to_numpy(np.float64))
-    quantity = MapQuantity.about(logit_target, model.objective.scale, column)
+    quantity = MapQuantity.about(logit_target, logit_scale(model.objective, logit_target), column)
     dataset = data.dataset(split)
     prepared = dataset.prepared(sample.index)
     device = next(model.parameters()).device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,6 +89,7 @@ def export_run(
         InputError: no trained run, a folder that is there already, or options that do not fit it.
         RunError: an exported network that does not answer as the model does.
     """
+    from medsoft.evaluation.locked import LOCKED, TARGETS
     from medsoft.evaluation.report.model_card import bundle_card
     from medsoft.evaluation.report.run import read_run as read_facts
     from medsoft.inference.export.portable.preprocessing import described, write_script
@@ -121,8 +122,10 @@ def export_run(
         write_contents(Path(run) / ROWS, folder / CONTENTS)
         if (Path(run) / LABELS).is_file():
             shutil.copyfile(Path(run) / LABELS, folder / LABELS)
-        if chosen is not None:
-            _write_text(folder / layout.LOCKED, json.dumps(chosen.to_json(), indent=2, ensure_ascii=False) + "\n")
+        for of_target, one in chosen.items():
+            place = folder / TARGETS / of_target if of_target else folder
+            place.mkdir(parents=True, exist_ok=True)
+            _write_text(place / LOCKED, json.dumps(one.to_json(), indent=2, ensure_ascii=False) + "\n")
         name = None if given is None else _put_encoder(given, folder / layout.ENCODER)
         about: dict[str, Any] = {
             "format": layout.FORMAT,
@@ -141,7 +144,7 @@ def export_run(
             no_script = write_script(folder, about)
             _write_text(folder / ABOUT, _json(about))
         facts, task, frame = read_facts(source.path), source.task, source.predictions
-        _write_text(folder / layout.CARD, bundle_card(facts, about, task, frame, chosen, words))
+        _write_text(folder / layout.CARD, bundle_card(facts, about, task, frame, chosen.get(""), words))
         _write_text(folder / SUMS, layout.sums_of(folder))
     _report(layout.Bundle(target), source, chosen, is_licensed, no_script)
 
@@ -221,27 +224,48 @@ def _formats(text: str) -> list[str]:
     return [word for word in dict.fromkeys(words) if word != "weights"]
 
 
-def _locked(source: Source, given: str | None) -> Locked | None:
+def _locked(source: Source, given: str | None) -> dict[str, Locked]:
+    """By target ("" of a single question), what is locked; empty where nothing is."""
+    from medsoft.evaluation.locked import TARGETS
+
+    task, frame = source.task, source.predictions
+    if not task.parts:
+        found = {"": _locked_of(task, source.path, frame, given)}
+    elif given is not None:
+        raise InputError("--locked is of one target, and this run has several: what each of them has locked is taken")
+    else:
+        found = {
+            one.name: _locked_of(
+                one.task,
+                source.path / TARGETS / one.name,
+                None if frame is None else task.frame_of(one.name, frame),
+                None,
+            )
+            for one in task.parts
+        }
+    return {name: locked for name, locked in found.items() if locked is not None}
+
+
+def _locked_of(task: Task, path: Path, frame: pd.DataFrame | None, given: str | None) -> Locked | None:
     """What the user names, else what the run's evaluation left, else what the validation predictions say now."""
     from medsoft.evaluation.evaluate import evaluate_table
     from medsoft.evaluation.locked import read_locked
     from medsoft.evaluation.settings import Settings
 
-    if not (source.task.has_classes or source.task.has_risk_groups):
+    if not (task.has_classes or task.has_risk_groups):
         if given is not None:
-            raise InputError(f"--locked is for classes and risk groups: a {source.task.kind} has neither")
+            raise InputError(f"--locked is for classes and risk groups: a {task.kind} has neither")
         return None
     if given is not None:
-        return read_locked(given, source.task)
-    left = source.path / "evaluation" / "locked.json"
+        return read_locked(given, task)
+    left = path / "evaluation" / "locked.json"
     if left.is_file():
-        return read_locked(left, source.task)
-    frame = source.predictions
+        return read_locked(left, task)
     if frame is None or "val" not in set(frame["split"]):
         return None
     # What is locked does not depend on the draws, which are for the intervals of what is reported.
     rows = frame[frame["split"] == "val"]
-    return evaluate_table(rows, source.task, Settings(draws=1, optimistic=True)).locked
+    return evaluate_table(rows, task, Settings(draws=1, optimistic=True)).locked
 
 
 def _licence(given: str | None, of_card: str | None) -> str:
@@ -366,7 +390,7 @@ def _whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _report(bundle: Bundle, source: Source, chosen: Locked | None, is_licensed: bool, no_script: str) -> None:
+def _report(bundle: Bundle, source: Source, chosen: Mapping[str, Locked], is_licensed: bool, no_script: str) -> None:
     from medsoft.storage.hashing import sha256
 
     slides, images = source.model.get("slides"), source.model.get("images")
@@ -375,7 +399,7 @@ def _report(bundle: Bundle, source: Source, chosen: Locked | None, is_licensed: 
         notes.append(f"No script runs the ONNX file without medsoft: {no_script}")
     if not is_licensed:
         notes.append("No licence is stated: say under which the weights may be used with --licence")
-    if chosen is None and source.task.has_classes:
+    if not chosen and (source.task.has_classes or any(one.task.has_classes for one in source.task.parts)):
         notes.append("Nothing is locked: the run has no validation predictions")
     if slides is not None and needs_encoder(slides) and bundle.encoder is None:
         notes.append(

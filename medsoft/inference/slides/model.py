@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medsoft import __version__
 from medsoft.classifiers.base import inputs_of
+from medsoft.classifiers.objectives import logit_scale
 from medsoft.classifiers.out_of_distribution import Detector
 from medsoft.classifiers.pixel_statistics import bag_statistics
 from medsoft.classifiers.slide import LoadedSlideClassifier, load_slide_classifier
@@ -247,7 +248,9 @@ class SlideModel:
         facts, coords_N2_px0 = bag.slide_facts, bag.coords_N2_px0
         if facts is None or coords_N2_px0 is None:
             raise BagError("no heatmap: the file does not say the slide's size and resolution")
-        quantity = MapQuantity.about(logit_target, member.loaded.model.objective.scale, member.column)
+        quantity = MapQuantity.about(
+            logit_target, logit_scale(member.loaded.model.objective, logit_target), member.column
+        )
         values_N, parts = answer.contributions_N, {}
         if answer.adds_up:
             values_N = values_N * quantity.unit

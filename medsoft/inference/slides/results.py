@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medsoft.data.tables.labels import read_labels, words
 from medsoft.data.tables.problems import Problem, TableError
+from medsoft.data.tables.targets import read_target
 from medsoft.errors import InputError
 from medsoft.evaluation.tables.ensemble import mean_of
 from medsoft.evaluation.tables.predictions import make_predictions, score_columns
@@ -35,14 +37,22 @@ class Truth:
     targets: np.ndarray | None
 
 
-def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: TruthColumns) -> Truth:
+def read_truth(
+    cases: Sequence[Case],
+    task: Task,
+    who: PatientColumns,
+    columns: TruthColumns,
+    trained: Mapping[str, Any] | None = None,
+) -> Truth:
     """Look up what a table says beside the slides' paths.
 
     Args:
         cases: the slides, or the slides of each patient.
         task: the model's question.
         who: names the column of patients.
-        columns: of the table; of ``patient``, ``exam`` and ``split`` one of that very name may be missing.
+        columns: of the table; of ``patient``, ``exam`` and ``split`` one of that very name may be missing. Of several
+            targets ``label`` names those to score.
+        trained: of several targets, how the training read them (the option ``targets``), where that is known.
 
     Raises:
         InputError: a column is missing, or labels are no answer to the model's question.
@@ -53,7 +63,12 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
     column_of = {"patient": who.patient, "exam": columns.exam, "split": columns.split}
     there = set(sources[0].row)
     named = [name for carried, name in column_of.items() if name != carried]
-    for name in [*named, *words(label)]:
+    if task.parts and positive is not None:
+        raise InputError("--positive is for a single target: labels of several are read as in the training")
+    asked = (
+        _labels_of_targets(task, label, trained or {}) if task.parts else {"": LabelOf(task, words(label), positive)}
+    )
+    for name in [*named, *(column for one in asked.values() for column in one.columns)]:
         if name not in there:
             known = f"the columns are {', '.join(sorted(there))}" if there else "slides were not named by a table"
             raise InputError(f"there is no column {name!r}: {known}")
@@ -64,14 +79,21 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
         if positive is not None:
             raise InputError("--positive says which values of a --label are positive: name its column too")
         return Truth(about, None)
-    texts = pd.DataFrame({name: [source.row[name] for source in sources] for name in words(label)})
-    found = read_labels(texts, task=task.kind, positive=positive, classes=task.classes, required=False)
-    if found.problems:
-        rows = [f"  row {', '.join(map(str, problem.rows))}: {problem.message}" for problem in found.problems]
-        raise InputError("\n".join([f"labels that the model does not know; {found.problems[0].advice}", *rows]))
+    tables = []
+    for name, one in asked.items():
+        texts = pd.DataFrame({column: [source.row[column] for source in sources] for column in one.columns})
+        kind, classes = one.task.kind, one.task.classes
+        read = read_labels(texts, task=kind, positive=one.positive, classes=classes, required=False)
+        if read.problems:
+            rows = [f"  row {', '.join(map(str, problem.rows))}: {problem.message}" for problem in read.problems]
+            raise InputError("\n".join([f"labels that the model does not know; {read.problems[0].advice}", *rows]))
+        tables.append(read.columns.add_prefix(f"{name}." if name else ""))
+    found = pd.DataFrame(task.target_cells(None, len(sources))) if task.parts else pd.DataFrame(index=tables[0].index)
+    for table in tables:
+        found[list(table)] = table
     case_of = [number for number, case in enumerate(cases) for _ in case.sources]
     first = ~pd.Series(case_of).duplicated().to_numpy()
-    distinct = found.columns.fillna("").astype(str).assign(case=case_of).drop_duplicates()["case"]
+    distinct = found.fillna("").astype(str).assign(case=case_of).drop_duplicates()["case"]
     advice = "all slides of a patient are one bag here: correct the table, or predict each by itself with --group slide"
     mixed = [
         Problem("patient", cases[number].rows, "a patient with slides of different labels", advice, False)
@@ -79,7 +101,29 @@ def read_truth(cases: Sequence[Case], task: Task, who: PatientColumns, columns: 
     ]
     if mixed:
         raise TableError("the table of slides", mixed)
-    return Truth(about, task.targets(found.columns[first].reset_index(drop=True)))
+    return Truth(about, task.targets(found[first].reset_index(drop=True)))
+
+
+@dataclass(frozen=True)
+class LabelOf:
+    """The label columns of a question, and what values of them are positive."""
+
+    task: Task
+    columns: list[str]
+    positive: Any
+
+
+def _labels_of_targets(task: Task, label: Any, trained: Mapping[str, Any]) -> dict[str, LabelOf]:
+    """By target, of those that are asked for, its label columns as the training has read them.
+
+    Raises:
+        InputError: there is no such target.
+    """
+    found = {}
+    for name in words(label):
+        own = read_target(name, trained.get(name))
+        found[name] = LabelOf(task.part(name).task, list(own.columns), own.reading["positive"])
+    return found
 
 
 def predictions_table(

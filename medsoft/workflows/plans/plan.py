@@ -106,6 +106,11 @@ def split_for_report(line: CommandLine, nested: bool) -> SampleTable:
     """
     data, config = line.datamodule, line.config
     samples: SampleTable = data.samples
+    if data.task.parts:
+        raise InputError(
+            "data.targets: plan and auto choose a model for one target: name it with --data.label, or train several "
+            "with medsoft fit"
+        )
     is_test = (samples.frame["split"] == "test").to_numpy()
     share = config.data.test_fraction
     if nested and is_test.any():
