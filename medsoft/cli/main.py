@@ -108,7 +108,7 @@ VERBS: dict[str, Verb] = {
     ),
     "slides segment": Verb(
         "medsoft.cli.slides.segment:segment_table",
-        "say the class of every pixel of slides with a segmentation model: maps, outlines and areas",
+        "map the classes of a segmentation model over slides, with outlines and areas",
         "slides",
         several=True,
         repeated=("checkpoint",),
