@@ -104,7 +104,7 @@ def test_models_that_segment_no_slides_are_refused(run, slide_file, tmp_path, ca
     config = (run / "config.yaml").read_text()
     for old, new, said in (
         ("channels: 3", "channels: 1", "of 1 channel(s)"),
-        ("data: masks", "data: images", "says no class of every pixel"),
+        ("data: masks", "data: image", "says no class of every pixel"),
         ("window: null", "window: [1, 99]", "prepares whole images"),
     ):
         assert old in config
@@ -126,6 +126,19 @@ def test_models_that_segment_no_slides_are_refused(run, slide_file, tmp_path, ca
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert "pip install 'medsoft[segmentation]'" in refused(capsys, *ask, "--checkpoint", run, "--mpp", 1)
+
+
+def test_options_reach_the_map_and_its_outlines(run, slide_file, tmp_path):
+    few = ("--tile", 64, "--overlap", 16, "--batch_size", 3, "--workers", 1, "--precision", 32, "--max_unreadable", 0)
+    assert segment(slide_file, tmp_path / "all", "--checkpoint", run, "--mpp", 1, *few) == 0
+    about = json.loads(SlidesFolder(tmp_path / "all").segmentation("disc", ".json").read_text())
+    settings = about["made_from"]["settings"]
+    assert (about["made_from"]["model"]["side"], settings["mpp"], settings["overlap_px"]) == (64, 1, 16)
+    assert about["windows"]["all"] == 4 * 3  # of 64 px, 48 px apart, over 170 x 150 px
+    assert segment(slide_file, tmp_path / "large", "--checkpoint", run, "--mpp", 1, *few, "--min_area_um2", 1e6) == 0
+    large = json.loads(SlidesFolder(tmp_path / "large").segmentation("disc", ".json").read_text())
+    assert large["pieces"] == {"disc": 0, "cup": 0}
+    assert large["area_px"] == about["area_px"]
 
 
 @pytest.fixture(scope="module")
