@@ -5,9 +5,9 @@ resolution (NewSubfileType 1). OpenSlide reads such pages as levels, and QuPath 
 OME-TIFF (https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/) the smaller levels are SubIFDs of the first page,
 which Bio-Formats and its relatives read, and OpenSlide passes over.
 Pixels of a smaller level are means of the level above, so that each covers a square of ``downsample`` pixels of the
-full size; of a map of labels, which has no means, they are the pixel in the middle of that square. A page
-has whole pixels: where the size is no multiple of the downsample, its last row or column repeats the edge of the picture,
-and the ratio that OpenSlide works out from the sizes differs from the downsample by up to a pixel.
+full size; of a map of labels, which has no means, they are the pixel in the middle of that square. A page has whole
+pixels: where the size is no multiple of the downsample, its last row or column repeats the edge of the picture, and
+the ratio that OpenSlide works out from the sizes differs from the downsample by up to a pixel.
 """
 
 from __future__ import annotations
