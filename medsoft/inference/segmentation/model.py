@@ -20,6 +20,7 @@ from medsoft.classifiers.segmentation.segmenter import Segmenter
 from medsoft.data.transforms.base import Transforms
 from medsoft.encoders.encoder import choose_device, choose_precision
 from medsoft.encoders.from_run import TRANSFORMS
+from medsoft.encoders.requirements import weights_file
 from medsoft.errors import InputError
 from medsoft.inference.segmentation.recipes import SegmentationRecipe, find_segmentation_recipe
 from medsoft.models.weights import check_finite, differences, read_weights
@@ -30,7 +31,6 @@ from medsoft.runs.checkpoint_paths import Checkpoint, is_bundle
 from medsoft.runs.checkpoints import find_checkpoints
 from medsoft.slides.tiling.settings import Precision
 from medsoft.storage.hashing import sha256
-from medsoft.storage.weights_folder import find_weights
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _trained(named: Named) -> _Built:
     loaded = [_member(named, checkpoint) for checkpoint, _ in members]
     model, transforms = loaded[0]
     for (other, others), (checkpoint, _) in zip(loaded[1:], members[1:], strict=True):
-        if other.spec.task != model.spec.task or others.steps() != transforms.steps():
+        if other.spec.task != model.spec.task or _seen(others) != _seen(transforms):
             raise InputError(f"{checkpoint.file} finds other classes than {members[0][0].file}, or sees other pictures")
     classes = tuple(model.spec.task.classes)
     return _Built(
@@ -211,10 +211,18 @@ def _trained(named: Named) -> _Built:
     )
 
 
+def _seen(transforms: Transforms) -> tuple[Any, ...]:
+    """What decides the picture that a model is shown."""
+    return transforms.steps(), transforms.mean, transforms.std
+
+
 def _member(named: Named, checkpoint: Checkpoint) -> tuple[Segmenter, Transforms]:
     where = f"{named.option} {checkpoint.file}"
     if checkpoint.config is None:
-        raise InputError(f"{where}: lies in no run, which says what its images must look like: name the run's folder")
+        raise InputError(
+            f"{where}: lies in no run, which says what its images must look like: name the run's "
+            "folder; the weights of a published model need its recipe"
+        )
     config = of_a_bundle(read_configuration(checkpoint.config))
     use = config.get("use") or {}
     roles = {role: short_name(role, str(use.get(role, DEFAULTS[role]))) for role in ("data", "model", "transforms")}
@@ -248,7 +256,7 @@ def _by_recipe(named: Named) -> _Built:
     recipe = find_segmentation_recipe(named.option.replace("weights", "recipe"), named.recipe)
     if len(named.names) != 1:
         raise InputError(f"{named.option}: the recipe {recipe.name} takes one file of weights")
-    file = find_weights(named.names[0])
+    file = weights_file(named.names[0])
     network: nn.Module = getattr(import_decoders(named.option), recipe.architecture)(
         recipe.encoder, encoder_weights=None, in_channels=3, classes=len(recipe.outputs)
     )
