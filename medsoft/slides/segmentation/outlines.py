@@ -32,7 +32,7 @@ def outlines_of(labels: LabelMap, value: int, min_px: float = 0.0) -> list[Polyg
     Args:
         labels: the map.
         value: of the class.
-        min_px: smaller pieces are left out.
+        min_px: smaller pieces are left out, and smaller holes filled.
 
     Raises:
         TooManyCornersError: there are more than ``MOST_CORNERS``.
@@ -44,8 +44,11 @@ def outlines_of(labels: LabelMap, value: int, min_px: float = 0.0) -> list[Polyg
     areas_R = np.array([_area(ring) for ring in rings])
     holes: dict[int, list[Corners]] = {}
     for hole, piece in _owners(rings, areas_R, labels.size_px[0]).items():
-        holes.setdefault(piece, []).append(rings[hole])
-    pieces = np.flatnonzero(areas_R > 0)
+        if -areas_R[hole] >= min_px:
+            holes.setdefault(piece, []).append(rings[hole])
+    pieces = np.flatnonzero((areas_R > 0) & (areas_R >= min_px))
+    if not len(pieces):
+        return []
     tops = np.array([(rings[piece][:, 0].min(), rings[piece][:, 1].min()) for piece in pieces])
     in_order = pieces[np.lexsort(tops.T)].tolist()
     polygons = (Polygon(rings[piece], holes.get(piece, [])) for piece in in_order)

@@ -20,7 +20,8 @@ class SegmentOptions(Settings):
         tile: Side of the windows in pixels at that resolution, a multiple of 32; the size of the training by default.
         overlap: Overlap of neighbouring windows, in the same pixels; half of a window by default.
         tissue: Where the model is shown the slide, window by window; what holds no tissue is background.
-        min_area_um2: Pieces of a class smaller than this, in µm², get no outline; the map and the areas keep them.
+        min_area_um2: Pieces of a class smaller than this, in µm², get no outline, and smaller holes are closed in the
+            outlines; the map and the areas keep them.
         batch_size: Number of windows that the model sees together.
         workers: Number of threads that read windows; one per processor by default, 4 at most.
         max_unreadable: A slide with a larger fraction of unreadable windows than this fails.

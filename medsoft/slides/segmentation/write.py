@@ -53,7 +53,7 @@ def write_segmentation(
         found: its map.
         place: from a suffix to the file.
         about: what ``made_of`` reads later.
-        min_area_um2: smaller pieces get no outline.
+        min_area_um2: smaller pieces get no outline, and smaller holes are closed.
         warnings: what the user should look at.
 
     Returns:
@@ -144,7 +144,7 @@ def _write_picture(path: Path, slide: Slide, found: Segmented, warnings: list[st
     colours = np.array([(0, 0, 0), *map(colour_of, range(1, 1 + len(found.classes)))], np.uint8)
     mixed = cv2.addWeighted(colours[small_HW], OPACITY, picture, 1 - OPACITY, 0)
     drawn = np.where(small_HW[..., None] > 0, mixed, picture)
-    drawn = with_outlines(drawn, small_HW, len(found.classes), 2)
+    drawn = with_outlines(drawn, small_HW, len(found.classes), 1)
     lines = [(slide.name, INK), (f"{found.shown} of {found.windows} windows at {found.mpp:.4g} µm/px", INK)]
     mm2 = found.mm2
     lines += [(f"{name}: {mm2[name]:.4g} mm²", colour_of(value)) for value, name in enumerate(found.classes, start=1)]

@@ -51,6 +51,15 @@ def test_small_pieces_are_left_out_where_asked_and_other_values_are_not_seen():
     assert found(mask, 5) == []
 
 
+def test_small_holes_are_closed_where_asked():
+    mask = np.ones((8, 9), np.uint8)
+    mask[1, 1] = mask[4:6, 4:6] = 0
+    assert sorted(hole.bounds for hole in found(mask)[0].interiors) == [(1, 1, 2, 2), (4, 4, 6, 6)]
+    (closed,) = found(mask, min_px=2)
+    assert [hole.bounds for hole in closed.interiors] == [(4, 4, 6, 6)]
+    assert closed.area == mask.sum() + 1
+
+
 def test_outlines_that_nobody_could_open_are_refused(monkeypatch):
     monkeypatch.setattr(outlines, "MOST_CORNERS", 10)
     with pytest.raises(TooManyCornersError):
