@@ -83,9 +83,9 @@ def test_a_slide_and_an_image_of_the_same_pixels_get_the_same_mask(run, slide_fi
 
 def test_slides_that_fail_are_listed_and_the_rest_goes_on(run, slide_file, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "table.csv").write_text(
-        f"path,id,mpp\n{slide_file},disc,1\n{tmp_path / 'broken.png'},bad,1\n{slide_file},none,\n"
-    )
+    Image.open(slide_file).save(tmp_path / "none.png")
+    rows = ["path,id,mpp", f"{slide_file},disc,1", f"{tmp_path / 'broken.png'},bad,1", f"{tmp_path / 'none.png'},none,"]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     words = ("--tissue.method", "everything", "--checkpoint", run, "--mpp", 1, "--device", "cpu", "--jobs", 1)
     assert call("slides", "segment", tmp_path / "table.csv", "--out", tmp_path / "out", *words) == 3
     errors = (tmp_path / "out" / "errors.csv").read_text()
