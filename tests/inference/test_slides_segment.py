@@ -100,7 +100,7 @@ def test_models_that_segment_no_slides_are_refused(run, slide_file, tmp_path, ca
     assert "missing: --mpp" in refused(capsys, *ask, "--checkpoint", run)
     assert "name the model with --checkpoint" in refused(capsys, *ask, "--mpp", 1)
     assert "belong together" in refused(capsys, *ask, "--mpp", 1, "--recipe", "grandqc-tissue")
-    assert "takes no such windows" in refused(capsys, *ask, "--checkpoint", run, "--mpp", 1, "--tile", 50)
+    assert "must be a multiple of 32" in refused(capsys, *ask, "--checkpoint", run, "--mpp", 1, "--tile", 50)
     config = (run / "config.yaml").read_text()
     for old, new, said in (
         ("channels: 3", "channels: 1", "of 1 channel(s)"),

@@ -46,6 +46,8 @@ class SegmentOptions(Settings):
             check_range("mpp", self.mpp, 0.01, 1000)
         if self.tile is not None:
             check_range("tile", self.tile, 32, 16384)
+            if self.tile % 32:
+                raise InputError(f"tile {self.tile} must be a multiple of 32, the stride of the networks")
         check_range("min_area_um2", self.min_area_um2, 0, 1e12)
         check_range("batch_size", self.batch_size, 1)
         check_range("workers", 1 if self.workers is None else self.workers, 1)
