@@ -106,6 +106,13 @@ VERBS: dict[str, Verb] = {
         "slides",
         several=True,
     ),
+    "slides segment": Verb(
+        "medsoft.cli.slides.segment:segment_table",
+        "map the classes of a segmentation model over slides, with outlines and areas",
+        "slides",
+        several=True,
+        repeated=("checkpoint",),
+    ),
     "slides encode": Verb(
         "medsoft.cli.slides.encode:encode_tiles",
         "turn the tiles of slides into features, one file per slide",

@@ -19,7 +19,7 @@ TOO_LITTLE_TISSUE = "no tile has enough tissue"
 NOT_IN_REGIONS = "no tile with enough tissue lies"
 """Goes on as ``RegionSettings.in_words``."""
 WITH_ARTEFACTS = "every tile with enough tissue has artefacts"
-KINDS = ("tiles", "overviews", "features", "heatmaps")
+KINDS = ("tiles", "overviews", "features", "heatmaps", "segmentation")
 """Folders with a file a slide."""
 
 
@@ -28,7 +28,7 @@ class SlideStatus:
     """What became of one slide: its row of ``slides.csv``. None is an empty field: not known, or not reached.
 
     Attributes:
-        status: "tiled", "encoded", "predicted", "no tissue" or "failed".
+        status: "tiled", "segmented", "encoded", "predicted", "no tissue" or "failed".
         stage: where it failed: "open", "tile", "encode", "predict", …
         reason: why it failed, in one line.
         warnings: what the user should look at, in one line.
@@ -128,6 +128,10 @@ class SlidesFolder:
     def heatmap(self, id: str, suffix: str) -> Path:
         """Heatmap of a slide: ``.png``, ``.tif`` or ``.geojson``."""
         return self.path / "heatmaps" / f"{id}{suffix}"
+
+    def segmentation(self, id: str, suffix: str) -> Path:
+        """Segmentation of a slide: ``.ome.tif``, ``.geojson``, ``.jpg`` or ``.json``."""
+        return self.path / "segmentation" / f"{id}{suffix}"
 
     def tidy(self) -> list[Path]:
         """Remove what killed runs left half-written.

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -204,6 +204,25 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         rest = memoryview(content)
         while rest:  # an unbuffered file may take a part
             rest = rest[file.write(rest) :]
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows as a CSV, whole or not at all.
+
+    Args:
+        path: the file.
+        columns: that come first, there in any case; others follow as they come.
+        rows: cells by column.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    names = tuple(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
 
 
 def as_text(value: object) -> str:

@@ -52,6 +52,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   data phantom volumes   draw phantom volumes
   encode                 turn images or volumes into features, one file each
   slides tile            find the tissue of slides and cover it with tiles; draws pictures to check
+  slides segment         map the classes of a segmentation model over slides, with outlines and areas
   slides encode          turn the tiles of slides into features, one file per slide
   slides predict         go from slides to predictions and heatmaps in one step
   slides heatmap         draw what each tile contributes to a class of a trained model

@@ -37,13 +37,7 @@ def build_segmentation_network(
         InputError: segmentation-models-pytorch is not installed, there is no such model, it has no pyramid of feature
             maps, it does not take such images, or the weights are of another network.
     """
-    try:
-        import segmentation_models_pytorch as smp
-    except ImportError:
-        raise InputError(
-            "model.decoder: decoders are those of segmentation-models-pytorch, which is not installed: "
-            "pip install 'medsoft[segmentation]'"
-        ) from None
+    smp = import_decoders("model.decoder")
     if not timm.is_model(backbone):
         create_backbone(backbone, spec, arguments)  # says which name is meant
     refuse_fetching("model.backbone_args", arguments, "model.pretrained")
@@ -66,6 +60,25 @@ def build_segmentation_network(
         encoder: Any = network.encoder
         copy_weights(whole, encoder.model, start.name)
     return network
+
+
+def import_decoders(option: str) -> Any:
+    """segmentation-models-pytorch.
+
+    Args:
+        option: that needs it, for the message.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        raise InputError(
+            f"{option}: decoders are those of segmentation-models-pytorch, which is not installed: "
+            "pip install 'medsoft[segmentation]'"
+        ) from None
+    return smp
 
 
 def _try(network: nn.Module, spec: DataSpec, outputs: int) -> None:

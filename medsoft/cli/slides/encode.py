@@ -70,6 +70,11 @@ def encode_tiles(
     build = builder_of(encoder, file, tiling.tile, encoding.precision)
     here = build(device=where.device_here, precision=where.precision_here(encoding.precision))
     tiles = _tiles(here, tiling, regions)
+    if tiles.names_models:
+        from medsoft.inference.segmentation.tile_models import with_models
+
+        folder.path.mkdir(parents=True, exist_ok=True)
+        tiles = with_models(tiles, where.device_here, folder.path.absolute())
     check_space(sources, folder, tiles, here.num_features, dtype)
     job = EncodeJob(
         out=folder.path.absolute(),

@@ -25,6 +25,7 @@ def tile_slides(
     drawn: RegionOptions = NO_REGIONS,
     save_tiles: Literal["png", "jpeg", "hdf5", "table"] | None = None,
     region_other: str | None = None,
+    device: str = "auto",
 ) -> int:
     """Find the tissue of slides and cover it with tiles; slides that are already done are skipped.
 
@@ -38,6 +39,7 @@ def tile_slides(
             their labels in tiles.csv; table only lists them, to be read from the slides.
         region_other: Label in tiles.csv of tiles of which more than half lies in no region; by default they are not
             listed.
+        device: Device of models that find tissue or artefacts, such as auto, cpu, cuda or cuda:1.
 
     Returns:
         0, or 3 if slides failed or most of them have no tissue.
@@ -66,6 +68,11 @@ def tile_slides(
     from medsoft.slides.tiling.tiles_out import TilesOut
 
     folder = SlidesFolder(out)
+    if settings.names_models:
+        from medsoft.inference.segmentation.tile_models import with_models  # torch, which others do without
+
+        folder.path.mkdir(parents=True, exist_ok=True)
+        settings = with_models(settings, device, folder.path)
     check_names(sources, folder)
     sources = with_annotations(sources, drawn, (*drawn.classes, *drawn.excluded))
     folder.tidy()

@@ -5,8 +5,9 @@ resolution (NewSubfileType 1). OpenSlide reads such pages as levels, and QuPath 
 OME-TIFF (https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/) the smaller levels are SubIFDs of the first page,
 which Bio-Formats and its relatives read, and OpenSlide passes over.
 Pixels of a smaller level are means of the level above, so that each covers a square of ``downsample`` pixels of the
-full size. A page has whole pixels: where the size is no multiple of the downsample, its last row or column repeats the
-edge of the picture, and the ratio that OpenSlide works out from the sizes differs from the downsample by up to a pixel.
+full size; of a map of labels, which has no means, they are the pixel in the middle of that square. A page has whole
+pixels: where the size is no multiple of the downsample, its last row or column repeats the edge of the picture, and
+the ratio that OpenSlide works out from the sizes differs from the downsample by up to a pixel.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from medsoft.storage.files import replacing
 
 Pixels = NDArray[np.uint8]
 ReadBlock = Callable[[int, int, int, int], Pixels]
+Shrink = Callable[[Pixels, int], Pixels]
 Encode = Callable[[Pixels], bytes]
 Compression = Literal["jpeg", "deflate"]
 
@@ -50,6 +52,7 @@ def write_pyramid(
     quality: int = 80,
     description: str = "",
     ome: bool = False,
+    labels: bool = False,
 ) -> None:
     """Write a picture as a pyramidal tiled TIFF, which appears when it is complete; same pixels, same bytes.
 
@@ -58,8 +61,8 @@ def write_pyramid(
     Args:
         path: File to write; an older one is replaced.
         size_px: Width and height of the picture.
-        read_block: ``(x, y, width, height)`` in pixels of the full size to uint8 (height, width, 3), RGB. Called once
-            for each block, row by row from the top left.
+        read_block: ``(x, y, width, height)`` in pixels of the full size to uint8 (height, width, 3), RGB; of labels
+            (height, width). Called once for each block, row by row from the top left.
         mpp: µm per pixel of the full size; written as the resolution of each page.
         downsamples: Pixels of the full size along the side of one pixel, level by level: 1, then multiples of the one
             before.
@@ -69,6 +72,7 @@ def write_pyramid(
         quality: Of the JPEG tiles, 1 to 100.
         description: ImageDescription of the first page, ASCII; of an OME-TIFF, the image's description.
         ome: Write an OME-TIFF, whose OME-XML also says the µm per pixel. Name it ``….ome.tif``.
+        labels: The picture is a map of labels, one channel, whose values are never mixed; without loss only.
 
     Raises:
         ValueError: an argument is out of range, or ``read_block`` gave another shape or type.
@@ -81,18 +85,31 @@ def write_pyramid(
     if tile_px % 16 or tile_px < 16 or block_px % tile_px or block_px < tile_px:
         raise ValueError(f"tiles of {tile_px} pixels must be a multiple of 16, and blocks of {block_px} one of tiles")
     sizes = [(-(-width // step), -(-height // step)) for step in downsamples]
-    big = 3 * sum(w * h for w, h in sizes) > CLASSIC_LIMIT_BYTES
+    channels = () if labels else (3,)
+    big = (1 if labels else 3) * sum(w * h for w, h in sizes) > CLASSIC_LIMIT_BYTES
     encode, form = _coding(compression, quality)
+    if labels:
+        if compression != "deflate":
+            raise ValueError(f"labels are written without loss, not as {compression}")
+        form = {**form, "photometric": "minisblack"}
+    shrink = _middles if labels else _shrunk
 
     if ome:
-        description = _ome_xml(size_px, mpp, description)
+        description = _ome_xml(size_px, mpp, description, 1 if labels else 3)
 
     def page(level: int) -> dict[str, Any]:
         w, h = sizes[level]
         per_cm = UM_PER_CM / (mpp * downsamples[level])
         resolution = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
         words = {"description": (description or None) if level == 0 else None, "software": "medsoft", "metadata": None}
-        return {"shape": (h, w, 3), "dtype": np.uint8, "tile": (tile_px, tile_px), **form, **resolution, **words}
+        return {
+            "shape": (h, w, *channels),
+            "dtype": np.uint8,
+            "tile": (tile_px, tile_px),
+            **form,
+            **resolution,
+            **words,
+        }
 
     with replacing(path) as temporary, ExitStack() as open_files:
         below: _Level | None = None
@@ -100,19 +117,19 @@ def write_pyramid(
         for factor in reversed(factors):
             # Beside the file, not in /tmp, which may be small; without a name, so that nothing is left behind.
             spool = open_files.enter_context(tempfile.TemporaryFile(dir=path.parent))
-            below = _Level(encode, tile_px, spool, below, factor)
+            below = _Level(encode, tile_px, spool, below, factor, shrink)
             levels.insert(0, below)
         with tifffile.TiffWriter(temporary, bigtiff=big) as tiff:
-            full_size = _full_size(size_px, read_block, block_px, tile_px, encode, below)
+            full_size = _full_size(size_px, read_block, block_px, tile_px, encode, below, channels)
             tiff.write(full_size, subfiletype=0, subifds=len(levels) if ome else None, **page(0))
             for number, level in enumerate(levels, start=1):
                 tiff.write(level.encoded(), subfiletype=1, **page(number))
 
 
-def _ome_xml(size_px: tuple[int, int], mpp: float, description: str) -> str:
-    """OME-XML (2016-06) of one RGB image, in ASCII, as TIFF has it."""
+def _ome_xml(size_px: tuple[int, int], mpp: float, description: str, samples: int) -> str:
+    """OME-XML (2016-06) of one image, in ASCII, as TIFF has it."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-    sizes = f'SizeX="{size_px[0]}" SizeY="{size_px[1]}" SizeZ="1" SizeC="3" SizeT="1"'
+    sizes = f'SizeX="{size_px[0]}" SizeY="{size_px[1]}" SizeZ="1" SizeC="{samples}" SizeT="1"'
     physical = " ".join(f'PhysicalSize{axis}="{mpp!r}" PhysicalSize{axis}Unit="&#181;m"' for axis in "XY")
     return (
         f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}" Creator="medsoft" '
@@ -120,7 +137,8 @@ def _ome_xml(size_px: tuple[int, int], mpp: float, description: str) -> str:
         '<Image ID="Image:0">'
         f"<Description>{escape(description)}</Description>"
         f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" Interleaved="true" {sizes} {physical}>'
-        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+        f'<Channel ID="Channel:0:0" SamplesPerPixel="{samples}"/><TiffData IFD="0" PlaneCount="1"/></Pixels>'
+        "</Image></OME>"
     )
 
 
@@ -131,14 +149,16 @@ class _Level:
     pixels.
     """
 
-    def __init__(self, encode: Encode, tile_px: int, spool: IO[bytes], below: _Level | None, factor: int) -> None:
-        self.factor = factor
+    def __init__(
+        self, encode: Encode, tile_px: int, spool: IO[bytes], below: _Level | None, factor: int, shrink: Shrink
+    ) -> None:
+        self.factor, self.shrink = factor, shrink
         self._encode, self._tile_px, self._spool, self._below = encode, tile_px, spool, below
         self._rows: list[Pixels] = []
         self._lengths: list[int] = []
 
     def add(self, rows: Pixels) -> None:
-        """Take rows (H, W, 3) of this level, in order from the top."""
+        """Take rows (H, W, …) of this level, in order from the top."""
         self._rows.append(rows)
         while sum(len(part) for part in self._rows) >= self._tile_px:
             joined = np.concatenate(self._rows)
@@ -165,11 +185,17 @@ class _Level:
             self._spool.write(data)
             self._lengths.append(len(data))
         if self._below:
-            self._below.add(_shrunk(rows, self._below.factor))
+            self._below.add(self.shrink(rows, self._below.factor))
 
 
 def _full_size(
-    size_px: tuple[int, int], read_block: ReadBlock, block_px: int, tile_px: int, encode: Encode, below: _Level | None
+    size_px: tuple[int, int],
+    read_block: ReadBlock,
+    block_px: int,
+    tile_px: int,
+    encode: Encode,
+    below: _Level | None,
+    channels: tuple[int, ...],
 ) -> Iterator[bytes]:
     """Encoded tiles of the full size, row by row; each row of blocks is handed to the level ``below``."""
     width, height = size_px
@@ -180,12 +206,13 @@ def _full_size(
         for x in range(0, width, block_px):
             w = min(block_px, width - x)
             block = read_block(x, y, w, h)
-            if block.shape != (h, w, 3) or block.dtype != np.uint8:
-                raise ValueError(f"the block at {x}, {y} is {block.dtype} {block.shape}, not uint8 {(h, w, 3)}")
+            wanted = (h, w, *channels)
+            if block.shape != wanted or block.dtype != np.uint8:
+                raise ValueError(f"the block at {x}, {y} is {block.dtype} {block.shape}, not uint8 {wanted}")
             for row, top in zip(rows, range(0, h, tile_px), strict=True):
                 row += [encode(tile) for tile in _tiles(block[top : top + tile_px], tile_px)]
             if below:
-                shrunk.append(_shrunk(block, below.factor))
+                shrunk.append(below.shrink(block, below.factor))
         if below:  # before the tiles are given away: nobody asks this generator again after the last one
             below.add(np.concatenate(shrunk, axis=1))
             if y + h == height:
@@ -207,6 +234,12 @@ def _shrunk(pixels: Pixels, factor: int) -> Pixels:
     return np.asarray(cv2.resize(filled, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def _middles(labels: Pixels, factor: int) -> Pixels:
+    """Of each square of ``factor`` pixels the one in the middle."""
+    middles: Pixels = _filled(labels, factor)[factor // 2 :: factor, factor // 2 :: factor]
+    return middles
+
+
 def _filled(pixels: Pixels, multiple: int) -> Pixels:
     """The pixels, with the last ones repeated up to the next multiple."""
     down, right = -pixels.shape[0] % multiple, -pixels.shape[1] % multiple
@@ -220,7 +253,7 @@ def _coding(compression: Compression, quality: int) -> tuple[Encode, dict[str, A
     if compression == "deflate":
 
         def deflate(tile: Pixels) -> bytes:
-            return bytes(imagecodecs.zlib_encode(imagecodecs.delta_encode(tile, axis=-2).tobytes(), level=6))
+            return bytes(imagecodecs.zlib_encode(imagecodecs.delta_encode(tile, axis=1).tobytes(), level=6))
 
         return deflate, {"compression": "adobe_deflate", "photometric": "rgb", "predictor": "horizontal"}
     if compression != "jpeg" or not 1 <= quality <= 100:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +52,62 @@ def write_regions(
         sums: what the regions' contributions are sums of.
     """
     x, y = _corner(bounds_px0)
-    features = [
-        _feature(number, region, translate(region.polygon, -x, -y), name, mpp, sums)
-        for number, region in enumerate(regions, start=1)
-    ]
-    with replacing(path) as temporary:
-        text = json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_features(
+        path,
+        (
+            _feature(number, region, translate(region.polygon, -x, -y), name, mpp, sums)
+            for number, region in enumerate(regions, start=1)
+        ),
+    )
 
 
-def _feature(number: int, region: Region, outline: Polygon, name: str, mpp: float, sums: str) -> dict[str, Any]:
+def write_features(path: Path, features: Iterable[dict[str, Any]]) -> None:
+    """Write a whole, possibly empty, collection; only one feature at a time is in memory.
+
+    Args:
+        path: the file.
+        features: as ``annotation`` makes them.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(features):
+            file.write(", " if number else "")
+            file.write(json.dumps(feature, ensure_ascii=False, allow_nan=False))
+        file.write("]}\n")
+
+
+def annotation(
+    outline: Polygon, name: str, of_class: str, colour: Sequence[int], measurements: dict[str, float]
+) -> dict[str, Any]:
+    """A feature that QuPath shows as an annotation.
+
+    Args:
+        outline: in level-0 pixels from the corner of the slide's bounds.
+        name: of this one.
+        of_class: its class.
+        colour: of the class, red, green and blue.
+        measurements: of this one, by name.
+    """
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": _plain(mapping(outline)["coordinates"])},
         "properties": {
             "objectType": "annotation",
-            "name": f"{name} {number}",
-            "classification": {"name": name, "color": list(COLOUR)},
-            "measurements": {
-                f"sum of {sums}": region.contribution,
-                "part of positive mass": region.mass,
-                "tiles": len(region.tiles),
-                "area mm2": outline.area * (mpp / 1000) ** 2,
-            },
+            "name": name,
+            "classification": {"name": of_class, "color": list(colour)},
+            "measurements": measurements,
         },
     }
+
+
+def _feature(number: int, region: Region, outline: Polygon, name: str, mpp: float, sums: str) -> dict[str, Any]:
+    measurements = {
+        f"sum of {sums}": region.contribution,
+        "part of positive mass": region.mass,
+        "tiles": len(region.tiles),
+        "area mm2": outline.area * (mpp / 1000) ** 2,
+    }
+    return annotation(outline, f"{name} {number}", name, COLOUR, measurements)
 
 
 def _plain(value: Any) -> Any:

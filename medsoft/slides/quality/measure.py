@@ -1,4 +1,4 @@
-"""Measures blur, folds, air bubbles and pen ink of tiles, without a trained model.
+"""Measures blur, folds, air bubbles and pen ink of tiles, without a trained model; or takes a model's word for them.
 
 Blur is measured in the tiles themselves. The others are larger than cells and are found in the slide's overview, where
 the tissue was found: the tiles need not be read for them. docs/experiments/tile_quality.md says what was measured on
@@ -7,6 +7,7 @@ real tiles, and how the thresholds below follow from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 from medsoft.errors import TileError
-from medsoft.slides.quality.settings import ArtefactLimits
+from medsoft.slides.quality.settings import ArtefactLimits, QualitySettings
 from medsoft.slides.tiling.grid import mask_fraction
 from medsoft.slides.tiling.ink import keep_large
 from medsoft.slides.tiling.tissue import Tissue, value_and_saturation, whitened_channels
@@ -55,6 +56,11 @@ GREY_VALUE, GREY_CHROMA = 0.8, 15
 MIN_AREA_UM2 = 5_000.0
 """Smaller pieces are no folds and no bubbles."""
 
+ROUNDING = 1e-6
+"""Of parts that are added up in float32."""
+
+_NO_WORD = re.compile(r"\W+")
+
 READERS = 2
 """Threads that read tiles of one slide; several slides are worked on at once."""
 
@@ -62,41 +68,48 @@ CAUSES = {"sharpness": "blurred", "fold": "with folds", "bubble": "with air bubb
 """Measure -> what is said of tiles that it rules out."""
 
 
+ARTEFACTS = "artefacts"
+"""What a model's limit is on: all of its artefacts together."""
+
+
 @dataclass(frozen=True, eq=False)
 class TileQuality:
     """Measures of the tiles of a slide.
 
     Attributes:
-        sharpness_N: variance of the Laplacian of the grey tissue at ``SHARPNESS_MPP``, float32; NaN where it is not
-            known: a slide that is too coarse, a tile that cannot be read or has hardly any colour.
-        fold_N: part of each tile that is folds, float32 from 0 to 1.
-        bubble_N: part that is dark without colour.
-        pen_N: part that is pen ink, its margin included.
+        columns: measure -> (N,) float32. Without a model: ``sharpness``, the variance of the Laplacian of the grey
+            tissue at ``SHARPNESS_MPP``, NaN where it is not known (a slide that is too coarse, a tile that cannot be
+            read or has hardly any colour); and the part of each tile, from 0 to 1, that is ``fold``, ``bubble`` (dark
+            without colour) and ``pen`` (ink, its margin included). With a model: ``artefact_CLASS``, the part of each
+            tile that is of this class.
         left_out: how many tiles each measure has ruled out; a tile may be among several.
         tiles_left_out: how many tiles were ruled out.
         corners_left_out_M2_px0: where they were, for the picture; empty where the measures come from a file.
     """
 
-    sharpness_N: np.ndarray
-    fold_N: np.ndarray
-    bubble_N: np.ndarray
-    pen_N: np.ndarray
+    columns: Mapping[str, np.ndarray]
     left_out: Mapping[str, int] = field(default_factory=dict)
     tiles_left_out: int = 0
     corners_left_out_M2_px0: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """Measure -> values of the tiles."""
-        return {name: getattr(self, f"{name}_N") for name in CAUSES}
+    def tiles(self) -> int:
+        """How many were measured, and are kept."""
+        return len(next(iter(self.columns.values())))
 
     @property
     def in_words(self) -> str:
         """Such as "12 tiles left out: 10 blurred, 3 with pen"; "" where none was."""
         if not self.tiles_left_out:
             return ""
-        causes = ", ".join(f"{self.left_out[name]} {words}" for name, words in CAUSES.items() if self.left_out[name])
+        words = {**CAUSES, ARTEFACTS: "with artefacts"}
+        causes = ", ".join(f"{number} {words[name]}" for name, number in self.left_out.items() if number)
         return f"{self.tiles_left_out} tiles left out: {causes}"
+
+
+def quality_of_parts(parts: Mapping[str, np.ndarray]) -> TileQuality:
+    """What a segmentation model says of tiles: (N,) the part of each that is of a class, by class."""
+    return TileQuality({f"artefact_{_NO_WORD.sub('_', name)}": part_N for name, part_N in parts.items()})
 
 
 def measure_tiles(
@@ -122,7 +135,8 @@ def measure_tiles(
         return mask_fraction(mask_HW, slide.size_px0, coords_N2_px0, tile_px0)
 
     sharpness_N = _sharpness_of_tiles(slide, coords_N2_px0, tile_um)
-    return TileQuality(sharpness_N, part(fold_HW), part(bubble_HW), part(tissue.ink_HW))
+    masks = {"fold": fold_HW, "bubble": bubble_HW, "pen": tissue.ink_HW}
+    return TileQuality({"sharpness": sharpness_N} | {name: part(mask_HW) for name, mask_HW in masks.items()})
 
 
 def sharpness(tile_HW3: np.ndarray, mpp: float = SHARPNESS_MPP) -> float:
@@ -171,24 +185,32 @@ def _red_of_folds(red_of_tissue: np.ndarray) -> float:
     return float(255 * share**DENSER)  # a density times a factor is a transmission to this power (Beer and Lambert)
 
 
-def kept_by(quality: TileQuality, limits: ArtefactLimits) -> tuple[np.ndarray, dict[str, int]]:
+def kept_by(quality: TileQuality, settings: QualitySettings) -> tuple[np.ndarray, dict[str, int]]:
     """Which tiles keep the limits: (N,) bool; and how many each measure rules out. What is not known rules out none."""
-    bad = {
-        "sharpness": quality.sharpness_N < limits.min_sharpness,  # NaN is not
-        "fold": quality.fold_N > limits.max_fold,
-        "bubble": quality.bubble_N > limits.max_bubble,
-        "pen": quality.pen_N > limits.max_pen,
-    }
+    columns = quality.columns
+    if settings.model is not None:
+        together_N = np.sum(list(columns.values()), axis=0)
+        bad = {ARTEFACTS: together_N > settings.model.max_artefact + ROUNDING}
+    else:
+        limits = settings.limits or ArtefactLimits()
+        bad = {
+            "sharpness": columns["sharpness"] < limits.min_sharpness,  # NaN is not
+            "fold": columns["fold"] > limits.max_fold,
+            "bubble": columns["bubble"] > limits.max_bubble,
+            "pen": columns["pen"] > limits.max_pen,
+        }
     kept_N: np.ndarray = ~np.any(list(bad.values()), axis=0)
     return kept_N, {name: int(rows.sum()) for name, rows in bad.items()}
 
 
-def filtered(quality: TileQuality, coords_N2_px0: np.ndarray, limits: ArtefactLimits) -> tuple[TileQuality, np.ndarray]:
+def filtered(
+    quality: TileQuality, coords_N2_px0: np.ndarray, settings: QualitySettings
+) -> tuple[TileQuality, np.ndarray]:
     """The measures of the tiles that keep the limits, and which they are: (N,) bool."""
-    kept_N, left_out = kept_by(quality, limits)
-    sharpness_N, fold_N, bubble_N, pen_N = (values[kept_N] for values in quality.columns.values())
+    kept_N, left_out = kept_by(quality, settings)
+    columns = {name: values_N[kept_N] for name, values_N in quality.columns.items()}
     corners_M2 = coords_N2_px0[~kept_N]
-    return TileQuality(sharpness_N, fold_N, bubble_N, pen_N, left_out, len(corners_M2), corners_M2), kept_N
+    return TileQuality(columns, left_out, len(corners_M2), corners_M2), kept_N
 
 
 def _sharpness_of_tiles(slide: Slide, coords_N2_px0: np.ndarray, tile_um: float) -> np.ndarray:

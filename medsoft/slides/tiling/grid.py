@@ -8,6 +8,8 @@ many tiles lie before it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -83,24 +85,71 @@ def mask_fraction(
     Returns:
         (N,) float32 from 0 to 1.
     """
-    height, width = mask_HW.shape
+    parts_N1 = part_of_values(_Picture(mask_HW.view(np.uint8)), (1,), size_px0, coords_N2_px0, tile_px0)
+    return parts_N1[:, 0]
+
+
+class Blocks(Protocol):
+    """A map of values, of which a part at a time is in memory."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height)."""
+
+    def block(self, left: int, top: int, width: int, height: int, /) -> np.ndarray:
+        """(height, width) uint8, a part that lies wholly inside."""
+
+
+class _Picture:
+    """An array as ``Blocks``."""
+
+    def __init__(self, values_HW: np.ndarray) -> None:
+        self._values_HW = values_HW
+        self.size_px = (values_HW.shape[1], values_HW.shape[0])
+
+    def block(self, left: int, top: int, width: int, height: int) -> np.ndarray:
+        return self._values_HW[top : top + height, left : left + width]
+
+
+def part_of_values(
+    values: Blocks,
+    which: Sequence[int],
+    size_px0: tuple[float, float],
+    coords_N2_px0: np.ndarray,
+    tile_px0: float,
+) -> np.ndarray:
+    """Which part of each tile has each of some values, counted in whole pixels as in ``mask_fraction``.
+
+    Args:
+        values: a map that begins where the coordinates do.
+        which: the values, V of them.
+        size_px0: (width, height) of the map in level-0 pixels.
+        coords_N2_px0: top-left corners (x, y).
+        tile_px0: side of a tile.
+
+    Returns:
+        (N, V) float32 from 0 to 1.
+    """
+    width, height = values.size_px
     if not len(coords_N2_px0):
-        return np.empty(0, np.float32)
+        return np.empty((0, len(which)), np.float32)
     x0, x1 = _pixels_inside(coords_N2_px0[:, 0], tile_px0, width / size_px0[0], width)
     y0, y1 = _pixels_inside(coords_N2_px0[:, 1], tile_px0, height / size_px0[1], height)
-    # Row of tiles by row of tiles: sums over the whole mask, which are looked up fastest, take 4 bytes for each pixel.
-    pixels_HW = np.ascontiguousarray(mask_HW).view(np.uint8)
+    # Row of tiles by row of tiles: sums over the whole map, which are looked up fastest, take 4 bytes for each pixel.
     rows, row_N = np.unique(np.stack([y0, y1]), axis=1, return_inverse=True)
     row_N = row_N.ravel()
-    inside = np.empty(len(coords_N2_px0), np.int64)
+    inside_NV = np.empty((len(coords_N2_px0), len(which)), np.int64)
     order = np.argsort(row_N, kind="stable")
     for (top, bottom), members in zip(rows.T, np.split(order, np.flatnonzero(np.diff(row_N[order])) + 1), strict=True):
-        # left[j]: number of mask pixels left of column j, in integers and thus exact.
-        column_sums = cv2.reduce(pixels_HW[top:bottom], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
-        left = np.concatenate([[0], np.cumsum(column_sums.ravel())])
-        inside[members] = left[x1[members]] - left[x0[members]]
-    fraction: np.ndarray = inside / ((x1 - x0) * (y1 - y0))
-    return fraction.astype(np.float32)
+        band = values.block(0, int(top), width, int(bottom - top))
+        for index, value in enumerate(which):
+            # left[j]: number of such pixels left of column j, in integers and thus exact.
+            counted = (band == value).view(np.uint8)
+            column_sums = cv2.reduce(counted, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
+            left = np.concatenate([[0], np.cumsum(column_sums.ravel())])
+            inside_NV[members, index] = left[x1[members]] - left[x0[members]]
+    fraction_NV: np.ndarray = inside_NV / ((x1 - x0) * (y1 - y0))[:, None]
+    return fraction_NV.astype(np.float32)
 
 
 def _pixels_inside(starts_px0: np.ndarray, tile_px0: float, scale: float, length: int) -> tuple[np.ndarray, np.ndarray]:

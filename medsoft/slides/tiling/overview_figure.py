@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from medsoft.slides.folder import write_whole
-from medsoft.slides.tiling.tiling import Tiling, mask_mpp
+from medsoft.slides.tiling.slide_tissue import mask_mpp
+from medsoft.slides.tiling.tiling import Tiling
 
 LONG_SIDE_PX = 1600
 LEAST_WIDTH_PX = 800
@@ -28,6 +29,8 @@ OUTLINED_PX = 6
 """Tiles drawn smaller than this are tinted but not outlined: there would be nothing but lines."""
 
 FONT_PX = 17
+
+Colour = tuple[int, int, int]
 
 
 def write_overview(path: Path, overview_HW3: np.ndarray, mask_HW: np.ndarray, tiling: Tiling) -> None:
@@ -61,7 +64,7 @@ def draw_overview(overview_HW3: np.ndarray, mask_HW: np.ndarray, tiling: Tiling)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)  # holes too
     cv2.drawContours(picture, contours, -1, TISSUE, 2)
     _draw_regions(picture, tiling, px_per_px0)
-    return _with_facts(picture, tiling, tiling.mpp / px_per_px0)
+    return with_facts(picture, facts(tiling), tiling.mpp / px_per_px0)
 
 
 def _draw_tiles(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> None:
@@ -96,11 +99,11 @@ def _draw_regions(picture: np.ndarray, tiling: Tiling, px_per_px0: float) -> Non
                 cv2.polylines(picture, [points], True, REGION, 2, cv2.LINE_AA)
 
 
-def _with_facts(picture: np.ndarray, tiling: Tiling, um_per_px: float) -> np.ndarray:
-    """The picture with a scale bar and text below."""
+def with_facts(picture: np.ndarray, lines_of_facts: list[tuple[str, Colour]], um_per_px: float) -> np.ndarray:
+    """The picture with a scale bar and lines of text below, each in its colour."""
     width = max(LEAST_WIDTH_PX, picture.shape[1])
     font = ImageFont.truetype(_font_file(), FONT_PX)
-    lines = [(line, colour) for text, colour in facts(tiling) for line in textwrap.wrap(text, width // 10) or [""]]
+    lines = [(line, colour) for text, colour in lines_of_facts for line in textwrap.wrap(text, width // 10) or [""]]
     line_px = FONT_PX + 8
     bar_px, bar_text = scale_bar(um_per_px, width / 5)
     page = Image.new("RGB", (width, picture.shape[0] + line_px * (len(lines) + 1) + 24), "white")
@@ -114,7 +117,7 @@ def _with_facts(picture: np.ndarray, tiling: Tiling, um_per_px: float) -> np.nda
     return np.asarray(page)
 
 
-def facts(tiling: Tiling) -> list[tuple[str, tuple[int, int, int]]]:
+def facts(tiling: Tiling) -> list[tuple[str, Colour]]:
     """Lines of text with their colours: what the slide is, what was found, and what is doubtful."""
     settings = tiling.settings
     width, height = tiling.size_px0
@@ -122,7 +125,7 @@ def facts(tiling: Tiling) -> list[tuple[str, tuple[int, int, int]]]:
     tiles = (
         f"{len(tiling)} tiles of {settings.tile_px} px at {settings.mpp:.4g} µm/px ({tiling.tile_um:.4g} µm{overlap})"
     )
-    mask = mask_mpp(tiling.mpp, settings)
+    mask = mask_mpp(tiling.mpp, settings.tissue)
     lines = [
         (tiling.slide, INK),
         (f"{width} × {height} px at {tiling.mpp:.4g} µm/px ({tiling.mpp_origin})", INK),

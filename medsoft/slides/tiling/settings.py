@@ -13,13 +13,27 @@ from typing import Any, Literal
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
 from medsoft.slides.annotations.settings import RegionSettings
-from medsoft.slides.quality.settings import ArtefactLimits, Quality, QualitySettings, quality_settings
+from medsoft.slides.quality.settings import (
+    ArtefactLimits,
+    ArtefactModel,
+    Quality,
+    QualitySettings,
+    quality_settings,
+)
+from medsoft.slides.segmentation.mask_model import TileModels
 
 Precision = Literal["auto", "32", "16", "bf16"]
 """Of an encoder's arithmetic."""
 
-METHOD_NAMES = ("saturation", "everything")
+EVERYTHING = "everything"
+BY_PICTURE = ("saturation", EVERYTHING)
 """Keys of ``medsoft.slides.tiling.tissue.METHODS``; named here, where nothing needs OpenCV."""
+
+BY_MODEL = "model"
+METHOD_NAMES = (*BY_PICTURE, BY_MODEL)
+
+OF_MODEL = ("weights", "recipe", "classes")
+"""Settings that only the method ``model`` has; the others are those of earlier versions."""
 
 INK_COLOURS = ("blue", "green", "red", "black")
 
@@ -29,10 +43,10 @@ class TissueSettings:
     """How tissue is distinguished from glass. Sizes are in µm, so that they mean the same on every slide and scanner.
 
     Attributes:
-        method: saturation (stain is more saturated than glass), or everything (no search: the whole slide counts as
-            tissue).
-        mpp: Resolution of the mask in µm per pixel; slides that are coarser than this get a mask at their own
-            resolution.
+        method: saturation (stain is more saturated than glass), everything (no search: the whole slide counts as
+            tissue), or model (a segmentation model of yours, see weights).
+        mpp: Resolution of the mask in µm per pixel, at which a model is shown the slide too; slides that are coarser
+            than this get a mask at their own resolution.
         smooth_um: Standard deviation in µm of the blur before thresholding.
         min_saturation: Anything less saturated than this (0 to 1) is glass, even if the slide holds nothing else.
         max_saturation: Anything more saturated than this (0 to 1) is tissue, however strongly the rest is stained.
@@ -42,6 +56,9 @@ class TissueSettings:
             for stains that are themselves blue or green (trichrome, Alcian blue).
         min_ink_um2: Spots of such a colour that are smaller than this, in µm², do not count as pen marks.
         ink_margin_um: Margin around pen marks, in µm, that is left out with them.
+        weights: For the method model: a run of medsoft fit --config segmentation, a bundle, or with recipe a file.
+        recipe: For the method model: name of a published model, whose weights the file holds, such as grandqc-tissue.
+        classes: For the method model: its classes that are tissue, separated by commas; all by default.
 
     Raises:
         InputError: a value is out of its range.
@@ -57,6 +74,9 @@ class TissueSettings:
     ink: str = "blue,green,red,black"
     min_ink_um2: float = 40_000.0
     ink_margin_um: float = 100.0
+    weights: str = ""
+    recipe: str = ""
+    classes: str = ""
 
     def __post_init__(self) -> None:
         _as_floats(self)
@@ -72,6 +92,20 @@ class TissueSettings:
         for name in ("min_area_um2", "max_hole_um2", "min_ink_um2"):
             check_range(f"tissue.{name}", getattr(self, name), 0, 1e12)
         check_range("tissue.ink_margin_um", self.ink_margin_um, 0, 10_000)
+        if (self.method == BY_MODEL) != bool(self.weights):
+            raise InputError("--tissue.method model and --tissue.weights RUN|BUNDLE|FILE belong together: give both")
+        if (self.recipe or self.classes) and not self.weights:
+            raise InputError("--tissue.recipe and --tissue.classes are of a model: give --tissue.method model too")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; without those of a model where there is none, as in earlier versions."""
+        left_out = () if self.method == BY_MODEL else OF_MODEL
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names in ``classes``."""
+        return tuple(name.strip() for name in self.classes.split(",") if name.strip())
 
     @property
     def ink_colours(self) -> tuple[str, ...]:
@@ -91,6 +125,7 @@ class TileSettings:
         tissue: how tissue is found.
         regions: which tiles regions leave; None: those of the whole slide.
         quality: how artefacts are measured, and which tiles they leave; None: they are not looked for.
+        models: that find tissue or artefacts, where the settings above name some; no setting itself.
 
     Raises:
         InputError: a value is out of its range.
@@ -103,6 +138,7 @@ class TileSettings:
     tissue: TissueSettings = field(default_factory=TissueSettings)
     regions: RegionSettings | None = None
     quality: QualitySettings | None = None
+    models: TileModels = field(default_factory=TileModels, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _as_floats(self)
@@ -116,12 +152,18 @@ class TileSettings:
         """Side of a tile in µm."""
         return self.tile_px * self.mpp
 
+    @property
+    def names_models(self) -> bool:
+        """Whether a model finds tissue or artefacts."""
+        return bool(self.tissue.weights) or (self.quality is not None and self.quality.model is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and text, ready for JSON; ``from_dict`` gives equal settings back.
 
         Regions and quality are left out where there are none: settings without them are those of earlier versions.
         """
-        values = asdict(self)
+        values = asdict(replace(self, models=TileModels())) | {"tissue": self.tissue.as_dict()}
+        del values["models"]
         for name in ("regions", "quality"):
             chosen = getattr(self, name)
             del values[name]
@@ -130,7 +172,8 @@ class TileSettings:
 
     def gives(self, asked: TileSettings) -> bool:
         """Whether tiles of these settings are those that are asked for: measures of artefacts may be there besides."""
-        return self == asked or (self.quality == QualitySettings() and replace(self, quality=None) == asked)
+        is_measured = self.quality is not None and not self.quality.filters
+        return self == asked or (is_measured and replace(self, quality=None) == asked)
 
     def as_columns(self) -> dict[str, Any]:
         """The settings as fields of ``slides.csv``."""
@@ -168,6 +211,7 @@ class TilingOptions(Settings):
         quality: Measure blur, folds, air bubbles and pen in every tile; filter also leaves out the tiles beyond the
             limits. Not looked for by default.
         artefacts: How much of them a tile may have.
+        artefact_model: A segmentation model that finds artefacts, in place of these measures.
     """
 
     mpp: float | None = None
@@ -177,8 +221,16 @@ class TilingOptions(Settings):
     tissue: TissueSettings = field(default_factory=TissueSettings)
     quality: Quality | None = None
     artefacts: ArtefactLimits = field(default_factory=ArtefactLimits)
+    artefact_model: ArtefactModel = field(default_factory=ArtefactModel)
 
     def __post_init__(self) -> None:
+        if self.artefact_model != ArtefactModel() and self.quality is None:
+            raise InputError("--artefact_model... measures the quality of tiles: it needs --quality measure or filter")
+        if self.artefact_model.weights and self.artefacts != ArtefactLimits():
+            raise InputError(
+                "--artefacts... are limits of the measures without a model: with --artefact_model.weights leave them "
+                "out; its limit is --artefact_model.max_artefact"
+            )
         if self.quality != "filter" and self.artefacts != ArtefactLimits():
             raise InputError("--artefacts... says which tiles are left out: it needs --quality filter")
 
@@ -198,7 +250,7 @@ class TilingOptions(Settings):
             raise InputError(f"missing: {', '.join(missing)}")
         assert values["mpp"] is not None
         assert isinstance(values["tile"], int)
-        quality = quality_settings(self.quality, self.artefacts)
+        quality = quality_settings(self.quality, self.artefacts, self.artefact_model)
         return TileSettings(values["mpp"], values["tile"], self.overlap, self.min_tissue, self.tissue, regions, quality)
 
 

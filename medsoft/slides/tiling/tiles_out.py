@@ -11,10 +11,11 @@ from typing import Literal
 from medsoft.errors import SlideError
 from medsoft.slides.annotations.settings import RegionOptions
 from medsoft.slides.folder import SlidesFolder, SlideStatus
+from medsoft.slides.records import write_table
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.run import failed, open_source
 from medsoft.slides.tiling.save_tiles import Format, SavedTiles, place_of, save_tiles, saved_tiles
-from medsoft.slides.tiling.tiles_table import TileRows, tile_rows, write_tiles_table
+from medsoft.slides.tiling.tiles_table import COLUMNS, TileRows, tile_rows
 from medsoft.slides.tiling.tiling import Tiling
 from medsoft.slides.tiling.tiling_file import read_tiling
 
@@ -83,7 +84,7 @@ class TilesOut:
         found = [self._rows[source.id] for source in sources if source.id in self._rows]
         rows = [row for one in found for row in one.rows]
         path = self._folder.path / TABLE
-        write_tiles_table(path, rows)
+        write_table(path, COLUMNS, rows)
         labelled = sum((one.labelled for one in found), Counter[str]())
         words = f"{len(rows)} tiles in {path}"
         if labelled:

@@ -6,11 +6,8 @@ the label that its regions give it, and the columns of the slide's row in the us
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +16,8 @@ import numpy as np
 from medsoft.slides.annotations.area import majority_labels, parts_inside
 from medsoft.slides.annotations.on_slide import regions_on_slide
 from medsoft.slides.annotations.settings import RegionOptions
-from medsoft.slides.quality.measure import CAUSES
 from medsoft.slides.reading.sample import TilePlace
-from medsoft.slides.records import as_text, write_whole
+from medsoft.slides.records import as_text
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.save_tiles import SavedTiles
 from medsoft.slides.tiling.tiling import Tiling
@@ -64,7 +60,7 @@ def tile_rows(
     rows_n = np.arange(len(tiling)) if saved is None else saved.rows
     labels_n, parts_n = _labels(source, tiling, rows_n, drawn, other)
     settings = tiling.settings
-    ours = (*COLUMNS, *(() if tiling.quality is None else CAUSES), LABEL, PART)
+    ours = (*COLUMNS, *(() if tiling.quality is None else tiling.quality.columns), LABEL, PART)
     theirs = {f"slide_{name}" if name in ours else name: v for name, v in source.row.items()}
     rows = []
     for place, row in enumerate(rows_n):
@@ -109,17 +105,3 @@ def _labels(
     labels = majority_labels(parts, inside_n, other)
     part_n = [parts[label][i] if label in parts else 1 - inside_n[i] for i, label in enumerate(labels)]
     return labels, np.array(part_n)
-
-
-def write_tiles_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write the table, whole or not at all.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
-    """
-    names = tuple(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())

@@ -12,10 +12,11 @@ from medsoft.slides.annotations.area import parts_inside
 from medsoft.slides.annotations.on_slide import NO_FILE, SlideRegions, regions_on_slide
 from medsoft.slides.annotations.settings import AnnotationSource
 from medsoft.slides.annotations.shapes import Area
-from medsoft.slides.quality.measure import COARSEST_MPP, TileQuality, filtered, measure_tiles
+from medsoft.slides.quality.measure import COARSEST_MPP, TileQuality, filtered, measure_tiles, quality_of_parts
+from medsoft.slides.segmentation.masks import parts_of_classes
 from medsoft.slides.tiling.grid import grid_px0, mask_fraction
 from medsoft.slides.tiling.settings import TileSettings
-from medsoft.slides.tiling.tissue import find_tissue, why_colourless
+from medsoft.slides.tiling.slide_tissue import NO_MODEL, SlideTissue, size_mm, tissue_of_slide
 from medsoft.storage.hashing import quick_hash
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 MANY = 0.5
 """A larger share of tiles that are left out for artefacts is worth a warning."""
-MAX_MASK_PIXELS = 2**26
-"""Largest mask: 65 × 65 mm at 8 µm/px. A larger slide has a wrong resolution, or needs a coarser mask."""
 
 PLAUSIBLE_SIDE_MM = (0.5, 150)
 PLAUSIBLE_TISSUE_MM2 = (0.1, 5000)
@@ -100,7 +99,7 @@ def tile_slide(
 
     Returns:
         The tiling (no tiles where there is no tissue), the tissue mask (H, W) bool, and the overview that it was
-        found in, (H, W, 3) uint8; both of the whole slide, at ``mask_mpp``.
+        found in, (H, W, 3) uint8; both of the whole slide, at ``slide_tissue.mask_mpp``.
 
     Raises:
         SlideError: the slide is too coarse for such tiles, larger than any slide is, or without colour; or its regions
@@ -109,22 +108,11 @@ def tile_slide(
     slide.check_mpp(settings.mpp)
     # Before the slide is read: what is wrong with the regions is known at once.
     regions, regions_from = _regions(slide, settings, annotations)
-    mpp = mask_mpp(slide.mpp, settings)
-    _check_size(slide, mpp)
     step_px0 = (settings.tile_px - settings.overlap_px) * settings.mpp / slide.mpp
     if step_px0 < 1:
         raise SlideError(f"tiles would lie {step_px0:.2g} of its pixels apart, closer than one: less --overlap")
-    overview_HW3, gaps_HW = slide.overview_and_gaps(mpp)
-    if gaps_HW.all():
-        raise SlideError("no part of it can be read")
-    tissue = find_tissue(overview_HW3, mpp, settings.tissue)
-    why = why_colourless(overview_HW3, gaps_HW)
-    if why and not tissue.mask_HW.any():
-        raise SlideError(
-            f"no tissue can be told from glass, as the slide {why} Save it as RGB with 8 bits per channel, or take all "
-            "of it with --tissue.method everything"
-        )
-    mask_HW = tissue.mask_HW | gaps_HW
+    found = tissue_of_slide(slide, settings.tissue, settings.models)
+    tissue, mask_HW, gaps_HW, overview_HW3 = found.tissue, found.mask_HW, found.gaps_HW, found.overview_HW3
     tile_px0 = settings.tile_um / slide.mpp
     coords_N2_px0 = grid_px0(slide.bounds_px0, tile_px0, step_px0)
     fraction_N = mask_fraction(mask_HW, slide.size_px0, coords_N2_px0, tile_px0)
@@ -137,9 +125,9 @@ def tile_slide(
         kept_N[kept_N] = parts_N >= settings.regions.min_part - ROUNDING
     quality: TileQuality | None = None
     if settings.quality is not None:
-        quality = measure_tiles(slide, coords_N2_px0[kept_N], settings.tile_um, overview_HW3, tissue)
-        if settings.quality.limits is not None:
-            quality, good_N = filtered(quality, coords_N2_px0[kept_N], settings.quality.limits)
+        quality = _measured(slide, settings, coords_N2_px0[kept_N], found)
+        if settings.quality.filters:
+            quality, good_N = filtered(quality, coords_N2_px0[kept_N], settings.quality)
             kept_N[kept_N] = good_N
     # A pixel of the mask is not exactly ``mpp`` wide, as the sides of the overview are rounded.
     pixel_mm2 = slide.size_px0[0] * slide.size_px0[1] * (slide.mpp / 1000) ** 2 / mask_HW.size
@@ -150,10 +138,10 @@ def tile_slide(
         *_doubts(slide, settings, tissue_mm2),
         *tissue.notes,
         *regions.notes,
-        *_doubts_on_quality(slide, quality),
+        *_doubts_on_quality(slide, settings, quality),
     ]
-    if why and "black" in why:
-        warnings.append(f"the slide {why}")
+    if found.why_colourless and "black" in found.why_colourless:
+        warnings.append(f"the slide {found.why_colourless}")
     if gaps_HW.any():
         warnings.append(f"{gaps_HW.sum() * pixel_mm2:.3g} mm² cannot be read in the overview, and count as tissue")
     tiling = Tiling(
@@ -175,13 +163,25 @@ def tile_slide(
     return tiling, mask_HW, overview_HW3
 
 
-def _doubts_on_quality(slide: Slide, quality: TileQuality | None) -> list[str]:
-    if quality is None:
+def _measured(slide: Slide, settings: TileSettings, coords_N2_px0: np.ndarray, found: SlideTissue) -> TileQuality:
+    assert settings.quality is not None
+    asked, model = settings.quality.model, settings.models.artefacts
+    if asked is None:
+        return measure_tiles(slide, coords_N2_px0, settings.tile_um, found.overview_HW3, found.tissue)
+    if model is None:
+        raise SlideError(NO_MODEL)
+    assert asked.mpp is not None, "resolved with the model"
+    tile_px0, scratch = settings.tile_um / slide.mpp, settings.models.scratch
+    return quality_of_parts(parts_of_classes(slide, model, asked.mpp, coords_N2_px0, tile_px0, scratch))
+
+
+def _doubts_on_quality(slide: Slide, settings: TileSettings, quality: TileQuality | None) -> list[str]:
+    if quality is None or settings.quality is None:
         return []
     found = []
-    if slide.mpp > COARSEST_MPP:
+    if slide.mpp > COARSEST_MPP and settings.quality.model is None:
         found.append(f"blur cannot be judged at {slide.mpp:.4g} µm/px, and left out no tile")
-    if quality.tiles_left_out > MANY * (quality.tiles_left_out + len(quality.fold_N)):
+    if quality.tiles_left_out > MANY * (quality.tiles_left_out + quality.tiles):
         found.append(f"{quality.in_words}: look at the picture, and at --artefacts")
     return found
 
@@ -198,11 +198,6 @@ def _regions(slide: Slide, settings: TileSettings, annotations: AnnotationSource
         raise SlideError(f"its annotation file cannot be read: {error.strerror or error}") from None
 
 
-def mask_mpp(slide_mpp: float, settings: TileSettings) -> float:
-    """µm per pixel of a slide's mask and overview: as set, or the slide's own where that is coarser."""
-    return max(slide_mpp, settings.tissue.mpp)
-
-
 def hash_slide(slide: Slide) -> str:
     """The quick hash of the file of a slide.
 
@@ -213,20 +208,6 @@ def hash_slide(slide: Slide) -> str:
         return quick_hash(slide.path)
     except OSError as error:
         raise SlideError(f"cannot be read: {error.strerror or error}") from error
-
-
-def _size_mm(slide: Slide) -> str:
-    width, height = (side * slide.mpp / 1000 for side in slide.size_px0)
-    return f"{width:.4g} × {height:.4g} mm at {slide.mpp:.4g} µm/px ({slide.mpp_origin})"
-
-
-def _check_size(slide: Slide, mpp: float) -> None:
-    width, height = (side * slide.mpp / mpp for side in slide.size_px0)
-    if width * height > MAX_MASK_PIXELS:
-        raise SlideError(
-            f"would measure {_size_mm(slide)}, more than any slide: is its resolution wrong, such as by 10 times? "
-            "State the right one with --slide-mpp or in the table, or take a coarser --tissue.mpp"
-        )
 
 
 def _too_small(slide: Slide, coords_N2_px0: np.ndarray, settings: TileSettings) -> list[str]:
@@ -243,7 +224,7 @@ def _doubts(slide: Slide, settings: TileSettings, tissue_mm2: float) -> list[str
     low, high = PLAUSIBLE_TISSUE_MM2
     shortest, longest = PLAUSIBLE_SIDE_MM
     if not shortest <= max(slide.size_px0) * slide.mpp / 1000 <= longest:
-        found.append(f"the slide measures {_size_mm(slide)}, a glass slide 76 × 26 mm: {right}")
+        found.append(f"the slide measures {size_mm(slide)}, a glass slide 76 × 26 mm: {right}")
     elif 0 < tissue_mm2 < low or tissue_mm2 > high:
         found.append(f"{tissue_mm2:.2g} mm² of tissue at {slide.mpp:.4g} µm/px ({slide.mpp_origin}): {right}")
     if slide.mpp > settings.mpp * ENLARGED:

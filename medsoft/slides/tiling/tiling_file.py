@@ -1,6 +1,7 @@
 """The file that keeps a tiling: HDF5 with ``coords`` (N, 2) int64, ``tissue`` (N) float32, and facts as attributes.
 
-Where artefacts were measured, ``quality/sharpness``, ``fold``, ``bubble`` and ``pen`` (N) float32 are there too.
+Where artefacts were measured, ``quality/sharpness``, ``fold``, ``bubble`` and ``pen`` (N) float32 are there too; of a
+model's measures, ``quality/artefact_CLASS``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def write_tiling(path: Path, tiling: Tiling) -> None:
             file.attrs["left_out"] = json.dumps(
                 {"tiles": tiling.quality.tiles_left_out, "causes": dict(tiling.quality.left_out)}
             )
+            file.attrs["measures"] = json.dumps(list(tiling.quality.columns))
         file.attrs.update(
             {
                 "format": FORMAT,
@@ -109,8 +111,9 @@ def _read(file: h5py.File) -> Tiling:
 
 
 def _quality(file: h5py.File, tiles: int) -> TileQuality:
-    columns = {f"{name}_N": dataset(file, f"quality/{name}")[()].astype(np.float32) for name in CAUSES}
+    names = json.loads(file.attrs["measures"]) if "measures" in file.attrs else list(CAUSES)  # the latter of 0.1
+    columns = {name: dataset(file, f"quality/{name}")[()].astype(np.float32) for name in names}
     if any(values_N.shape != (tiles,) for values_N in columns.values()):
         raise BagError("has artefacts of another number of tiles")
     left_out = json.loads(file.attrs["left_out"])
-    return TileQuality(**columns, left_out=left_out["causes"], tiles_left_out=int(left_out["tiles"]))
+    return TileQuality(columns, left_out=left_out["causes"], tiles_left_out=int(left_out["tiles"]))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from medsoft.slides.tiling.ink import BLACK, ROWS, connected_pieces, find_ink, keep_large, labelled
-from medsoft.slides.tiling.settings import METHOD_NAMES, TissueSettings
+from medsoft.slides.tiling.settings import BY_PICTURE, TissueSettings
 
 GLASS_VALUE, GLASS_SATURATION = 190, 30
 """Glass is at least so bright and at most so saturated (of 255): microscopes' white is seldom quite white."""
@@ -49,7 +49,7 @@ class Tissue:
 
 
 def find_tissue(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> Tissue:
-    """Find tissue with the method of the settings.
+    """Find tissue with the method of the settings, one that needs the picture alone.
 
     Args:
         image_HW3: uint8 RGB, the whole slide.
@@ -57,6 +57,18 @@ def find_tissue(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> 
         settings: all lengths and areas in µm.
     """
     return METHODS[settings.method](image_HW3, mpp, settings)
+
+
+def cleaned(mask_HW: np.ndarray, mpp: float, settings: TissueSettings) -> Tissue:
+    """What a model took for tissue, without small holes and small pieces; it knows pens itself.
+
+    Args:
+        mask_HW: bool, the whole slide.
+        mpp: µm per pixel.
+        settings: areas in µm².
+    """
+    filled_HW = fill_small_holes(mask_HW, settings.max_hole_um2 / mpp**2)
+    return Tissue(keep_large(filled_HW, settings.min_area_um2 / mpp**2), np.zeros_like(mask_HW))
 
 
 def why_colourless(image_HW3: np.ndarray, gaps_HW: np.ndarray | None = None) -> str | None:
@@ -134,9 +146,9 @@ def everything(image_HW3: np.ndarray, mpp: float, settings: TissueSettings) -> T
 
 
 METHODS: dict[str, Callable[[np.ndarray, float, TissueSettings], Tissue]] = dict(
-    zip(METHOD_NAMES, (by_saturation, everything), strict=True)
+    zip(BY_PICTURE, (by_saturation, everything), strict=True)
 )
-"""Name -> method; a new one is added here and to ``METHOD_NAMES``."""
+"""Name -> method; a new one is added here and to ``BY_PICTURE``."""
 
 
 def whitened_channels(image_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

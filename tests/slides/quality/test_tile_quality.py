@@ -124,7 +124,7 @@ def test_pale_folds_are_found_by_comparison_with_the_slide_itself():
 def test_blur_of_a_slide_too_coarse_for_it_is_not_judged(slide_file):
     with open_slide(slide_file, 2.0) as slide:
         tiling = tile_slide(slide, TileSettings(2, 64, min_tissue=0.5, quality=QualitySettings(ArtefactLimits())))[0]
-    assert np.isnan(tiling.quality.sharpness_N).all()
+    assert np.isnan(tiling.quality.columns["sharpness"]).all()
     assert tiling.quality.left_out["sharpness"] == 0
     assert "blur cannot be judged at 2 µm/px" in "; ".join(tiling.warnings)
 
@@ -140,7 +140,7 @@ def test_the_command_lists_measures_and_keeps_them(slide_file, tmp_path, capsys)
     assert all(float(row["sharpness"]) >= 100 and float(row["fold"]) <= 0.1 for row in rows)
     assert max(float(row["pen"]) for row in rows) > 0.1
     tiling = read_tiling(SlidesFolder(tmp_path).tiles("slide"))
-    assert [row["sharpness"] for row in rows] == [f"{value:.4g}" for value in tiling.quality.sharpness_N]
+    assert [row["sharpness"] for row in rows] == [f"{value:.4g}" for value in tiling.quality.columns["sharpness"]]
     assert tiling.quality.in_words.startswith(f"{tiling.quality.tiles_left_out} tiles left out: 1 blurred")
     row = SlidesFolder(tmp_path).rows()["slide"]
     assert row["tile_quality"] == "min_sharpness=100 max_fold=0.1 max_bubble=0.1 max_pen=1"

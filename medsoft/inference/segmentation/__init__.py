@@ -1,0 +1,1 @@
+"""Segmentation models over whole slides: how they are loaded, and how many slides are worked on."""

@@ -1,0 +1,1 @@
+"""The class of every pixel of a slide: windows, their joined map, outlines and files."""
