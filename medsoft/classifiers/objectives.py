@@ -247,7 +247,7 @@ class SeveralTargets:
 
     def split(self, logits: Tensor) -> list[Tensor]:
         """Outputs (B, K) of each target."""
-        return list(logits.split([part.objective.outputs for part in self.parts], dim=1))
+        return list(torch.split(logits, [part.objective.outputs for part in self.parts], dim=1))
 
     def shares(self, target: Tensor) -> Tensor:
         """(B, P) what each target counts in the loss of each sample: 0 where it is missing; 1 together, or 0."""
@@ -310,7 +310,7 @@ class SeveralTargets:
             part.objective.restore(state["targets"][part.name])
 
     def _columns(self, target: Tensor) -> list[Tensor]:
-        return list(target.split([part.columns for part in self.parts], dim=1))
+        return list(torch.split(target, [part.columns for part in self.parts], dim=1))
 
 
 def logit_scale(objective: Objective, logit_target: LogitTarget) -> tuple[float, float] | None:

@@ -137,7 +137,7 @@ class MultiTask(SeveralAnswers):
             raise InputError("several targets may have one of survival among them, not more")
         if options.required:
             found += [
-                Problem("missing label", (row,), "no target has a label", "fill one in or delete the row")
+                Problem("missing label", (int(row),), "no target has a label", "fill one in or delete the row")
                 for row in np.flatnonzero(~known) + 1
                 if row not in in_doubt
             ]
@@ -301,8 +301,13 @@ class MultiTask(SeveralAnswers):
         scales: Any = options.target_scale or {}
         parts = []
         for one in self.parts:
-            of_classes = {"label_smoothing": options.label_smoothing if one.task.has_classes else 0.0}
-            own = replace(options, class_weights=weights.get(one.name), target_scale=scales.get(one.name), **of_classes)
+            smoothing = options.label_smoothing if one.task.has_classes else 0.0
+            own = replace(
+                options,
+                class_weights=weights.get(one.name),
+                target_scale=scales.get(one.name),
+                label_smoothing=smoothing,
+            )
             try:
                 objective = one.task.objective(own)
             except ValueError as error:

@@ -34,7 +34,7 @@ class SeveralAnswers(Task):
 
     def frame_of(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         part = self.part(name)
-        own = {column: column.removeprefix(part.prefix) for column in frame if str(column).startswith(part.prefix)}
+        own = {c: str(c).removeprefix(part.prefix) for c in frame if str(c).startswith(part.prefix)}
         prefixes = tuple(one.prefix for one in self.parts)
         common = [column for column in frame if not str(column).startswith(prefixes) and column not in own.values()]
         about = [column for column in ABOUT if column in common]
@@ -207,7 +207,8 @@ class SeveralAnswers(Task):
         name, _, of_part = logit_target.name.partition(".")
         task = self.part(name).task
         own = task.default_logit_target(task.constant_answers(1)[0]) if not task.has_classes else None
-        return task.explained_values(self.frame_of(name, frame), own or task.logit_target(of_part))
+        values: FloatArray = task.explained_values(self.frame_of(name, frame), own or task.logit_target(of_part))
+        return values
 
     def outputs(self) -> list[dict[str, Any]]:
         logits = [one.prefix + name for one in self.parts for name in one.task.outputs()[0]["columns"]]

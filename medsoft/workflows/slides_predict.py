@@ -248,8 +248,8 @@ def write_results(
     pooling: Pooled = {"exam": settings.exams, "patient": settings.patients}
     write_run_results(run, frame, _Slides(model.task, note), settings.figures, pooling=pooling)
     for target in model.task.parts:
-        rows, alone = model.task.frame_of(target.name, frame), _Slides(target.task, note)
-        write_run_results(run.target(target.name), rows, alone, settings.figures, None, pooling, target.name)
+        rows, of_target = model.task.frame_of(target.name, frame), _Slides(target.task, note)
+        write_run_results(run.target(target.name), rows, of_target, settings.figures, None, pooling, target.name)
     tables = [run.predictions, *(run.pooled_predictions(level) for level in pooling)]
     write_metrics({FILES: record_of(tables)}, folder.path / OF_SLIDES)
     print(f"{len(frame)} of {counted(len(cases), _unit(cases))} predicted: {folder.predictions_csv}")

@@ -281,16 +281,16 @@ def read_table(
     notes += notes_on_formulas(pd.concat([frame[_NAMES], source[[n for n in label_columns if n in source]]], axis=1))
     options = {"positive": positive, "classes": classes, "uncertain": uncertain, "placeholders": placeholders}
     options |= {"time_unit": time_unit, "times": times, "targets": targets}
-    targets = _read_targets(table, source, label_columns, task, require_labels, options)
-    answers = targets_of_rows(targets.columns if targets else frame[[]])
-    if targets:
-        frame = frame.join(targets.columns)
-        problems += targets.problems
-        notes += targets.notes
+    read = _read_targets(table, source, label_columns, task, require_labels, options)
+    answers = targets_of_rows(read.columns if read else frame[[]])
+    if read:
+        frame = frame.join(read.columns)
+        problems += read.problems
+        notes += read.notes
     problems += files.check(frame, answers) if files else checks.check_duplicates(list(paths), sizes, answers)
     frame = frame.join(source[[name for name in source.columns if name not in frame.columns]])
     samples = SampleTable(
-        table, frame, targets.task if targets else None, tuple(map(one_line, notes)), placeholders=placeholders
+        table, frame, read.task if read else None, tuple(map(one_line, notes)), placeholders=placeholders
     )
     if split_column and samples.grouped_by != "sample":
         problems += checks.check_undivided(

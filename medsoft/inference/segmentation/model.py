@@ -167,7 +167,9 @@ class SlideMasks:
 def _compressed(image_HWC: np.ndarray, quality: int) -> np.ndarray:
     """An image as JPEG leaves it."""
     _, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [int(cv2.IMWRITE_JPEG_QUALITY), quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert read is not None  # it was written a line above
+    return np.asarray(read[..., ::-1])
 
 
 def _try(built: _Built, named: Named, device: torch.device) -> None:

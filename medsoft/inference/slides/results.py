@@ -90,7 +90,7 @@ def read_truth(
         tables.append(read.columns.add_prefix(f"{name}." if name else ""))
     found = pd.DataFrame(task.target_cells(None, len(sources))) if task.parts else pd.DataFrame(index=tables[0].index)
     for table in tables:
-        found[list(table)] = table
+        found[table.columns] = table
     case_of = [number for number, case in enumerate(cases) for _ in case.sources]
     first = ~pd.Series(case_of).duplicated().to_numpy()
     distinct = found.fillna("").astype(str).assign(case=case_of).drop_duplicates()["case"]

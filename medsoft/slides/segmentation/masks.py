@@ -81,8 +81,7 @@ def parts_of_classes(
         # Squares overlap where their middles are closer than half of both sides, along both axes.
         tree = KDTree(coords_N2_px0 + tile_px0 / 2)
         away_M, _ = tree.query(corners_M2_px0 + side_px0 / 2, p=np.inf)
-        near: npt.NDArray[np.bool_] = away_M < (side_px0 + tile_px0) / 2
-        return near
+        return np.asarray(away_M < (side_px0 + tile_px0) / 2)
 
     with segment_slide(slide, model, _windows(model, mpp), scratch, holds_tiles).labels_kept() as found:
         size_px0 = (found.labels.size_px[0] * found.scale_px0, found.labels.size_px[1] * found.scale_px0)
