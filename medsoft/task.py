@@ -41,7 +41,9 @@ from medsoft.task_types import (
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation"]
+TaskKind = Literal[
+    "binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation", "segmentation_volume"
+]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 
 CLASSES: dict[str, str] = {
@@ -52,6 +54,7 @@ CLASSES: dict[str, str] = {
     "regression": "medsoft.tasks.regression.Regression",
     "survival": "medsoft.tasks.survival.Survival",
     "segmentation": "medsoft.tasks.segmentation.Segmentation",
+    "segmentation_volume": "medsoft.tasks.segmentation.SegmentationVolume",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""
 
