@@ -10,8 +10,9 @@ of any size are taken. The decoder is convolutions alone: a transposed one to th
 concatenated with what the encoder has there.
 
 ``unet`` and ``swin_unetr`` are MONAI's (``monai.networks.nets``: Kerfoot et al. 2019; Hatamizadeh et al. 2022, arXiv
-2201.01266), which take sides of a multiple of 8 and of 32: others are padded by repeating the outermost voxels, and the
-logits cut back.
+2201.01266), which take sides of a multiple of 8 and of 32: others are padded by repeating the outermost voxels (of a
+patch that would be a single voxel at the coarsest level, the longest side to twice the multiple), and the logits cut
+back.
 """
 
 from __future__ import annotations
@@ -163,6 +164,9 @@ class OfAnySize(nn.Module):
         """Volumes (B, C, X, Y, Z) to logits (B, K, X, Y, Z)."""
         size = x_BCXYZ.shape[2:]
         more = [-side % self.multiple for side in size]
+        if all(side <= self.multiple for side in size):  # normalisation needs two voxels at the coarsest level
+            longest = max(range(3), key=lambda axis: size[axis])
+            more[longest] += self.multiple
         x = F.pad(x_BCXYZ, [part for n in reversed(more) for part in (n // 2, n - n // 2)], mode="replicate")
         found: Tensor = self.network(x)
         places = [slice(n // 2, n // 2 + side) for n, side in zip(more, size, strict=True)]

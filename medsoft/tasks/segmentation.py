@@ -267,3 +267,4 @@ class SegmentationVolume(Segmentation):
     kind = "segmentation_volume"
     size = "volume_mm3"
     element = "voxel"
+    drawn = "Of each volume four axial slices through what either mask has, from the feet upwards"

@@ -101,7 +101,12 @@ def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, 
         kind = "worst" if number < min(n, len(picked)) else "best"
         example = Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task))
         rows.append((example, *names))
-    return write_examples(folder, rows, HOW.format(legend=_legend(task.classes))) if rows else None
+    return write_examples(folder, rows, _how(task)) if rows else None
+
+
+def _how(task: Task) -> str:
+    how = HOW.format(legend=_legend(task.classes))
+    return f"{how} {task.drawn}." if task.drawn else how
 
 
 def _legend(classes: Sequence[str]) -> str:
