@@ -404,7 +404,7 @@ def test_a_printed_configuration_reads_as_what_it_was_printed_from(tmp_path, end
         words.append("--model.encoder=none")  # which would bring a training of its own
     if file.stem == "probe":
         words.remove("--model.lr=0.0123")
-    if file.stem == "segmentation":
+    if file.stem in ("segmentation", "segmentation_volume"):
         words.remove("--data.positive=2,3")
     printed = ends("fit", f"--config={file.stem}", *words, "--print_config")
     saved = tmp_path / "saved.yaml"
@@ -552,7 +552,7 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
-    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation"
+    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume"
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")
     assert kinds in " ".join(medsoft("fit", "--help", "all")[1].split())
