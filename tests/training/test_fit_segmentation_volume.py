@@ -100,8 +100,7 @@ def test_the_report_shows_slices_with_outlines_worst_first(run):
 def test_new_volumes_of_other_sizes_and_a_dicom_series_get_masks_of_theirs(tmp_path, medsoft, run):
     pytest.importorskip("highdicom", reason="the extra dicom_seg is not installed")
     volume = ball_and_core(40, (20, 12, 26))[0]
-    series = {"FrameOfReferenceUID": "1.2.3", "PatientSex": "O", "StudyID": "1", "StudyTime": "101010"}
-    files = write_series(tmp_path / "ct", (volume * 10).astype(np.int16), spacing=SPACING, SeriesNumber=4, **series)
+    files = write_series(tmp_path / "ct", (volume * 10).astype(np.int16), spacing=SPACING, FrameOfReferenceUID="1.2.3")
     save(volume[:9], oblique(SPACING), tmp_path / "cut.nii.gz")
     (tmp_path / "new.csv").write_text("file\nct\ncut.nii.gz\n")
     words = ["--checkpoint", run, f"--data.table={tmp_path / 'new.csv'}", *UNKNOWN, *QUIET]

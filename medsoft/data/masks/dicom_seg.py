@@ -20,9 +20,16 @@ from medsoft.storage.files import replacing
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
+    from pydicom import Dataset
 
 SERIES_NUMBER = 900
 """Of the series that a mask becomes: beyond those of scanners."""
+
+MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+"""Elements of type 2 (PS3.3, C.7.1.1 and C.7.2.1) that a SEG takes from its source."""
 
 
 def check_seg_available() -> None:
@@ -42,6 +49,26 @@ def is_dicom_series(path: str) -> bool:
     """Whether a path names a DICOM series, or a DICOM file: not NIfTI, NRRD or an array."""
     place, _ = locate_series(path)
     return bool(place) and not place.lower().endswith((*NIFTI, *NRRD)) and ".npz#" not in place.lower()
+
+
+def why_no_seg(path: str, select: Sequence[str]) -> str:
+    """Why no DICOM SEG can refer to what a path names, in words that go on from "the volume"; "" where one can.
+
+    Args:
+        path: as for ``read_volume``.
+        select: as for ``read_volume``.
+    """
+    from medsoft.data.dicom.header import open_dicom, word
+    from medsoft.data.volumes.dicom import slices_of
+
+    if not is_dicom_series(path):
+        return "is no DICOM series, to which a DICOM SEG could refer"
+    try:
+        place, series = locate_series(path)
+        header = open_dicom(slices_of(Path(place), series, select)[0].file, tags=("FrameOfReferenceUID",))
+    except (ReadError, OSError):
+        return ""  # told of where it is read
+    return "" if word(header, "FrameOfReferenceUID") else "states no FrameOfReferenceUID, which a DICOM SEG needs"
 
 
 def write_dicom_seg(path: Path, mask_XYZ: Mask, classes: Sequence[str], source: str, select: Sequence[str]) -> None:
@@ -74,7 +101,7 @@ def write_dicom_seg(path: Path, mask_XYZ: Mask, classes: Sequence[str], source: 
         files = list(dict.fromkeys(frame.file for frame in frames))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values in the source that pydicom would write otherwise
-            images = [open_dicom(file, pixels=False) for file in files]
+            images = [_complete(open_dicom(file, pixels=False)) for file in files]
             written = Segmentation(
                 source_images=images,
                 pixel_array=_as_frames(mask_XYZ, frames, len(images), images[0].get("NumberOfFrames", 1)),
@@ -96,6 +123,16 @@ def write_dicom_seg(path: Path, mask_XYZ: Mask, classes: Sequence[str], source: 
         raise RunError(f"no DICOM SEG can be written of a series: it {error.reason}") from None
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise RunError(f"no DICOM SEG can be written of a series: {type(error).__name__}: {error}") from None
+
+
+def _complete(header: Dataset) -> Dataset:
+    """A header with the elements that any DICOM image must have, empty where files without names lack them."""
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, None)
+    if not header.get("SpecificCharacterSet", "ISO_IR 100"):
+        del header.SpecificCharacterSet
+    return header
 
 
 def _as_frames(mask_XYZ: Mask, frames: Sequence[Frame], files: int, frames_of_file: int) -> np.ndarray:

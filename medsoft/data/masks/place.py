@@ -51,7 +51,7 @@ def prepared_places(
         n: pixels of the input.
         limit: prepared pixels.
     """
-    at: npt.NDArray[np.float64] = ((np.arange(n) + 0.5 - corner) / scale - 0.5).round(6)
+    at = np.asarray(((np.arange(n) + 0.5 - corner) / scale - 0.5).round(6), np.float64)
     return at, (at >= -0.5) & (at <= limit - 0.5)
 
 

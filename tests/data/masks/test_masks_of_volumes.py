@@ -192,16 +192,10 @@ class TestParts:
 class TestDicomSeg:
     def test_it_refers_to_its_series_image_by_image(self, tmp_path):
         pytest.importorskip("highdicom", reason="the extra dicom_seg is not installed")
-        from medsoft.data.masks.dicom_seg import write_dicom_seg
+        from medsoft.data.masks.dicom_seg import why_no_seg, write_dicom_seg
 
-        shared = {
-            "FrameOfReferenceUID": "1.2.3",
-            "PatientSex": "O",
-            "StudyID": "1",
-            "StudyTime": "101010",
-            "SeriesNumber": 4,
-        }
-        files = write_series(tmp_path / "ct", phantom((5, 6, 4)), AccessionNumber="A", **shared)
+        shared = {"FrameOfReferenceUID": "1.2.3", "SpecificCharacterSet": ""}  # names taken out, as archives do
+        files = write_series(tmp_path / "ct", phantom((5, 6, 4)), **shared)
         labels = np.zeros((5, 6, 4), np.uint8)
         labels[1:3, 2:5, 1] = 1
         labels[3, 2, 2] = 2
@@ -222,5 +216,9 @@ class TestDicomSeg:
             z = round(float((np.linalg.inv(series.affine) @ ras)[2]))
             found[:, :, z] += frame.T * np.uint8(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         np.testing.assert_array_equal(found, labels)
+        assert why_no_seg(str(tmp_path / "ct"), ()) == ""
+        write_series(tmp_path / "old", phantom((5, 6, 4)))
+        assert "FrameOfReferenceUID" in why_no_seg(str(tmp_path / "old"), ())
+        assert "is no DICOM series" in why_no_seg("volume.nii.gz", ())
         write_dicom_seg(tmp_path / "none.dcm", memory(0 * labels), ("ball", "core"), str(tmp_path / "ct"), ())
         assert not pydicom.dcmread(tmp_path / "none.dcm").pixel_array.any()

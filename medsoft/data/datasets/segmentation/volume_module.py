@@ -17,7 +17,7 @@ from medsoft.data.datasets.segmentation.module import file_names, mask_paths, no
 from medsoft.data.datasets.segmentation.volume_dataset import MaskedVolumeDataset, MaskedVolumeReader
 from medsoft.data.datasets.volume_dataset import UNREADABLE, DiskCache, VolumeDataset
 from medsoft.data.datasets.volume_module import BYTES, VolumeDataModule
-from medsoft.data.masks.dicom_seg import check_seg_available, is_dicom_series
+from medsoft.data.masks.dicom_seg import check_seg_available, why_no_seg
 from medsoft.data.masks.read import BACKGROUND, MaskValues
 from medsoft.data.tables.problems import Problem, TableError
 from medsoft.data.tables.sample_table import SampleTable
@@ -27,8 +27,6 @@ from medsoft.data.volumes.transforms.recipe import Prepared, VolumeTransforms
 from medsoft.data.volumes.volume import MAX_VOXELS
 from medsoft.errors import InputError, check_range
 from medsoft.specs import SegmentationSpec
-
-NO_SERIES = "is no DICOM series, to which a DICOM SEG could refer"
 
 
 class MaskedVolumeDataModule(VolumeDataModule):
@@ -174,12 +172,12 @@ class MaskedVolumeDataModule(VolumeDataModule):
         super().load(splits)
 
     def _require_series(self, splits: list[str]) -> None:
-        advice = "leave out data.dicom_seg (NIfTI masks are written in any case), or name DICOM series"
+        advice = "leave out data.dicom_seg (NIfTI masks are written in any case), or name complete DICOM series"
         problems = [
-            Problem("no DICOM series", (number,), f"the volume {NO_SERIES}", advice)
+            Problem("no DICOM SEG possible", (number,), f"the volume {reason}", advice)
             for part in map(self.samples.subset, splits)
             for number, row in zip(part.frame["row"].tolist(), self.rows_of(part), strict=True)
-            if not is_dicom_series(source_of(row))
+            if (reason := why_no_seg(source_of(row), self.select))
         ]
         if problems:
             raise TableError(str(self.samples.source), problems)
