@@ -8,7 +8,7 @@ from medsoft.classifiers.segmentation.volume_segmenter import build_volume_netwo
 from medsoft.data.masks.read import MaskValues
 from medsoft.errors import InputError
 from medsoft.layers.attention import ATTENTION
-from medsoft.models.volume_unet import NETWORKS
+from medsoft.models.segmentation.volume_unet import NETWORKS
 from medsoft.specs import SegmentationSpec
 from medsoft.task import Task
 

@@ -90,7 +90,7 @@ def build_volume_network(name: str, spec: SegmentationSpec, outputs: int, argume
     """A network from volumes (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
 
     Args:
-        name: a key of ``medsoft.models.volume_unet.NETWORKS``.
+        name: a key of ``medsoft.models.segmentation.volume_unet.NETWORKS``.
         spec: of the volumes.
         outputs: K.
         arguments: of the network.
@@ -98,7 +98,7 @@ def build_volume_network(name: str, spec: SegmentationSpec, outputs: int, argume
     Raises:
         InputError: there is no such network, it does not take these arguments, or no patches of this size.
     """
-    from medsoft.models.volume_unet import NETWORKS
+    from medsoft.models.segmentation.volume_unet import NETWORKS
 
     if name not in NETWORKS:
         near = difflib.get_close_matches(name, NETWORKS, n=1)
