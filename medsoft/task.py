@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TaskKind = Literal[
-    "binary", "multiclass", "multilabel", "ordinal", "regression", "survival", "segmentation", "multitask"
+    "binary",
+    "multiclass",
+    "multilabel",
+    "ordinal",
+    "regression",
+    "survival",
+    "segmentation",
+    "segmentation_volume",
+    "multitask",
 ]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 SEVERAL: TaskKind = "multitask"
@@ -57,6 +65,7 @@ CLASSES: dict[str, str] = {
     "regression": "medsoft.tasks.regression.Regression",
     "survival": "medsoft.tasks.survival.Survival",
     "segmentation": "medsoft.tasks.segmentation.Segmentation",
+    "segmentation_volume": "medsoft.tasks.segmentation.SegmentationVolume",
     "multitask": "medsoft.tasks.multitask.MultiTask",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""

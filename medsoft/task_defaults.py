@@ -32,6 +32,8 @@ class TaskDefaults:
     """Whether rows are told apart by a cut of their risk, which validation rows choose."""
     has_masks: ClassVar[bool] = False
     """Whether the answers are masks, which a run keeps beside its table."""
+    drawn: ClassVar[str] = ""
+    """What a report says of pictures with masks, beside what their outlines are."""
     metrics_title: ClassVar[str] = "Agreement"
     """What a report calls the table of metrics of answers that are no classes."""
 

@@ -338,7 +338,7 @@ def call(
             if len(values := words.all(name)) > 1:
                 words = words.without(name).ended_with(name, json.dumps(values))
         values = parser.instantiate(parser.parse_words(words))
-    return function(**arguments_of(function, values))
+    return run(function, arguments_of(function, values))
 
 
 @functools.cache
@@ -406,3 +406,8 @@ def _add_options(parser: OneLineErrors, function: Callable[..., Any], owners: di
 
 def _first_paragraph(function: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+def run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Call the function, once its command line is read."""
+    return function(**values)

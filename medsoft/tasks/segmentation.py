@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ DEFAULT_CLASS = "foreground"
 SHARES = ("dice", "iou", "surface_dice")
 """Measures from 0 to 1."""
 MEASURES = ("dice", "iou", "hd95", "surface_dice")
-SIZES = ("area", "true_area", "components")
 NO_VECTOR = "a segmentation answers with a mask, not with a number"
 
 
@@ -48,6 +47,9 @@ class Segmentation(Task):
     """
 
     kind = "segmentation"
+    size: ClassVar[str] = "area"
+    """What the columns of how much there is of a class begin with; of the true mask, with ``true_`` in front."""
+    element: ClassVar[str] = "pixel"
     has_masks = True
     can_be_one_of_several = False
     number_metrics = "overlap"
@@ -80,7 +82,8 @@ class Segmentation(Task):
 
     @property
     def p_columns(self) -> list[str]:
-        sizes, measures = ([f"{name}_{of}" for name in names for of in self.classes] for names in (SIZES, MEASURES))
+        names = (self.size, f"true_{self.size}", "components")
+        sizes, measures = ([f"{name}_{of}" for name in all_ for of in self.classes] for all_ in (names, MEASURES))
         return [*sizes, "dice", *measures]
 
     @classmethod
@@ -117,7 +120,7 @@ class Segmentation(Task):
 
     def members(self, frame: pd.DataFrame) -> dict[str, BoolArray]:
         """Images whose true mask has the class; of a sample table nobody has looked into the masks."""
-        columns = [(name, f"true_area_{name}") for name in self.classes]
+        columns = [(name, f"true_{self.size}_{name}") for name in self.classes]
         return {name: (frame[column] > 0).to_numpy(dtype=bool) for name, column in columns if column in frame}
 
     def check_targets(self, targets: pd.DataFrame, splits: pd.Series) -> list[Problem]:
@@ -156,11 +159,12 @@ class Segmentation(Task):
 
     @classmethod
     def recognises(cls, columns: Sequence[str]) -> bool:
-        return "dice" in columns and any(name.startswith("area_") for name in columns)
+        return "dice" in columns and any(name.startswith(f"{cls.size}_") for name in columns)
 
     @classmethod
     def from_columns(cls, columns: Sequence[str]) -> Task:
-        found = cls(tuple(name.removeprefix("area_") for name in columns if name.startswith("area_")))
+        size = f"{cls.size}_"
+        found = cls(tuple(name.removeprefix(size) for name in columns if name.startswith(size)))
         if missing := [name for name in found.p_columns if name not in columns]:
             raise ValueError(f"column {missing[0]!r} is missing")
         return found
@@ -189,9 +193,9 @@ class Segmentation(Task):
                 wrong.append((f"{name} is outside [0, 1] in", low | high))
             else:
                 wrong.append((f"{name} is below 0 or infinite in", low | np.isinf(values)))
-            if name.startswith(("area_", "components_")):
+            if name.startswith((f"{self.size}_", "components_")):
                 wrong.append((f"{name} is no number in", np.isnan(values)))
-            elif name.startswith("true_area_"):
+            elif name.startswith(f"true_{self.size}_"):
                 wrong.append((f"{name} is no number, though there is a mask, in", np.isnan(values) & known))
         return wrong
 
@@ -233,11 +237,11 @@ class Segmentation(Task):
             return "no row has a mask"
         of = f" of {key.class_name}" if key.class_name else ""
         if key.metric in ("dice", "iou"):
-            return f"no mask{of}, true or predicted, has a pixel"
+            return f"no mask{of}, true or predicted, has a {self.element}"
         return f"in no image is the true and the predicted mask{of} there to be measured between"
 
     def hardly_vary(self, frame: pd.DataFrame, least_spread: float) -> str:
-        areas = frame[[f"area_{name}" for name in self.classes]].to_numpy(dtype=np.float64)
+        areas = frame[[f"{self.size}_{name}" for name in self.classes]].to_numpy(dtype=np.float64)
         return "" if areas.any() else "every predicted mask is empty"
 
     def logit_target(self, name: str) -> LogitTarget:
@@ -250,8 +254,18 @@ class Segmentation(Task):
         raise InputError(NO_VECTOR)
 
     def outputs(self) -> list[dict[str, Any]]:
-        columns = ["background", *self.classes]
+        columns, what = ["background", *self.classes], f"of each {self.element}, channels first"
         return [
-            {"name": "logits", "columns": columns, "what": "of each pixel, channels first"},
-            {"name": "probabilities", "columns": columns, "what": "of each pixel, channels first; they sum to 1"},
+            {"name": "logits", "columns": columns, "what": what},
+            {"name": "probabilities", "columns": columns, "what": f"{what}; they sum to 1"},
         ]
+
+
+@dataclass(frozen=True)
+class SegmentationVolume(Segmentation):
+    """The same of volumes: sizes are in mm³ and distances in mm, where the spacing is known, else in voxels."""
+
+    kind = "segmentation_volume"
+    size = "volume_mm3"
+    element = "voxel"
+    drawn = "Of each volume four axial slices through what either mask has, from the feet upwards"

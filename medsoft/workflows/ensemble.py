@@ -31,7 +31,10 @@ from medsoft.workflows.finish import check_options, end_run
 
 SEES = ("use", "data", "transforms", "model")
 """Parts of a configuration that decide what a model is and what it is shown."""
-PLACES = ("table", "root", "splits_from", "split", "batch_size", "num_workers", "cache", "cache_gib", "foreground")
+PLACES = (
+    *("table", "root", "splits_from", "split", "batch_size", "num_workers", "cache", "cache_gib", "cache_dir"),
+    *("foreground", "parts", "dicom_seg", "resample_masks"),
+)
 """Options of the data that do not decide what a model is shown."""
 
 

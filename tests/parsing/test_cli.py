@@ -359,8 +359,14 @@ def test_what_medsoft_sets_itself_is_no_option_and_not_offered_as_one(medsoft, t
         ("trainer: {max_epochs: many}", "trainer.max_epochs"),
         ("trainer: {precision: 17}", "option trainer.precision: '17' is not of its type"),
         ("data: {cache: disk}", "data.cache"),
-        ("use: {data: nowhere.Data}", "use.data: nowhere.Data is none of medsoft's own (image, bag, volume, masks)"),
-        ("use: {data: imagee}", "there is no data 'imagee': one of image, bag, volume, masks; did you mean image?"),
+        (
+            "use: {data: nowhere.Data}",
+            "use.data: nowhere.Data is none of medsoft's own (image, bag, volume, masks, volume_masks)",
+        ),
+        (
+            "use: {data: imagee}",
+            "there is no data 'imagee': one of image, bag, volume, masks, volume_masks; did you mean image?",
+        ),
         ("trust: true", "trust can only be given on the command line, never in a file"),
         ("use: fundus", "use must be a mapping"),
         ("use: {nothing: a.B}", "use: nothing is none of data, model, transforms"),
@@ -405,7 +411,7 @@ def test_a_printed_configuration_reads_as_what_it_was_printed_from(tmp_path, end
         words.append("--model.encoder=none")  # which would bring a training of its own
     if file.stem == "probe":
         words.remove("--model.lr=0.0123")
-    if file.stem == "segmentation":
+    if file.stem in ("segmentation", "segmentation_volume"):
         words.remove("--data.positive=2,3")
     printed = ends("fit", f"--config={file.stem}", *words, "--print_config")
     saved = tmp_path / "saved.yaml"
@@ -553,7 +559,7 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
-    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation"
+    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume"
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")
     assert kinds in " ".join(medsoft("fit", "--help", "all")[1].split())

@@ -144,7 +144,7 @@ def test_a_file_that_may_not_be_read_is_an_input_that_is_wrong(tmp_path, medsoft
     def refuse(*words: object) -> None:
         raise OSError(number, os.strerror(number), str(table))
 
-    monkeypatch.setattr("medsoft.parsing.parser.arguments_of", refuse)
+    monkeypatch.setattr("medsoft.parsing.parser.run", refuse)
     code, _, err = medsoft("data", "check", table)
     assert code == 2
     assert f"{table}: cannot be read: {os.strerror(number)}" in err

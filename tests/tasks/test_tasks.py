@@ -23,6 +23,7 @@ TASKS = {
     "regression": Task.of("regression"),
     "survival": Task.from_json({"kind": "survival", "classes": (), "times": (12, 36.5), "unit": "", "logits": 1}),
     "segmentation": Task.of("segmentation", ("disc", "cup")),
+    "segmentation_volume": Task.of("segmentation_volume", ("liver", "tumour")),
 }
 TASKS["multitask"] = Task.from_json(
     {
@@ -221,4 +222,5 @@ def test_what_is_asked_is_said_with_classes_and_unit():
         "survival": "Survival: the risk of an event for each slide",
         "segmentation": "Segmentation: the places of disc, cup in each slide",
         "multitask": "Several targets for each slide: MSI, t-multilabel, t-ordinal, regression, survival",
+        "segmentation_volume": "Segmentation: the places of liver, tumour in each slide",
     }

@@ -7,27 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
 from medsoft.classifiers.fine_tuning import FineTunedClassifier
 from medsoft.classifiers.optimizer import aggregator_groups
-from medsoft.classifiers.segmentation.measure import measure
 from medsoft.classifiers.segmentation.networks import Decoder, build_segmentation_network
 from medsoft.classifiers.segmentation.objective import Loss, MaskObjective
+from medsoft.classifiers.segmentation.with_masks import WithMasks
 from medsoft.data.masks.place import to_input
-from medsoft.data.masks.read import BACKGROUND, Mask, MaskValues
+from medsoft.data.masks.read import BACKGROUND, Mask
 from medsoft.data.masks.write import write_mask
 from medsoft.encoders.start import begun_with, complete, find_start
-from medsoft.errors import InputError, check_range
+from medsoft.errors import InputError
 from medsoft.specs import SegmentationSpec
 
-WINDOWS = 4
-"""Windows of a large image in one step of the network."""
 
-
-class Segmenter(FineTunedClassifier):
+class Segmenter(WithMasks, FineTunedClassifier):
     """A timm pyramid below a decoder of segmentation-models-pytorch.
 
     Args:
@@ -64,8 +60,6 @@ class Segmenter(FineTunedClassifier):
         lr: float = 1e-3,
         **training: Any,
     ) -> None:
-        check_range("model.overlap", overlap, 0, 0.9)
-        check_range("model.tolerance", tolerance, 0)
         if not spec.task.has_masks:
             raise InputError(f"use.model segmenter gives masks, the task is {spec.task.kind}: use.data masks")
         super().__init__(spec, lr, **training)
@@ -80,10 +74,7 @@ class Segmenter(FineTunedClassifier):
         self.backbone_name, self.decoder_name = backbone, decoder
         outputs, arguments = self.objective.outputs, backbone_args or {}
         self.backbone: Any = build_segmentation_network(decoder, backbone, spec, outputs, arguments, start)
-        self.overlap, self.tolerance = overlap, tolerance
-        self.values: MaskValues = spec.values
-        self.masks: Path | None = None
-        self.others: tuple[Segmenter, ...] = ()
+        self.measure_with(spec.values, overlap, tolerance)
         self.begin()
 
     @classmethod
@@ -115,64 +106,17 @@ class Segmenter(FineTunedClassifier):
         shown = {"channels": self.spec.channels, "image_size": list(self.spec.image_size)}
         return {"backbone": self.backbone_name, "decoder": self.decoder_name, **shown}
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K, H, W), float32; larger ones than the model is made for by windows."""
-        size = tuple(self.spec.image_size)
-        if tuple(image.shape[2:]) == size:
-            logits: Tensor = self.backbone(image)
-            return logits.float()
-        from monai.inferers import sliding_window_inference
+    def mask_of(self, p_Khw: np.ndarray, batch: dict[str, Any], index: int) -> Mask:
+        """See ``WithMasks.mask_of``."""
+        return mask_of(p_Khw, batch["placement"][index], tuple(batch["truth"][index].shape))
 
-        found = sliding_window_inference(image, size, WINDOWS, self.backbone, overlap=self.overlap, mode="gaussian")
-        assert isinstance(found, Tensor)
-        return found.float()
+    def spacing_of(self, batch: dict[str, Any], index: int) -> tuple[float, ...]:
+        """1: distances are in pixels."""
+        return (1.0, 1.0)
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (B, K, H, W) of a batch of images."""
-        found: Tensor = self(batch["image"])
-        return found
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Overlap on the input's own grid; distances of outlines wait for the predictions."""
-        logits = self.logits(batch)
-        target = batch["target"]
-        losses = torch.stack([self.objective.loss(logits[i : i + 1], target[i : i + 1]) for i in range(len(logits))])
-        answers = self._answers(batch, logits, surfaces=False)
-        known = [1.0 if bool(truth.any()) else float("nan") for truth in batch["truth"]]
-        nothing = losses.new_zeros(len(losses), 1)
-        self._outputs.append((batch["index"], answers, torch.tensor(known), losses, nothing))
-
-    def diverged(self, answers: np.ndarray, losses: np.ndarray) -> bool:
-        """Whether the losses are no numbers; the answers may be undefined."""
-        return not np.isfinite(losses).all()
-
-    def join(self, others: Sequence[Segmenter]) -> None:
-        """Predict with the mean of the probabilities of this model and of these, which see the same pictures."""
-        self.others = tuple(others)
-
-    def on_predict_start(self) -> None:
-        """Bring the models of an ensemble to the device."""
-        for other in self.others:
-            other.to(self.device).eval()
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, ...]:
-        """(index of the sample in its data set (B,), what is measured of its mask (B, P)); writes the masks."""
-        return batch["index"], self._answers(batch, self.logits(batch), surfaces=True, write=True)
-
-    def _answers(self, batch: dict[str, Any], logits: Tensor, surfaces: bool, write: bool = False) -> Tensor:
-        p = self.objective.probabilities(logits)
-        for other in self.others:
-            p = p + other.objective.probabilities(other.logits(batch))
-        p_BKhw: np.ndarray = (p / (1 + len(self.others))).cpu().numpy()
-        rows = []
-        for index, (truth, placement) in enumerate(zip(batch["truth"], batch["placement"], strict=True)):
-            known: Mask = truth.cpu().numpy()
-            mask = mask_of(p_BKhw[index], placement, known.shape)
-            if write and self.masks is not None:
-                write_mask(self.masks / f"{batch['name'][index]}.png", self.values.decoded(mask))
-            classes = len(self.spec.task.classes)
-            rows.append(measure(mask, known, classes, (1.0,) * mask.ndim, self.tolerance, surfaces))
-        return torch.from_numpy(np.stack(rows))
+    def write(self, folder: Path, mask: Mask, batch: dict[str, Any], index: int) -> None:
+        """As PNG."""
+        write_mask(folder / f"{batch['name'][index]}.png", self.values.decoded(mask))
 
 
 def mask_of(p_Khw: np.ndarray, placement: Any, size: tuple[int, ...]) -> Mask:

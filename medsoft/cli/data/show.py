@@ -61,7 +61,7 @@ def _draw(data: TableDataModule[Any], frame: pd.DataFrame, captions: list[str], 
     from medsoft.data.datasets.volume_sheet import UnreadableError, volumes_sheet
 
     try:
-        volumes_sheet([data.files.of(row) for row in frame["row"]], captions, data.reader, title, out)
+        volumes_sheet(data.rows_of(replace(data.samples, frame=frame)), captions, data.reader, title, out)
     except UnreadableError as error:
         raise _of_row(data, frame["row"].iloc[error.number], error.reason) from None
 

@@ -94,6 +94,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     reads_masks = False
     unit = "sample"
     """What a row is, in the report's words."""
+    element = "pixel"
+    """What a mask has a class of."""
 
     def __init__(
         self,

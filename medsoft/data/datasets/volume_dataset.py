@@ -48,11 +48,19 @@ class VolumeReader(Transform):
         select: as for ``read_volume``.
     """
 
+    gives: type[Prepared] = Prepared
+    """What a prepared row is kept as."""
+
     def __init__(
         self, transforms: VolumeTransforms, channels: Sequence[int], max_voxels: int, select: Sequence[str] = ()
     ) -> None:
         self.transforms, self.channels, self.max_voxels = transforms, channels, max_voxels
         self.select = tuple(select)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides a prepared row besides its files, the recipe, and what is read of them; plain values."""
+        return {}
 
     @property
     def time(self) -> Time:
@@ -78,6 +86,14 @@ class VolumeReader(Transform):
         if not row.mask:
             return None
         return read_mask(row.mask, first, self.transforms.mask_values, max_voxels=self.max_voxels)
+
+    def outlined(self, row: VolumeRow, first: Volume) -> np.ndarray | None:
+        """What is outlined where a row is drawn, (X, Y, Z) bool on the voxels of its first volume; None for nothing.
+
+        Raises:
+            ReadError: see ``read_mask``.
+        """
+        return self.mask(row, first)
 
     def prepared(self, row: VolumeRow) -> Prepared:
         """What the model is shown of a row.
@@ -111,8 +127,23 @@ class VolumeReader(Transform):
         mask = None if first is None or inside is None else located(inside[np.newaxis], first.affine)
         content = row.known_by(arrays, inside)  # before the arrays are worked on
         facts = torch.from_numpy(volume_facts(first)) if first else torch.zeros(0, dtype=torch.float64)
-        prepared = self.transforms.prepare(volumes, modalities, row.box, row.side, mask)
-        return replace(prepared, content=content, facts=facts)
+        prepared = replace(
+            self.transforms.prepare(volumes, modalities, row.box, row.side, mask), content=content, facts=facts
+        )
+        return prepared if first is None else self.completed(prepared, row, first)
+
+    def completed(self, prepared: Prepared, row: VolumeRow, first: Volume) -> Prepared:
+        """What belongs to a prepared row beside its image; here nothing.
+
+        Args:
+            prepared: the row.
+            row: its files.
+            first: its first volume, as read.
+
+        Raises:
+            ReadError: it cannot be had.
+        """
+        return prepared
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Tensor | str]:
         """For MONAI's PersistentDataset: a row as plain values to tensors."""
@@ -138,17 +169,15 @@ class DiskCache:
             "channels": list(reader.channels),
             "select": list(reader.select),
             "medsoft": __version__,
-            "holds": _HELD,
-        }
+            "holds": [field.name for field in fields(reader.gives)],
+        } | reader.settings
         items = [{"row": row, "key": settings | _stamp(row)} for row in rows]
+        self._gives = reader.gives
         self._files = PersistentDataset(items, Compose([reader]), folder, hash_func=_hash_of_key, track_meta=False)
 
     def __getitem__(self, index: int) -> Prepared:
         found: Any = self._files[index]
-        return Prepared(**found)
-
-
-_HELD = [field.name for field in fields(Prepared)]
+        return self._gives(**found)
 
 
 def _hash_of_key(item: dict[str, Any]) -> bytes:

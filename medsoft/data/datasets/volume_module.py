@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,10 +124,16 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
             InputError: no volume of a column can be read; gives the reason of the first.
         """
         probe = VolumeReader(self.transforms, (), self.max_voxels, self.select)
-        rows = [self.files.of(row) for row in self.samples.frame["row"]]
-        columns = zip(*(row.paths for row in rows), strict=True)
-        channels = [channels_of_column(probe, column) for column in columns]
+        columns = zip(*(row.paths for row in self.rows_of(self.samples)), strict=True)
+        return self._reader_of([channels_of_column(probe, column) for column in columns])
+
+    def _reader_of(self, channels: Sequence[int]) -> VolumeReader:
+        """Reads and prepares rows whose columns have so many channels."""
         return VolumeReader(self.transforms, channels, self.max_voxels, self.select)
+
+    def rows_of(self, part: SampleTable) -> list[VolumeRow]:
+        """What is read for each row of a part."""
+        return [self.files.of(row) for row in part.frame["row"]]
 
     @property
     def spec(self) -> DataSpec:
@@ -161,7 +168,7 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
         problems, read, contents = [], {}, {}
         self._cuts: list[float] = []
         for split, part in parts.items():
-            of_part = [self.files.of(row) for row in part.frame["row"]]
+            of_part = self.rows_of(part)
             found: list[Content | None] = [None] * len(of_part)
             read[split] = (of_part, *self._read_all(of_part, place, found))
             contents[split] = found
@@ -177,11 +184,24 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
                 cache = [one for i, one in enumerate(prepared) if one is not None and i not in reasons]
             elif place == "disk":
                 cache = DiskCache(rows, self.reader, Path(str(self.cache_dir)))
-            covariates = self.covariates_of(part)
-            self._parts[split] = (part, VolumeDataset(rows, part.targets, self.reader, self.seed, cache, covariates))
+            self._parts[split] = (part, self._dataset_of(split, part, rows, cache))
         self.notes += self._notes_of_cuts()
         if problems and (self.on_error == "error" or not all(len(part) for part, _ in self._parts.values())):
             raise TableError(str(self.samples.source), problems)
+
+    def _dataset_of(
+        self, split: str, part: SampleTable, rows: list[VolumeRow], cache: list[Prepared] | DiskCache | None
+    ) -> VolumeDataset:
+        """The data set of a part.
+
+        Args:
+            split: its name.
+            part: its rows.
+            rows: what is read for each.
+            cache: prepared volumes, where they are kept.
+        """
+        covariates = self.covariates_of(part)
+        return VolumeDataset(rows, part.targets, self.reader, self.seed, cache, covariates)
 
     def _facts_of_files(self, split: str) -> list[Facts]:
         dataset = self.dataset(split)
@@ -217,11 +237,21 @@ class VolumeDataModule(TableDataModule[VolumeDataset]):
             return 0
         return min(8, max(1, usable_cores() - 1))
 
+    @property
+    def shown_size(self) -> tuple[int, ...]:
+        """Voxels along X, Y and Z of a prepared volume."""
+        return self.transforms.size
+
+    @property
+    def _bytes_each(self) -> int:
+        """Memory of a prepared volume."""
+        return self.spec.channels * math.prod(self.shown_size) * BYTES
+
     def _place(self, n: int) -> Literal["memory", "disk", "none"]:
         """Where prepared volumes are kept; says so in a note, with the size."""
-        x, y, z = self.transforms.size
-        gib = n * self.spec.channels * x * y * z * BYTES / 2**30
-        size = f"{n} volumes of {self.spec.channels} x {x} x {y} x {z}, {gib:.2f} GiB"
+        voxels = " x ".join(map(str, self.shown_size))
+        gib = n * self._bytes_each / 2**30
+        size = f"{n} volumes of {self.spec.channels} x {voxels}, {gib:.2f} GiB"
         fits = gib <= self.cache_gib
         if self.cache == "disk" and not fits:
             raise InputError(

@@ -58,6 +58,7 @@ def volumes_sheet(
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True)):
         try:
             read = reader.read(next(filter(None, row.paths)))
+            inside = reader.outlined(row, read)
             prepared = reader.prepared(row)
         except UNREADABLE as error:
             raise UnreadableError(number, reason_of(error)) from None
@@ -65,7 +66,7 @@ def volumes_sheet(
         spacing = " × ".join(f"{mm:.3g}" for mm in read.spacing_mm)
         size = " × ".join(map(str, prepared.image.shape[1:]))
         shown = "1 channel" if len(image) == 1 else f"channels 1 and {len(image)}"
-        cells += [_as_read(read, reader.mask(row, read)), _planes(image), montage(image[0], SLICES)]
+        cells += [_as_read(read, inside), _planes(image), montage(image[0], SLICES)]
         texts += [f"{caption}\nas read, {spacing} mm", f"prepared, {size}\n{shown}", f"prepared\n{SLICES} slices"]
         for seed in range(number * AUGMENTATIONS, (number + 1) * AUGMENTATIONS):
             cells.append(_planes(_turned(reader.transforms.augment(prepared.image, seed).numpy(), reader)))

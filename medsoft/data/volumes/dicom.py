@@ -47,6 +47,21 @@ def read_dicom_volume(
     return Volume(phases, check_affine(stacked.affine), names, modality, _meta(instances, stacked))
 
 
+def slices_of(place: Path, series: str | None, select: Sequence[str] = ()) -> list[Frame]:
+    """The frames of the slices of a volume in the order of its axis Z, as ``read_dicom_volume`` has them.
+
+    Args:
+        place: as for ``read_dicom_volume``.
+        series: as for ``read_dicom_volume``.
+        select: as for ``read_dicom_volume``.
+
+    Raises:
+        ReadError: see ``choose`` and ``stack``.
+    """
+    frames = [frame for instance in _instances(place, series, select) for frame in instance.frames]
+    return stack(frames, select).frames[0]
+
+
 def _instances(place: Path, series: str | None, select: Sequence[str]) -> list[Instance]:
     alone = place.is_file() and series is None
     files = [place] if alone else dicom_files(place)

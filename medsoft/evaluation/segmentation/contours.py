@@ -101,7 +101,12 @@ def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, 
         kind = "worst" if number < min(n, len(picked)) else "best"
         example = Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task))
         rows.append((example, *names))
-    return write_examples(folder, rows, HOW.format(legend=_legend(task.classes))) if rows else None
+    return write_examples(folder, rows, _how(task)) if rows else None
+
+
+def _how(task: Task) -> str:
+    how = HOW.format(legend=_legend(task.classes))
+    return f"{how} {task.drawn}." if task.drawn else how
 
 
 def _legend(classes: Sequence[str]) -> str:
@@ -109,12 +114,14 @@ def _legend(classes: Sequence[str]) -> str:
 
 
 def _said(row: pd.Series, task: Task) -> str:
-    """``Dice 0.412: lesion 0.412, area 5210 of 9120 px``."""
+    """``Dice 0.412: lesion 0.412 (area 5210, true 9120)``; of volumes in mm³."""
+    size = next(column.removesuffix(f"_{task.classes[0]}") for column in task.p_columns)
+    said = size.replace("_mm3", " mm³")
     parts = []
     for name in task.classes:
         value = row[f"dice_{name}"]
         overlap = "absent" if np.isnan(value) else f"{value:.3f}"
-        parts.append(f"{name} {overlap} (area {row[f'area_{name}']:.0f}, true {row[f'true_area_{name}']:.0f})")
+        parts.append(f"{name} {overlap} ({said} {row[f'{size}_{name}']:.0f}, true {row[f'true_{size}_{name}']:.0f})")
     return f"Dice {row['dice']:.3f}: {', '.join(parts)}"
 
 

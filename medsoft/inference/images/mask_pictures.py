@@ -34,13 +34,8 @@ def masks_of(data: Any, run: Path) -> Callable[[str, str], tuple[Pixels, Mask, M
         rows = np.flatnonzero(data.part(split).frame["id"] == id)
         if not len(rows):
             return None
-        dataset, index = data.dataset(split), int(rows[0])
-        truth, file = dataset.truth(index), folder / f"{dataset.names[index]}.png"
-        if truth is None or not file.is_file():
-            return None
-        picture = to_channels(to_uint8(dataset.image_as_stored(index)), 3)
-        predicted = read_mask(str(file), dataset.values.of_predictions)
-        return picture, classes_of(truth), classes_of(predicted)
+        drawn = data.dataset(split).with_masks(int(rows[0]), folder)
+        return None if drawn is None else (drawn[0], classes_of(drawn[1]), classes_of(drawn[2]))
 
     return found
 

@@ -170,7 +170,7 @@ class TestScales:
 
 class TestAugmentation:
     def test_is_a_function_of_the_seed(self):
-        steps = Augmentation(0, 10, 0.1, 0.05, 0.1, 0.05, 0.2)
+        steps = Augmentation((0,), 10, 0.1, 0.05, 0.1, 0.05, 0.2)
         volume = torch.rand(2, 12, 12, 12)
         before = volume.clone()
         first, again, other = steps(volume, 1), steps(volume, 1), steps(volume, 2)
@@ -181,7 +181,7 @@ class TestAugmentation:
         assert (first.shape, first.dtype) == (volume.shape, torch.float32)
 
     def test_a_bias_field_leaves_no_signal_as_it_is(self):
-        field = Augmentation(None, 0, 0, 0, 0, 0, 0.5, "both")
+        field = Augmentation((), 0, 0, 0, 0, 0, 0.5, "both")
         volume = torch.full((3, 8, 8, 8), -2.0)  # two phases and a subtraction
         volume[:, 2:6] = torch.tensor([3.0, 4.0, 1.0])[:, None, None, None]
         volume[2, :2] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch.utils.data import default_collate
 from medsoft.data.datasets.image_dataset import ImageDataset
 from medsoft.data.datasets.sampling import SampleKey, sample_seed
 from medsoft.data.images.read import read_sample
-from medsoft.data.masks.place import to_prepared
+from medsoft.data.masks.place import choose_part, to_prepared
 from medsoft.data.masks.read import BACKGROUND, Mask, MaskValues, read_mask
+from medsoft.data.transforms.pixels import to_channels, to_uint8
 from medsoft.errors import ReadError, RunError
 
-LISTS = ("truth", "placement", "name")
+LISTS = ("truth", "placement", "name", "grid", "source")
 """What a batch has as lists, as images differ in size."""
 
 
@@ -65,6 +67,19 @@ class SegmentationDataset(ImageDataset):
         except ReadError as error:
             raise RunError(f"a mask can no longer be read: it {error.reason}") from None
 
+    def with_masks(self, index: int, folder: Path) -> tuple[np.ndarray, Mask, Mask] | None:
+        """A picture (H, W, 3) uint8, its true and its predicted mask (H, W); None where one of them is not there.
+
+        Args:
+            index: of the sample.
+            folder: with the predicted masks.
+        """
+        truth, file = self.truth(index), folder / f"{self.names[index]}.png"
+        if truth is None or not file.is_file():
+            return None
+        picture = to_channels(to_uint8(self.image_as_stored(index)), 3)
+        return picture, truth, read_mask(str(file), self.values.of_predictions)
+
     def image_as_stored(self, index: int) -> np.ndarray:
         """The image, (H, W, C).
 
@@ -91,7 +106,8 @@ class SegmentationDataset(ImageDataset):
         if isinstance(key, SampleKey):
             seed = sample_seed(self.seed, key)
             if self.patches:
-                prepared, mask = self._part(prepared, mask, np.random.default_rng([seed, 1]))
+                part = choose_part(mask, self.transforms.size, self.foreground, np.random.default_rng([seed, 1]))
+                prepared, mask = prepared[part], mask[part]
             prepared, mask = self.transforms.augment_with_mask(prepared, mask, seed)
         sample = {
             "image": torch.from_numpy(self.transforms.finish(prepared)),
@@ -106,19 +122,6 @@ class SegmentationDataset(ImageDataset):
         """The size of an image as it is, and no less than a part."""
         height, width = self.transforms.size
         return max(stored.shape[0], height), max(stored.shape[1], width)
-
-    def _part(self, image: np.ndarray, mask: Mask, rng: np.random.Generator) -> tuple[np.ndarray, Mask]:
-        """A part of the recipe's size; centred on a pixel of a class, where there is one, as often as asked."""
-        height, width = self.transforms.size
-        room = mask.shape[0] - height, mask.shape[1] - width
-        top, left = int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
-        found = np.flatnonzero(mask > BACKGROUND) if rng.random() < self.foreground else np.zeros(0, np.intp)
-        if len(found):
-            row, column = divmod(int(rng.choice(found)), mask.shape[1])
-            top = int(np.clip(row - height // 2, 0, room[0]))
-            left = int(np.clip(column - width // 2, 0, room[1]))
-        shown = slice(top, top + height), slice(left, left + width)
-        return image[shown], mask[shown]
 
 
 def wrong_size(mask: tuple[int, ...], image: tuple[int, ...]) -> str:

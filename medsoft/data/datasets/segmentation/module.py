@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medsoft.data.datasets.base import TableDataModule
 from medsoft.data.datasets.image_dataset import ImageDataset
 from medsoft.data.datasets.image_module import ImageDataModule
 from medsoft.data.datasets.segmentation.dataset import SegmentationDataset, collate, wrong_size
 from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import MAX_PIXELS
-from medsoft.data.masks.read import MaskValues, read_mask
+from medsoft.data.masks.read import BACKGROUND, MaskValues, read_mask
 from medsoft.data.tables.duplicates import Content
 from medsoft.data.tables.sample_table import Problem, SampleTable
 from medsoft.data.transforms.base import Transforms
@@ -123,8 +124,7 @@ class SegmentationDataModule(ImageDataModule):
 
     def mask_paths(self, part: SampleTable) -> list[str]:
         """The masks' files, "" where there is none; relative ones from where the images' start."""
-        base = Path(os.path.abspath(self._options["root"] or Path(self._table).parent))  # noqa: PTH100 (as read_table)
-        return [os.path.normpath(base / str(one)) if one else "" for one in part.frame["mask"].fillna("")]
+        return mask_paths(part, self._options["root"] or Path(self._table).parent)
 
     def _look(self, path: str, image: np.ndarray, facts: PixelFacts) -> Content:
         self._stored[path] = (int(image.shape[0]), int(image.shape[1]))
@@ -186,17 +186,33 @@ class SegmentationDataModule(ImageDataModule):
             return
         for path in self.mask_paths(part):
             try:
-                if path and (read_mask(path, self.values, self.max_pixels) > 1).any():
+                if path and (read_mask(path, self.values, self.max_pixels) > BACKGROUND).any():
                     return
             except ReadError:  # told of by load
                 return
-        raise InputError(
-            f"{self.samples.source}: every mask of the part {split} is empty ({len(part)} rows): there is no pixel of "
-            f"{', '.join(self.task.classes)} to learn from; check data.mask, or split otherwise"
-        )
+        raise nothing_to_learn(self, split, len(part))
 
     def _loader_options(self) -> dict[str, Any]:
         return super()._loader_options() | {"collate_fn": collate}
+
+
+def mask_paths(part: SampleTable, base: str | Path) -> list[str]:
+    """The files of the column ``mask``, "" where there is none.
+
+    Args:
+        part: of a table.
+        base: folder that relative paths start from.
+    """
+    start = Path(os.path.abspath(base))  # noqa: PTH100 (as read_table does)
+    return [os.path.normpath(start / str(one)) if one else "" for one in part.frame["mask"].fillna("")]
+
+
+def nothing_to_learn(data: TableDataModule[Any], split: str, rows: int) -> InputError:
+    """What is said where every mask of a part is empty."""
+    return InputError(
+        f"{data.samples.source}: every mask of the part {split} is empty ({rows} rows): there is no {data.element} of "
+        f"{', '.join(data.task.classes)} to learn from; check data.mask, or split otherwise"
+    )
 
 
 def file_names(split: str, ids: list[str]) -> list[str]:

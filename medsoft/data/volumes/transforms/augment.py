@@ -20,7 +20,7 @@ class Augmentation:
     """How much is changed at random; 0 switches a change off.
 
     Attributes:
-        flip_axis: axis that is mirrored in half of the volumes, or None.
+        flip_axes: axes that are mirrored, each in half of the volumes.
         rotation: largest rotation about each axis in degrees.
         zoom: largest relative change of size.
         shift: largest shift along each axis, as a part of its length.
@@ -31,7 +31,7 @@ class Augmentation:
         dynamic: which channels are subtractions.
     """
 
-    flip_axis: int | None
+    flip_axes: tuple[int, ...]
     rotation: float
     zoom: float
     shift: float
@@ -45,10 +45,25 @@ class Augmentation:
 
         All channels are changed alike but for the noise, so that they stay comparable.
         """
+        return self.with_mask(volume_CXYZ, None, seed)[0]
+
+    def with_mask(self, volume_CXYZ: Tensor, mask_XYZ: Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
+        """The same of a volume and of its mask, which moves as the volume does.
+
+        Args:
+            volume_CXYZ: (C, X, Y, Z).
+            mask_XYZ: (X, Y, Z) uint8; 0 comes in from outside, and no value is mixed from others. None: there is none.
+            seed: 0 or more.
+        """
         rng = np.random.default_rng(seed)
-        out = volume_CXYZ
+        out, mask = volume_CXYZ, mask_XYZ
         for step in self._in_space(volume_CXYZ.shape[1:]):
-            out = _plain(_seeded(step, rng)(out))
+            state = int(rng.integers(2**31))
+            out = _plain(step.set_random_state(seed=state)(out))
+            if mask is not None:
+                how = {"mode": "nearest", "padding_mode": "zeros"} if isinstance(step, RandAffine) else {}
+                moved = step.set_random_state(seed=state)(mask[None].float(), **how)
+                mask = _plain(moved)[0].round().to(torch.uint8)
         if self.bias:
             nothing = background(out, self.dynamic)[:, None, None, None]
             field = _seeded(RandBiasField(coeff_range=(-self.bias, self.bias), prob=1.0), rng)
@@ -61,12 +76,11 @@ class Augmentation:
             level = rng.uniform(0, self.noise) * sd
             generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
             out = out + level * torch.randn(out.shape, generator=generator)
-        return out.float().contiguous()
+        return out.float().contiguous(), None if mask is None else mask.contiguous()
 
     def _in_space(self, size: Sequence[int]) -> list[Any]:
         steps: list[Any] = []
-        if self.flip_axis is not None:
-            steps.append(RandFlip(prob=0.5, spatial_axis=self.flip_axis))
+        steps += [RandFlip(prob=0.5, spatial_axis=axis) for axis in self.flip_axes]
         if self.rotation or self.zoom or self.shift:
             steps.append(
                 RandAffine(

@@ -75,6 +75,8 @@ class VolumeTransforms:
             is scaled separately.
         sides: keep never mirrors left to right; flip mirrors half of the training volumes, if the side does not matter;
             mirror turns right-sided samples (data.laterality) into left ones, in training and prediction.
+        flips: Axes along which half of the training volumes are mirrored, such as XY; for tasks in which the direction
+            does not matter, as for the places of lesions.
         augmentation: Whether training volumes are augmented.
         rotation: Largest random rotation about each axis in degrees.
         zoom: Largest random enlargement or reduction, as a fraction of the size.
@@ -100,6 +102,7 @@ class VolumeTransforms:
         percentiles: tuple[float, float] = (1.0, 99.0),
         dynamic: Literal["none", "phases", "subtractions", "both"] = "none",
         sides: Literal["keep", "flip", "mirror"] = "keep",
+        flips: str = "",
         augmentation: bool = True,
         rotation: float = 10.0,
         zoom: float = 0.1,
@@ -139,8 +142,10 @@ class VolumeTransforms:
         self.intensity, self.window, self.percentiles = intensity, window, percentiles
         self.dynamic: Dynamic = dynamic
         self.sides, self.augmentation = sides, augmentation
-        axis = geometry.left_right_axis(orientation) if sides == "flip" else None
-        self.changes = Augmentation(axis, rotation, zoom, shift, jitter, noise, bias, dynamic)
+        axes = {geometry.left_right_axis(orientation)} if sides == "flip" else set()
+        axes |= {"XYZ".index(axis) for axis in _checked_flips(flips)}
+        self.flips = flips
+        self.changes = Augmentation(tuple(sorted(axes)), rotation, zoom, shift, jitter, noise, bias, dynamic)
 
     @property
     def needs_laterality(self) -> bool:
@@ -191,7 +196,7 @@ class VolumeTransforms:
 
     def recipe(self) -> dict[str, Any]:
         """What decides ``prepare``: plain values."""
-        apart = ("augmentation", "changes", "is_uncut", *(("size", "fit") if self.is_uncut else ()))
+        apart = ("augmentation", "changes", "flips", "is_uncut", *(("size", "fit") if self.is_uncut else ()))
         settings = {name: value for name, value in vars(self).items() if name not in apart}
         return settings | {"sides": "mirror" if self.sides == "mirror" else "keep"}
 
@@ -268,6 +273,24 @@ class VolumeTransforms:
     def augment(self, image_CXYZ: Tensor, seed: int) -> Tensor:
         """Change a prepared volume at random: the same volume and seed give the same result anywhere."""
         return self.changes(image_CXYZ, seed) if self.augmentation else image_CXYZ
+
+    def augment_with_mask(self, image_CXYZ: Tensor, mask_XYZ: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """As ``augment``, with a mask (X, Y, Z) uint8 that is mirrored, turned and scaled as the volume is.
+
+        What comes in from outside is 0 in the mask.
+        """
+        if not self.augmentation:
+            return image_CXYZ, mask_XYZ
+        image, mask = self.changes.with_mask(image_CXYZ, mask_XYZ, seed)
+        assert mask is not None
+        return image, mask
+
+
+def _checked_flips(axes: str) -> str:
+    """Raise InputError where the letters name other axes than X, Y and Z."""
+    if len(set(axes)) != len(axes) or not set(axes) <= set("XYZ"):
+        raise InputError(f"transforms.flips {axes!r}: axes of the volume as the model sees it, each once, such as XY")
+    return axes
 
 
 def _check_orientation(axes: str) -> None:

@@ -1,0 +1,1 @@
+"""Networks from volumes to logits of every voxel."""
