@@ -84,7 +84,7 @@ def test_what_was_locked_on_validation_data_is_applied(medsoft, images, run, bun
     assert found[column].tolist() == (frame["p_light"] >= threshold).astype(int).tolist()
     logits = np.log(frame["p_light"] / frame["p_dark"]) / chosen["recalibration"]["temperatures"][0]
     np.testing.assert_allclose(found["recalibrated_light"], 1 / (1 + np.exp(-logits)), rtol=1e-6)
-    assert decide(frame, task, Bundle(bundle).locked()).shape == found.shape
+    assert decide(frame, task, Bundle(bundle).locked()[""]).shape == found.shape
 
 
 def test_the_evaluation_of_the_run_is_taken_where_there_is_one(medsoft, run, tmp_path):
