@@ -183,7 +183,7 @@ def own_table(line: str, folder: Path) -> list[str]:
 
 
 def on_own_tables() -> list[tuple[str, str]]:
-    verbs, others = ("data check", "data split", "data show"), r"phantoms/|series\.csv|organs\.csv"
+    verbs, others = ("data check", "data split", "data show"), r"phantoms/|series\.csv|organs\.csv|hippocampi\.csv"
     lines = [(page, line) for page, line in every_command_line() if verb_of(line.split()[1:]) in verbs]
     return [(page, line) for page, line in lines if len(line.split()) > 4 and not re.search(others, line)]
 
