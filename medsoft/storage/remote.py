@@ -311,12 +311,13 @@ def _folder() -> FetchedFiles:
     named = os.environ.get(FOLDER, "").strip()
     if named:
         return _made(Path(named).absolute(), int(most * 1e9), True)
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    uid = getattr(os, "getuid", lambda: None)()  # Windows has none
+    user = os.environ.get("USERNAME", "") if uid is None else uid
     own = Path(tempfile.gettempdir()) / f"medsoft-slides-{user}"
     with suppress(FileExistsError):
         own.mkdir(mode=0o700, parents=True)
     state = own.lstat()
-    if not stat.S_ISDIR(state.st_mode) or (hasattr(os, "getuid") and state.st_uid != os.getuid()):
+    if not stat.S_ISDIR(state.st_mode) or (uid is not None and state.st_uid != uid):
         raise OSError(errno.EACCES, f"the folder for fetched slides is another user's: name one with {FOLDER}")
     return _made(own, int(most * 1e9), False)
 

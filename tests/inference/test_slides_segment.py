@@ -87,7 +87,7 @@ def test_slides_that_fail_are_listed_and_the_rest_goes_on(run, slide_file, tmp_p
     rows = ["path,id,mpp", f"{slide_file},disc,1", f"{tmp_path / 'broken.png'},bad,1", f"{tmp_path / 'none.png'},none,"]
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     words = ("--tissue.method", "everything", "--checkpoint", run, "--mpp", 1, "--device", "cpu", "--jobs", 1)
-    assert call("slides", "segment", tmp_path / "table.csv", "--out", tmp_path / "out", *words) == 3
+    assert call("slides", "segment", tmp_path / "table.csv", "--id", "id", "--out", tmp_path / "out", *words) == 3
     errors = (tmp_path / "out" / "errors.csv").read_text()
     assert "bad" in errors
     assert "none" in errors

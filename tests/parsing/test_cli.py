@@ -143,7 +143,8 @@ def test_an_unknown_verb_of_a_group_gets_the_group(medsoft):
 def test_help_of_a_group_lists_its_verbs(medsoft):
     code, out, _ = medsoft("slides", "--help")
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines()[2:]] == ["tile", "encode", "predict", "heatmap", "export"]
+    verbs = ["tile", "segment", "encode", "predict", "heatmap", "export"]
+    assert [line.split()[1] for line in out.splitlines()[2:]] == verbs
 
 
 def options_listed(text: str) -> dict[str, str]:
@@ -559,7 +560,9 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
-    kinds = "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume"
+    kinds = (
+        "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume, multitask"
+    )
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")
     assert kinds in " ".join(medsoft("fit", "--help", "all")[1].split())

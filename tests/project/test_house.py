@@ -73,6 +73,7 @@ LIGHT = {  # module -> what it may import when it is imported; the standard libr
     "medsoft.storage.weights_folder": set(),
     "medsoft.parsing.log_options": set(),
     "medsoft.parsing.words": set(),
+    "medsoft.parsing.unknown": set(),
     "medsoft.parsing.help": set(),
 }
 
