@@ -184,6 +184,10 @@ class TaskDefaults:
         """The question as a network with so many outputs answers it."""
         return self
 
+    def told_each_epoch(self, metric: str) -> bool:
+        """Whether the line of an epoch in the log holds a validation metric; ``metrics.csv`` has all of them."""
+        return True
+
     def monitor_of(self, val: pd.DataFrame) -> str:
         """The metric that chooses the checkpoint where nobody says another, by what the validation part can answer."""
         return self.monitor

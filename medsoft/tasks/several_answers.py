@@ -154,6 +154,9 @@ class SeveralAnswers(Task):
     def sentence(self, unit: str) -> str:
         return f"Several targets for each {unit}: {', '.join(one.name for one in self.parts)}"
 
+    def told_each_epoch(self, metric: str) -> bool:
+        return "." not in metric or metric in [one.prefix + one.task.monitor for one in self.parts]
+
     @property
     def headline(self) -> tuple[str, ...]:
         return (self.monitor, *(one.prefix + name for one in self.parts for name in one.task.headline))

@@ -221,7 +221,9 @@ class EpochLines(Callback):
             print(line, flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = "  ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
+        task: Any = getattr(pl_module, "task", None)  # a distillation has none
+        told = {k: v for k, v in trainer.callback_metrics.items() if task is None or task.told_each_epoch(k[4:])}
+        metrics = "  ".join(f"{k} {float(v):.4f}" for k, v in told.items())
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}", flush=True)
 
 

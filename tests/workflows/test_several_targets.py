@@ -87,8 +87,10 @@ def test_the_run_is_repeated_from_its_own_configuration(run):
 
 def test_a_run_goes_on(medsoft, run, tmp_path):
     out = shutil.copytree(run, tmp_path / "run")
-    code, _, err = medsoft("fit", "--resume", out, "--trainer.max_epochs=2", "--report=false", "--shortcuts=false")
+    code, said, err = medsoft("fit", "--resume", out, "--trainer.max_epochs=2", "--report=false", "--shortcuts=false")
     assert (code, err) == (0, "")
+    told = next(line for line in said.splitlines() if line.startswith("epoch 2/2  ")).split()[2::2]
+    assert set(told) - {"train_loss"} == {"val_loss", "val_skill", "val_state.auroc", "val_stage.kappa", "val_age.mae"}
     assert len(pd.read_csv(out / "metrics.csv")) == 2
 
 
