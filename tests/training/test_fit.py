@@ -355,8 +355,7 @@ def test_two_accumulated_batches_are_one_of_twice_the_size(tmp_path, fit):
     assert np.allclose(one, two, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("how", ["--model.class_weights=balanced", "--data.balanced_sampling=true"])
-def test_balancing_raises_what_is_said_of_the_rare_class(tmp_path, fit, medsoft, how, table):
+def test_balancing_raises_what_is_said_of_the_rare_class(tmp_path, fit, medsoft, table):
     rows = pd.read_csv(table)
     rare = pd.concat([rows[rows["label"] == "dark"], rows[rows["label"] == "light"].iloc[:6]])
     rare = rare.assign(path=rare["path"].map(lambda path: table.parent / path))
@@ -368,12 +367,13 @@ def test_balancing_raises_what_is_said_of_the_rare_class(tmp_path, fit, medsoft,
         CLASSES,
         "--transforms.augmentation=false",
     ]
-    for name, words in {"plain": [], "balanced": [how]}.items():
+    ways = {"plain": [], "weights": ["--model.class_weights=balanced"], "draws": ["--data.balanced_sampling=true"]}
+    for name, words in ways.items():
         fit(*options, *words, f"--out={tmp_path / name}", on=tmp_path / "rare.csv")
         last = tmp_path / name / "checkpoints" / "last.ckpt"  # the best ones are of different epochs
         assert medsoft("predict", f"--checkpoint={last}", f"--out={tmp_path / name / 'last'}")[0] == 0
-    plain, balanced = (predictions(tmp_path / name / "last")["p_light"].mean() for name in ("plain", "balanced"))
-    assert balanced > plain + 0.02
+    plain, *balanced = (predictions(tmp_path / name / "last")["p_light"].mean() for name in ways)
+    assert min(balanced) > plain + 0.02
 
 
 def test_smoothed_labels_keep_the_loss_above_their_entropy(tmp_path, fit):
