@@ -37,7 +37,7 @@ from medsoft.parsing.options_of_plans import OF_AUTO
 from medsoft.parsing.options_of_runs import TRAIN, add_options_of_runs
 from medsoft.parsing.parser import OneLineErrors, class_paths
 from medsoft.parsing.shipped_arguments import with_arguments_of_others
-from medsoft.parsing.words import Words
+from medsoft.parsing.words import OF_A_TABLE, Words
 from medsoft.registry import DEFAULTS, find_class
 from medsoft.system.progress import progress
 
@@ -65,9 +65,6 @@ USAGE = {"show": "data show TABLE --config NAME|PATH"}
 USAGE |= {verb: f"{verb} --checkpoint RUN" for verb in ("validate", "test", "predict")}
 USAGE |= {verb: f"{verb} TABLE [--config NAME|PATH]" for verb in ("plan", "auto")}
 """How a verb is called, where not by its configuration."""
-
-OF_A_TABLE = ("show", "plan", "auto")
-"""Verbs whose word without a name is the table."""
 
 FLAGS = ("trust", "lr_find", "collect", "leave_one_site_out", "figures", "report", "shortcuts", "nested", "tune")
 # What is said of options that others define; the stage is the verb's affair, not the user's.

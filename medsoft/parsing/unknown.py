@@ -12,7 +12,7 @@ from medsoft.errors import InputError
 from medsoft.parsing.help import RUN, Page, find_page, table
 from medsoft.parsing.log_options import LOG_OPTIONS
 from medsoft.parsing.options import OLD_NAMES
-from medsoft.parsing.words import BARE, Words, shown
+from medsoft.parsing.words import BARE, OF_A_TABLE, Words, shown
 
 SAME = {
     "learning_rate": "lr",
@@ -92,7 +92,7 @@ def refuse_unknown(verb: str, argv: Sequence[str]) -> None:
     names = [name.removesuffix("+") for name, _ in words.options]
     names = [name for name in names if name not in groups]
     unknown = [name for name in names if not any(name == one or name.startswith(f"{one}.") for one in known)]
-    table_is_a_word = verb in ("plan", "auto", "data show") and len(words.loose) == 1
+    table_is_a_word = verb.rpartition(" ")[2] in OF_A_TABLE and len(words.loose) == 1
     if not unknown or (words.loose and not table_is_a_word) or (page := find_page(verb, argv)) is None:
         return
     names = [option.name for option in page.options]

@@ -16,6 +16,9 @@ SHORT = {"-h": "help", "-c": "config"}
 BARE = ("help", "print_config")
 """Options that every verb has and that stand without a value."""
 
+OF_A_TABLE = ("show", "plan", "auto")
+"""Verbs of runs whose word without a name is the table."""
+
 
 @dataclass(frozen=True)
 class Words:
