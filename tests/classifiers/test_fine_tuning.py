@@ -21,7 +21,7 @@ from medsoft.specs import Covariates, DataSpec
 from medsoft.task import Task
 
 BINARY = Task.of("binary", ("no", "yes"))
-HYBRID = {"encoder": "resnet10t", "embed_dim": 24, "depth": 2, "num_heads": 2}
+HYBRID = {"encoder": "test_resnet", "embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 def spec(task: Task = BINARY, size: tuple[int, ...] = (32, 32), covariates: Covariates | None = None) -> DataSpec:

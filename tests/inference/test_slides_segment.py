@@ -21,7 +21,7 @@ from tests.builders.masks import disc_and_cup, write_masks
 smp = pytest.importorskip("segmentation_models_pytorch", reason="the extra segmentation is not installed")
 
 FIT = ["--config=segmentation", "--data.path=file", "--data.mask=mask", "--data.patient=patient"]
-FIT += ["--data.classes=[disc, cup]", "--data.patches=true", "--transforms.size=32", "--model.backbone=resnet18"]
+FIT += ["--data.classes=[disc, cup]", "--data.patches=true", "--transforms.size=32", "--model.backbone=test_resnet"]
 FIT += ["--model.decoder=unet", "--model.encoder=none", "--model.warmup_epochs=0", "--data.batch_size=4"]
 FIT += ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--figures=false", "--report=false"]
 

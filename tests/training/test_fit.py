@@ -361,8 +361,8 @@ def test_balancing_raises_what_is_said_of_the_rare_class(tmp_path, fit, medsoft,
     rare = rare.assign(path=rare["path"].map(lambda path: table.parent / path))
     rare.to_csv(tmp_path / "rare.csv", index=False)
     options = [
-        "--trainer.max_epochs=6",
-        "--model.lr=3e-3",
+        "--trainer.max_epochs=3",
+        "--model.lr=6e-3",
         "--monitor=loss",
         CLASSES,
         "--transforms.augmentation=false",
@@ -395,7 +395,7 @@ def test_a_frozen_backbone_is_the_pretrained_one(tmp_path, fit, run):
 
 
 def test_a_frozen_convolutional_network_keeps_its_batch_statistics(tmp_path, fit):
-    resnet = ["--model.backbone=resnet10t", "--model.backbone_args={}", "--seed_everything=4"]
+    resnet = ["--model.backbone=test_resnet", "--model.backbone_args={}", "--seed_everything=4"]
     fit(*one_epoch(tmp_path / "a", *resnet, "--model.freeze=true"))
     fit(*one_epoch(tmp_path / "b", *resnet, "--model.freeze=true", "--model.lr=0.1"))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
@@ -441,11 +441,11 @@ def test_deterministic_algorithms_change_nothing_on_a_cpu(tmp_path, fit, plain):
     [
         (["--transforms.channels=1"], "backbone.patch_embed.proj.weight", (32, 1, 8, 8)),
         (["--transforms.size=[32, 48]"], "backbone.pos_embed", (1, 25, 32)),
-        (["--model.backbone=resnet10t", "--model.backbone_args={}"], "head.weight", (2, 512)),
+        (["--model.backbone=test_resnet", "--model.backbone_args={}"], "head.weight", (2, 96)),
         (
-            ["--model.backbone=resnet10t", "--model.backbone_args={}", "--transforms.channels=1"],
+            ["--model.backbone=test_resnet", "--model.backbone_args={}", "--transforms.channels=1"],
             "backbone.conv1.0.weight",
-            (24, 1, 3, 3),
+            (16, 1, 3, 3),
         ),
         (
             ["--model.backbone_args={patch_size: 16, depth: 1, embed_dim: 32, num_heads: 2, global_pool: map}"],

@@ -85,7 +85,7 @@ def test_a_run_on_slides_leaves_what_a_run_on_images_leaves(run, slides):
     ],
 )
 def test_it_learns_from_one_tile_in_a_bag(tmp_path, medsoft, model):
-    slides = write_slides(tmp_path / "set", n=80)
+    slides = write_slides(tmp_path / "set", n=64)
     more = [*model, "--model.lr=1e-2", "--trainer.max_epochs=12", "--data.batch_size=8"]
     more += ["--trainer.accumulate_grad_batches=1"]
     code, out, err = medsoft("fit", *words(slides, tmp_path / "run", *more))
@@ -150,7 +150,7 @@ def test_left_out_slides_are_listed(tmp_path, medsoft, slides):
 # ---- resuming
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (1, 8), (2, 0)])
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (1, 8)])
 def test_stopped_and_resumed_it_ends_with_the_same_weights(tmp_path, medsoft, monkeypatch, slides, run, epoch, batch):
     def ask_at(self, trainer, pl_module, outputs, batch_, batch_idx):
         if (trainer.current_epoch, batch_idx) == (epoch, batch):

@@ -26,7 +26,7 @@ SMALL = [
     *COLUMNS,
     "--data.classes=[disc, cup]",
     "--transforms.size=32",
-    "--model.backbone=resnet18",
+    "--model.backbone=test_resnet",
     "--model.warmup_epochs=0",
     "--data.batch_size=4",
     "--trainer.accelerator=cpu",

@@ -182,7 +182,7 @@ def test_the_average_of_few_steps_is_not_mostly_what_it_began_with():
     assert float(late) == pytest.approx(1 - decay, rel=1e-3)
 
 
-HYBRID = "--model.backbone_args={encoder: resnet10t, embed_dim: 24, depth: 2, num_heads: 2}"
+HYBRID = "--model.backbone_args={encoder: test_resnet, embed_dim: 24, depth: 2, num_heads: 2}"
 
 
 def test_a_hybrid_is_trained_predicts_is_exported_and_sets_aside_as_a_vision_transformer(tmp_path, fit, medsoft, table):

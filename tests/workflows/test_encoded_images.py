@@ -15,7 +15,8 @@ from tests.builders.images import write_images
 pytestmark = pytest.mark.long
 
 QUIET = ["--figures=false", "--report=false", "--trainer.accelerator=cpu"]
-PROBE = ["--config=probe", "--data.patient=patient", *QUIET]
+BARE = ["--ood_quantile=null", "--shortcuts=false"]
+PROBE = ["--config=probe", "--data.patient=patient", *QUIET, *BARE]
 TINY = "{attention: seqnorm, dim: 24, num_heads: 2, depth: 2, coordinates: true, standardise: true}"
 TOKENS = [
     "--config=tokens",

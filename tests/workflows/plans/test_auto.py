@@ -344,6 +344,7 @@ def test_features_are_made_once_shared_and_made_again_for_new_images(table, tmp_
     ]
     monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: (probes, []))
     short = ["--folds=2", "--data.val_fraction=0.3", "--report=false", "--shortcuts=false", "--trainer.accelerator=cpu"]
+    short += ["--ood_quantile=null"]
     words = [str(table), "--config=fundus", "--data.positive=light", "--data.patient=patient", *short]
     assert main(["auto", *words, f"--out={tmp_path / 'run'}"]) == 0
     assert capsys.readouterr().out.count("made in") == 1
@@ -365,6 +366,7 @@ def test_pictures_that_cannot_be_read_are_told_before_anything_is_trained(tmp_pa
     probe = Candidate("quick", "", "", "probe", features=FeatureSet("efficientnet-lite0", 32, tokens=False))
     monkeypatch.setattr(planning, "propose_for", lambda line, facts, encoder: ([probe], []))
     short = ["--folds=2", "--data.val_fraction=0.3", "--report=false", "--shortcuts=false", "--trainer.accelerator=cpu"]
+    short += ["--ood_quantile=null"]
     words = ["--config=fundus", "--data.positive=light", "--data.patient=patient", *short, f"--out={tmp_path / 'run'}"]
     assert main(["auto", str(bad), *words]) == 2
     said = capsys.readouterr().err
