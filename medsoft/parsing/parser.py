@@ -9,7 +9,7 @@ import json
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -313,7 +313,8 @@ def call(
     """Call a function with the options that its signature and docstring define.
 
     Every option takes one value; one that is true or false may stand alone for true. In its name, ``-`` may stand for
-    ``_``: ``--slide-mpp`` sets ``slide_mpp``.
+    ``_``: ``--slide-mpp`` sets ``slide_mpp``. Where runs have an option ``--data.path`` and a verb has ``--path``, that
+    takes both names: what describes a table is copied from one command line to the other.
 
     Args:
         function: fully annotated.
@@ -330,6 +331,7 @@ def call(
         parser = parser_of(function, verb, positional, several)
         words = Words.read(argv, flags=parser.flags)
         words = words.without(*LOG_OPTIONS) if is_logged(verb) else words
+        words = words.each(functools.partial(_as_here, known={*_options(parser), positional}))
         if positional and words.loose and (several or len(words.loose) == 1):
             value = json.dumps(words.loose) if several else words.loose[0]
             words = replace(words.begun_with(positional, value), loose=())
@@ -339,6 +341,12 @@ def call(
                 words = words.without(name).ended_with(name, json.dumps(values))
         values = parser.instantiate(parser.parse_words(words))
     return run(function, arguments_of(function, values))
+
+
+def _as_here(name: str, value: str | None, known: Collection[str | None]) -> list[tuple[str, str | None]]:
+    """An option of a run's data by its name in a verb that has it too."""
+    here = name.removeprefix("data.")
+    return [(here if name not in known and here in known else name, value)]
 
 
 @functools.cache

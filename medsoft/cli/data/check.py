@@ -18,12 +18,13 @@ from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import CONSTANT, MAX_PIXELS, check_images
 from medsoft.data.tables.checks import NO_FILE
 from medsoft.data.tables.cleaning import Duplicates, bad_rows
+from medsoft.data.tables.covariates import column_of, covariate_names, covariate_values
 from medsoft.data.tables.duplicates import Content, content_of, pairs_in_words
 from medsoft.data.tables.folds import notes_on_classes
 from medsoft.data.tables.joins import join_clinical
 from medsoft.data.tables.labels import Uncertain, label_columns, words
 from medsoft.data.tables.problems import Problem, TableError
-from medsoft.data.tables.reading import load_source, table_to_write, text, write_table
+from medsoft.data.tables.reading import load_source, require_columns, table_to_write, text, write_table
 from medsoft.data.tables.sample_table import SampleTable, read_table
 from medsoft.data.tables.split import complete_splits, split_folds
 from medsoft.data.tables.values import Placeholder, notes_on_formulas
@@ -57,6 +58,7 @@ def check(
     split: str = "split",
     rename_splits: dict[str, str] | None = None,
     uncertain: Uncertain | dict[str, Uncertain] | None = None,
+    covariates: str | list[str] | None = None,
     decode: bool = True,
     max_pixels: int = MAX_PIXELS,
     max_voxels: int = MAX_VOXELS,
@@ -95,6 +97,7 @@ def check(
         split: Column with train, val and test; used if the table has it.
         rename_splits: What other names in the split column stand for, such as {"validation": "val"}.
         uncertain: What a label of -1 (uncertain) counts as in a multilabel task, for all labels or for each label.
+        covariates: Columns with clinical covariates, separated by commas; sex=male is 1 where the column sex says male.
         decode: Also open and decode every image or volume.
         max_pixels: Images with more pixels than this are reported as a problem (decompression bombs).
         max_voxels: Volumes with more voxels than this are reported as a problem.
@@ -148,6 +151,8 @@ def check(
     for note in samples.notes:
         console.print(f"Note: {note}", soft_wrap=True)
     problems = [*samples.problems]
+    if covariates:
+        problems += _check_covariates(samples, covariate_names(covariates), console)
     contents: list[Content | None] = [None] * len(samples)
     if bags:
         console.print(described(bags))
@@ -200,6 +205,20 @@ def check(
     what = "volumes were not opened" if volumes else "features were not read" if bags else "pictures were not opened"
     console.print("No problems found" + ("." if decode else f"; the {what}."))
     return 0
+
+
+def _check_covariates(samples: SampleTable, names: tuple[str, ...], console: Console) -> list[Problem]:
+    """Say how many rows have each covariate, and what it is like; gives the values that are no numbers."""
+    columns = [column_of(name, samples.frame.columns)[0] for name in names]
+    require_columns(samples.source, samples.frame.columns, {"covariates": columns})
+    values, problems = covariate_values(samples.frame, names, samples.frame["row"].tolist(), samples.placeholders)
+    for name, value in zip(names, values.T, strict=True):
+        known = value[np.isfinite(value)]
+        n = len(value) - len(known)
+        lacking = f"; missing in {n} {'row' if n == 1 else 'rows'}" if n else ""
+        spread = f"{known.min():g} to {known.max():g}, mean {known.mean():.4g}" if len(known) else "no values"
+        console.print(f"Covariate {name}: {spread}{lacking}", soft_wrap=True)
+    return problems
 
 
 def split(
@@ -320,7 +339,9 @@ def _print_counts(samples: SampleTable, console: Console) -> None:
             console.print(f"... and {len(sites) - MOST_SITES} more sites")
     if frame["patient"].any():
         each = frame["patient"].map(one_spelling(frame["patient"])).value_counts()
-        console.print(f"{len(each)} patients, {each.min()} to {each.max()} samples each (median {each.median():g})")
+        span = f"{each.min()} to {each.max()} samples each (median {each.median():g})"
+        equal = f"{each.min()} {'sample' if each.min() == 1 else 'samples'} each"
+        console.print(f"{len(each)} patients, {equal if each.min() == each.max() else span}")
 
 
 def _by_split(title: str, kinds: Mapping[str, Any], samples: SampleTable) -> Table:

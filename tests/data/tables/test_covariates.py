@@ -7,6 +7,7 @@ import pytest
 from medsoft.data.tables.covariates import column_of, covariate_values, read_covariates
 from medsoft.data.tables.sample_table import read_table
 from medsoft.errors import InputError
+from tests.builders.images import write_images
 
 FRAME = pd.DataFrame(
     {"age": ["61", "", "40"], "sex": ["male", "female", ""], "grade": ["G1", "g1", "G2"], "a=b": ["1", "2", "3"]}
@@ -53,3 +54,21 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
     assert read_covariates(samples, ["sex=male"]).tolist() == [[1], [0]]
     with pytest.raises(InputError, match="no column 'sexe'"):
         read_covariates(samples, ["sexe=male"])
+
+
+def test_data_check_says_what_is_known_and_takes_the_names_that_fit_has(medsoft, tmp_path):
+    table = write_images(tmp_path / "set", 6)
+    rows = pd.read_csv(table).assign(age=[50, 60, 70, "", 55, 65], sex=["m", "f", "m", "f", "m", "f"])
+    rows.to_csv(table, index=False)
+    of_fit = [f"--data.table={table}", "--data.patient=patient", "--data.classes=dark,light"]
+    of_fit += ["--data.covariates=age,sex=m"]
+    code, said, err = medsoft("data", "check", *of_fit)
+    assert (code, err) == (0, "")
+    assert "Covariate age: 50 to 70, mean 60; missing in 1 row\n" in said
+    assert "Covariate sex=m: 0 to 1, mean 0.5\n" in said
+    assert "6 patients, 1 sample each" in said
+    code, _, err = medsoft("data", "check", table, "--classes=dark,light", "--covariates=sex", "--decode=false")
+    assert code == 2
+    assert "sex is 'm'" in err
+    code, _, err = medsoft("data", "check", table, "--data.batch_size=3")
+    assert (code, "unknown option --data.batch_size" in err) == (2, True)
