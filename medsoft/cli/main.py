@@ -88,6 +88,7 @@ VERBS: dict[str, Verb] = {
     "data masks": Verb(
         "medsoft.cli.data.masks:masks", "draw masks from outlines (GeoJSON, labelme, COCO) for a segmentation", "table"
     ),
+    "data crop": Verb("medsoft.cli.data.crop:crop", "cut images to their masks, for a classification", "table"),
     "data show": _of_run("medsoft.cli.data.show:show", "draw what the model will see, before and after augmentation"),
     "data phantom fundus": Verb(
         "medsoft.data.phantoms.fundus_set:phantom_fundus",

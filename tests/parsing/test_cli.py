@@ -46,6 +46,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   data split             split a sample table into parts or folds, by patient and stratified
   data index             make a sample table from a folder of DICOM files; find identifying elements
   data masks             draw masks from outlines (GeoJSON, labelme, COCO) for a segmentation
+  data crop              cut images to their masks, for a classification
   data show              draw what the model will see, before and after augmentation
   data phantom fundus    draw phantom fundus images, to try things out without data
   data phantom slides    draw phantom slides

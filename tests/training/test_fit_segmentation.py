@@ -182,6 +182,23 @@ def test_folds_become_an_ensemble_whose_mask_is_of_the_mean(tmp_path, medsoft, m
     assert "different transforms.size: masks are joined pixel by pixel" in err
 
 
+def test_images_are_cut_to_the_masks_that_were_predicted(tmp_path, medsoft, run, masks):
+    frame = predictions(run).query("split == 'test' and area_disc + area_cup > 0").set_index("id")
+    rows = pd.read_csv(masks)
+    rows = rows[rows["file"].map(lambda name: Path(name).stem in frame.index)]
+    rows.to_csv(masks.parent / "test.csv", index=False)
+    words = ["--path=file", f"--masks={run}", "--margin=0", f"--out={tmp_path / 'cut'}"]
+    code, _, err = medsoft("data", "crop", masks.parent / "test.csv", *words)
+    assert (code, err) == (0, "")
+    for row in pd.read_csv(tmp_path / "cut" / "cropped.csv").itertuples():
+        mask = np.asarray(Image.open(run / "masks" / f"test_{Path(row.file).stem}.png"))
+        inside = mask[row.crop_y0 : row.crop_y1, row.crop_x0 : row.crop_x1]
+        assert (inside > 0).sum() == (mask > 0).sum()
+        assert Image.open(tmp_path / "cut" / row.file).size == inside.shape[::-1]
+    code, _, err = medsoft("data", "crop", masks, "--path=file", f"--masks={run}", f"--out={tmp_path / 'no'}")
+    assert (code, "has no mask" in err) == (2, True), err
+
+
 def test_a_stopped_training_goes_on(tmp_path, medsoft, masks, monkeypatch):
     def ask(self, trainer, pl_module, outputs, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == (0, 1):

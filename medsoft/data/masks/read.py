@@ -135,13 +135,27 @@ def read_mask(path: str, values: MaskValues, max_pixels: int = MAX_PIXELS) -> Ma
     Raises:
         ReadError: it cannot be read, is a colour picture, or has values without a name.
     """
+    return values.encoded(read_values(path, max_pixels))
+
+
+def read_values(path: str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.integer] | npt.NDArray[np.floating]:
+    """The values of a mask as they are stored, (H, W), whatever they mean.
+
+    Args:
+        path: as for ``read_mask``.
+        max_pixels: as for ``read_image``.
+
+    Raises:
+        ReadError: it cannot be read, or is a colour picture.
+    """
     indices = _palette(path, max_pixels)
     if indices is not None:
-        return values.encoded(indices)
+        return indices
     image = read_image(path, max_pixels=max_pixels)
     if image.shape[2] == 3 and not (image[..., :1] == image[..., 1:]).all():
         raise ReadError("is a colour picture: a mask has one channel, whose values are the classes", path)
-    return values.encoded(image[..., 0])
+    values: npt.NDArray[np.integer] = image[..., 0]
+    return values
 
 
 def _palette(path: str, max_pixels: int) -> npt.NDArray[np.uint8] | None:

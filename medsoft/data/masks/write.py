@@ -1,4 +1,4 @@
-"""Writes predicted masks."""
+"""Writes predicted masks, and images that were cut to masks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,25 @@ def write_mask(path: Path, values_HW: npt.NDArray[np.uint8] | npt.NDArray[np.uin
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         Image.fromarray(values_HW).save(temporary, format="PNG")
+
+
+def write_picture(path: Path, image_HWC: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write an image as a PNG of 8 or 16 bits a channel, without loss; the folder is made.
+
+    Args:
+        path: ends in ``.png``.
+        image_HWC: (H, W, 1) or (H, W, 3).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import cv2  # Pillow writes no colour of 16 bits
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bgr: npt.NDArray[np.integer] = np.ascontiguousarray(image_HWC[..., ::-1])
+    _, encoded = cv2.imencode(".png", bgr)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 ORTHOGONAL = 1e-4
