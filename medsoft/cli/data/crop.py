@@ -27,8 +27,8 @@ from medsoft.runs.run_folder import RunFolder
 from medsoft.system.progress import progress
 
 TABLE = "cropped.csv"
-PLACE = ("crop_x0", "crop_y0", "crop_x1", "crop_y1", "mask_fraction")
-"""Columns that are added: where the rectangle lies in pixels of the image, and how much of the image the mask holds."""
+PLACE = ("crop_x0", "crop_y0", "crop_x1", "crop_y1", "mask_fraction", "crop_of")
+"""Columns that are added: the rectangle in pixels of the image, how much of the image the mask holds, and its file."""
 
 
 def crop(
@@ -48,8 +48,8 @@ def crop(
     """Cut images to their masks: what a segmentation found, or masks of the table itself.
 
     Writes ``images/<id>.png`` and ``cropped.csv``: the table with the paths of the cut images, for every other command.
-    Columns with the place of the rectangle, in pixels of the image, and with the fraction of its pixels that are in the
-    mask are added.
+    Columns with the place of the rectangle, in pixels of the image, with the fraction of its pixels that are in the
+    mask, and with the image that was cut are added. A column of masks is left out: they fit the whole images.
 
     Args:
         table: CSV, Parquet or Excel (.xlsx) with one row per image.
@@ -121,7 +121,9 @@ def crop(
             write_picture(folder / names[index], cropped(image, inside(index, image.shape[:2]), box, black))
             step()
     places = pd.DataFrame(boxes, columns=list(PLACE[:4]), index=source.index)
-    frame = pd.concat([source, places.assign(mask_fraction=np.round(fractions, 6))], axis=1)
+    places["mask_fraction"] = np.round(fractions, 6)
+    places["crop_of"] = [os.path.relpath(file, folder) for file in paths]
+    frame = pd.concat([source.drop(columns=[masks] if masks in source else []), places], axis=1)
     write_table(frame.assign(**{path: names}), folder / TABLE)
     whole = sum(fraction == 0 for fraction in fractions)
     print(f"{len(paths)} images; the masks hold {100 * np.median(fractions):.2g} % of an image in the median")

@@ -45,6 +45,8 @@ def test_images_are_cut_and_their_table_says_where(medsoft, table, tmp_path):
     ]
     assert rows["mask_fraction"].tolist() == pytest.approx([36 / 1200, 32 / 1200, 0], abs=1e-6)
     assert rows["label"].tolist() == [1, 0, 1]
+    assert "seg" not in rows
+    assert all((tmp_path / "out" / name).resolve() == tmp_path / f"{n}.png" for n, name in enumerate(rows["crop_of"]))
     for row, name in zip(rows.itertuples(), ["0.png", "1.png", "2.png"], strict=True):
         whole = read_image(str(tmp_path / name))
         part = read_image(str(tmp_path / "out" / row.file))
