@@ -52,8 +52,8 @@ def explain(model: Any, data: Any, answer: str | None) -> list[Explanation]:
     if getattr(model, "aggregator", None) is not None:
         return _of_bags(model, data, answer)
     raise InputError(
-        f"{type(model).__name__}: patches have contributions in medsoft's vision transformers for images, and tiles in "
-        "its slide classifiers; volumes have medsoft predict --maps"
+        f"{type(model).__name__}: places have contributions in medsoft's vision transformers and in networks "
+        "that average their last map, and tiles in its slide classifiers; volumes have medsoft predict --maps"
     )
 
 

@@ -16,7 +16,7 @@ from medsoft.evaluation.attribution import NO_MAP, is_noise, spread_of
 from medsoft.evaluation.examples import Example, pick_examples, write_examples
 from medsoft.evaluation.metrics.targets import probabilities
 from medsoft.evaluation.segmentation.contours import write_contours
-from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions
+from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions, of_a_map
 from medsoft.inference.attribution.tokens import answer_target, explains_tokens, token_map
 from medsoft.inference.attribution.volumes import is_explainable
 from medsoft.inference.images.mask_pictures import masks_of
@@ -36,8 +36,14 @@ WITH_MAPS = (
     "earlier layers: a contribution belongs to a place and its surroundings, and does not prove why. What belongs to "
     "no patch adds to the answer too, so that contributions can be against a confident one."
 )
+OF_MAPS = (
+    "On the right of each image: what the places of the network's last map add to the log-odds of the answer (class "
+    "activation mapping), red for, blue against, strongest at the largest contribution. A place holds what the network "
+    "saw in a wide surrounding: a contribution does not prove why. The bias belongs to no place."
+)
 WITHOUT_MAPS = (
-    "Maps of contributions are drawn of medsoft's vision transformers that read a class token; this model is another."
+    "Maps of contributions are drawn of medsoft's vision transformers that read a class token, and of networks that "
+    "average their last map, as convolutional ones do; this model is another."
 )
 OF_TOKENS = (
     "On the right of each image: what its tokens add to the logit of the answer, red for, blue against, strongest at "
@@ -92,7 +98,8 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
                 map_ = f"{number:02d}_contributions.jpg"
                 _save(overlay(_rgb(pixels), contributions), folder / map_)
         rows.append((example, image, map_))
-    about = OF_TOKENS if of_tokens else WITH_MAPS if maps else OF_VOLUMES if is_explainable(model) else WITHOUT_MAPS
+    with_maps = OF_TOKENS if of_tokens else OF_MAPS if of_a_map(model) else WITH_MAPS
+    about = with_maps if maps else OF_VOLUMES if is_explainable(model) else WITHOUT_MAPS
     if maps and not any(map_ for _, _, map_ in rows):
         about = ""  # each example says why it has none
     return write_examples(folder, rows, about) if rows else None

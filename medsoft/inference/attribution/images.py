@@ -1,4 +1,4 @@
-"""Attributions of images: what each patch contributes to a classifier's output."""
+"""Attributions of images: what each patch, or place of the last map, contributes to a classifier's output."""
 
 from __future__ import annotations
 
@@ -11,21 +11,31 @@ import torch
 from torch import Tensor
 
 from medsoft.classifiers.image import Classifier
+from medsoft.models.map_attribution import ends_in_a_map, map_contributions
 from medsoft.models.vit import VisionTransformer
 from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
 
 
 def can_be_taken_apart(model: object) -> bool:
-    """Whether ``image_contributions`` works for a model: a classifier of images whose patches have contributions."""
-    if not isinstance(model, Classifier) or not can_be_attributed(model.backbone):
+    """Whether ``image_contributions`` works for a model: a classifier of images whose places have contributions."""
+    if not isinstance(model, Classifier):
         return False
-    return cast(VisionTransformer, model.backbone).spatial_dims == 2
+    if can_be_attributed(model.backbone):
+        return cast(VisionTransformer, model.backbone).spatial_dims == 2
+    return of_a_map(model)
+
+
+def of_a_map(model: object) -> bool:
+    """Whether the contributions are those of places of the last map (``medsoft.models.map_attribution``)."""
+    return isinstance(model, Classifier) and ends_in_a_map(model.backbone)
 
 
 def image_contributions(
     model: Classifier, sample: Mapping[str, Tensor], index: int, positive: bool = True
 ) -> npt.NDArray[np.float64]:
-    """The contribution of every patch to the log-odds of an answer (``medsoft.models.vit_attribution``).
+    """The contribution of every patch, or of every place of the last map, to the log-odds of an answer.
+
+    See ``medsoft.models.vit_attribution`` and ``medsoft.models.map_attribution``.
 
     Args:
         model: one for which ``can_be_taken_apart`` holds, in evaluation mode.
@@ -34,7 +44,7 @@ def image_contributions(
         positive: False for the answer that a label is not there.
 
     Returns:
-        (rows, columns) of the patch grid, in nats.
+        (rows, columns) of the grid of patches or of the map, in nats.
     """
 
     def log_odds(features_1D: Tensor) -> Tensor:
@@ -45,7 +55,9 @@ def image_contributions(
         p = model.objective.probabilities(logits.double())[:, index]
         return torch.logit(p if positive else 1 - p, eps=1e-15)
 
-    contributions = patch_contributions(
-        cast(VisionTransformer, model.backbone), sample["image"][None].to(model.device), log_odds
-    )
+    image_1CHW = sample["image"][None].to(model.device)
+    if of_a_map(model):
+        contributions = map_contributions(model.backbone, image_1CHW, log_odds)
+    else:
+        contributions = patch_contributions(cast(VisionTransformer, model.backbone), image_1CHW, log_odds)
     return np.asarray(contributions[0].double().cpu().numpy())

@@ -183,7 +183,8 @@ def test_shares_of_a_label_that_is_not_there_have_the_other_sign() -> None:
 
 def test_only_our_transformer_with_a_class_token_is_taken_apart() -> None:
     assert can_be_taken_apart(Classifier(spec(), TINY_VIT, BACKBONE))
-    assert not can_be_taken_apart(Classifier(spec(), "resnet18", {}))
+    assert can_be_taken_apart(Classifier(spec(), "test_resnet", {}))
+    assert not can_be_taken_apart(Classifier(spec(), "test_vit", {"img_size": 32, "patch_size": 8}))
     assert not can_be_taken_apart(Classifier(spec(), TINY_VIT, BACKBONE | {"global_pool": "map"}))
     assert not can_be_taken_apart(Plain())
 
