@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from scipy.special import logit
+from torch import Tensor
 
 from medsoft.evaluation.attribution import NO_MAP, is_noise, spread_of
 from medsoft.evaluation.examples import Example, pick_examples, write_examples
@@ -18,6 +19,7 @@ from medsoft.evaluation.metrics.targets import probabilities
 from medsoft.evaluation.segmentation.contours import write_contours
 from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions, of_a_map
 from medsoft.inference.attribution.tokens import answer_target, explains_tokens, token_map
+from medsoft.inference.attribution.trust import Mapped, trust_in_maps
 from medsoft.inference.attribution.volumes import is_explainable
 from medsoft.inference.images.mask_pictures import masks_of
 from medsoft.storage.files import replacing
@@ -82,6 +84,7 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
     of_tokens = explains_tokens(model)
     maps = can_be_taken_apart(model) or of_tokens
     rows = []
+    mapped: list[Mapped] = []
     for number, example in enumerate(picked):
         pixels = data.thumbnail(example.id)
         if pixels is None or pixels.ndim != 3:
@@ -97,11 +100,15 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
             else:
                 map_ = f"{number:02d}_contributions.jpg"
                 _save(overlay(_rgb(pixels), contributions), folder / map_)
+                if not of_tokens:
+                    mapped.append(Mapped(_sample(data, example), *_answer(example, data.task), contributions))
         rows.append((example, image, map_))
     with_maps = OF_TOKENS if of_tokens else OF_MAPS if of_a_map(model) else WITH_MAPS
     about = with_maps if maps else OF_VOLUMES if is_explainable(model) else WITHOUT_MAPS
     if maps and not any(map_ for _, _, map_ in rows):
         about = ""  # each example says why it has none
+    if (trust := trust_in_maps(model, mapped)) is not None:
+        about += f" {trust}"
     return write_examples(folder, rows, about) if rows else None
 
 
@@ -115,10 +122,15 @@ def _of_tokens(model: Any, data: Any, example: Example, shape: tuple[int, int]) 
 
 
 def _contributions(model: Any, data: Data, example: Example, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    index, positive = _answer(example, data.task)
+    return image_contributions(model, _sample(data, example), index, positive)
+
+
+def _sample(data: Data, example: Example) -> dict[str, Tensor]:
     dataset: Any = data.split_dataloader(example.split).dataset
     row = int(np.flatnonzero(data.part(example.split).frame["id"] == example.id)[0])
-    index, positive = _answer(example, data.task)
-    return image_contributions(model, dataset[row], index, positive)
+    found: dict[str, Tensor] = dataset[row]
+    return found
 
 
 def _spread(frame: pd.DataFrame, task: Task, example: Example) -> float:

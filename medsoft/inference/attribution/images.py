@@ -46,14 +46,10 @@ def image_contributions(
     Returns:
         (rows, columns) of the grid of patches or of the map, in nats.
     """
+    covariates = sample["covariates"] if model.covariates is not None else None
 
     def log_odds(features_1D: Tensor) -> Tensor:
-        logits = model.head(features_1D)
-        if model.covariates is not None:
-            logits = logits + model.covariates(sample["covariates"][None].to(model.device))
-        # In float64 a probability near 1 still has a slope.
-        p = model.objective.probabilities(logits.double())[:, index]
-        return torch.logit(p if positive else 1 - p, eps=1e-15)
+        return log_odds_of(model, features_1D, covariates, index, positive)
 
     image_1CHW = sample["image"][None].to(model.device)
     if of_a_map(model):
@@ -61,3 +57,23 @@ def image_contributions(
     else:
         contributions = patch_contributions(cast(VisionTransformer, model.backbone), image_1CHW, log_odds)
     return np.asarray(contributions[0].double().cpu().numpy())
+
+
+def log_odds_of(
+    model: Classifier, features_BD: Tensor, covariates_K: Tensor | None, index: int, positive: bool
+) -> Tensor:
+    """The log-odds of an answer, (B,) float64.
+
+    Args:
+        model: has the head.
+        features_BD: pooled features.
+        covariates_K: of the sample, as the model takes them; None of a model that has none.
+        index: of the class or label that is answered.
+        positive: False for the answer that a label is not there.
+    """
+    logits = model.head(features_BD)
+    if model.covariates is not None and covariates_K is not None:
+        logits = logits + model.covariates(covariates_K[None].to(model.device))
+    # In float64 a probability near 1 still has a slope.
+    p = model.objective.probabilities(logits.double())[:, index]
+    return torch.logit(p if positive else 1 - p, eps=1e-15)
