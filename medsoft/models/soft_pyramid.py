@@ -91,16 +91,21 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.grad_checkpointing = False
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Image to image, or to tokens with a class token in front."""
+    def embed_tokens(self, x_BCHW: Tensor) -> tuple[Tensor, Grid]:
+        """What the first block takes, (B, N, D) or with a class token (B, 1 + N, D), and the shape (H, W) of the N."""
         x = self.embed(x_BCHW)
-        B, D, H, W = x.shape
+        B, _, H, W = x.shape
         x = x.flatten(2).transpose(1, 2) + _resized(self.pos_embed, (H, W)).flatten(1, 2)
         if self.cls_token is not None and self.cls_pos_embed is not None:
             x = torch.cat(((self.cls_token + self.cls_pos_embed).expand(B, -1, -1), x), dim=1)
+        return x, (H, W)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Image to image, or to tokens with a class token in front."""
+        x, grid = self.embed_tokens(x_BCHW)
         for block in self.blocks:
-            x = checkpoint(block, x, None, (H, W)) if self.grad_checkpointing else block(x, None, (H, W))
-        tokens_or_image: Tensor = x if self.cls_token is not None else x.transpose(1, 2).reshape(B, D, H, W)
+            x = checkpoint(block, x, None, grid) if self.grad_checkpointing else block(x, None, grid)
+        tokens_or_image: Tensor = x if self.cls_token is not None else x.transpose(1, 2).reshape(x.shape[0], -1, *grid)
         return tokens_or_image
 
 

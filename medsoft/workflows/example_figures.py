@@ -44,8 +44,8 @@ OF_MAPS = (
     "saw in a wide surrounding: a contribution does not prove why. The bias belongs to no place."
 )
 WITHOUT_MAPS = (
-    "Maps of contributions are drawn of medsoft's vision transformers that read a class token, and of networks that "
-    "average their last map, as convolutional ones do; this model is another."
+    "Maps of contributions are drawn of medsoft's vision transformers and pyramids that read a class token, and of "
+    "networks that average their last map, as convolutional ones do; this model is another."
 )
 OF_TOKENS = (
     "On the right of each image: what its tokens add to the logit of the answer, red for, blue against, strongest at "

@@ -21,7 +21,7 @@ def can_be_taken_apart(model: object) -> bool:
     if not isinstance(model, Classifier):
         return False
     if can_be_attributed(model.backbone):
-        return cast(VisionTransformer, model.backbone).spatial_dims == 2
+        return getattr(model.backbone, "spatial_dims", 2) == 2
     return of_a_map(model)
 
 
