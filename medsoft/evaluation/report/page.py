@@ -143,8 +143,9 @@ def report_html(content: Content, task: Task, given: Given, examples: Sequence[S
 
 
 def number(value: float) -> str:
-    """Three decimals; large values and tiny ones in four digits."""
-    text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.4g}"
+    """Three decimals; large values in four digits, tiny ones in two."""
+    digits = 2 if abs(value) < 1e-3 else 4
+    text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 

@@ -37,7 +37,7 @@ SUFFIXES = (".ome.tif", ".geojson", ".jpg", ".json")
 OPACITY = 0.35
 """Of the classes over the slide."""
 LEAST_OUTLINED_PX = 100
-"""Pieces and holes that are smaller in the picture are coloured, and have no outline: loose tissue would be lines alone."""
+"""Smaller pieces and holes of the picture are coloured and have no outline: loose tissue would be lines alone."""
 SMALLEST_LEVEL_PX = 512
 """The longer side of the smallest level of a map is no longer."""
 
