@@ -59,8 +59,9 @@ def calibration_chart(part: Part) -> Chart | None:
     for one in shown:
         ratio = part.find("oe_at", time=one.time)
         words = f"observed / expected {with_interval(ratio)}"
-        panels.append(Panel(at_time(one.time, found.unit), partial(_calibration, found=one, ratio=ratio), words))
-    title = "Calibration " + (panels[0].name if len(panels) == 1 else "at stated times")
+        name = f"Calibration {at_time(one.time, found.unit)}"
+        panels.append(Panel(name, partial(_calibration, found=one, ratio=ratio), words))
+    title = panels[0].name if len(panels) == 1 else "Calibration at stated times"
     return Chart("survival_calibration", "Calibration", title, tuple(panels))
 
 
