@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsoft.errors import InputError
-from medsoft.task_types import BoolArray, FloatArray, NamedTask, ObjectiveOptions
+from medsoft.task_types import BoolArray, FloatArray, LogitTarget, NamedTask, ObjectiveOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,18 @@ class TaskDefaults:
                 return one
         known = ", ".join(one.name for one in self.parts) or f"a single one ({self.kind})"
         raise InputError(f"there is no target {name!r}: there are {known}")
+
+    def explained_probability(
+        self, logit_target: LogitTarget, logit: float, prediction_C: npt.NDArray[Any]
+    ) -> float | None:
+        """The probability that an explained logit stands for; None where the answer is a number.
+
+        Args:
+            logit_target: whose logit.
+            logit: its value.
+            prediction_C: the answers (C,) of the same sample.
+        """
+        return None
 
     def frame_of(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows of a sample table or of predictions with the columns of one of several targets, called as if alone.

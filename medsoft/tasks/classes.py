@@ -113,6 +113,13 @@ class WithClasses(Task):
         apart = float(np.ptp(p_NC, axis=0).max())
         return f"the predictions hardly vary (no probability by more than {apart:.2g})"
 
+    def explained_probability(
+        self, logit_target: LogitTarget, logit: float, prediction_C: npt.NDArray[Any]
+    ) -> float | None:
+        if logit_target.sigmoid:
+            return float(1 / (1 + np.exp(-logit)))
+        return float(prediction_C[self.classes.index(logit_target.name)])
+
     def explained_values(self, frame: pd.DataFrame, logit_target: LogitTarget) -> FloatArray:
         from scipy.special import logit
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -205,6 +206,17 @@ class SeveralAnswers(Task):
         # A number is called by its target alone.
         name = part.prefix + found.name if part.task.has_classes or part.task.has_risk_groups else part.name
         return LogitTarget(name, weights, found.sigmoid)
+
+    def explained_probability(
+        self, logit_target: LogitTarget, logit: float, prediction_C: npt.NDArray[Any]
+    ) -> float | None:
+        name, _, of_part = logit_target.name.partition(".")
+        part = self.part(name)
+        before = self.parts[: self.parts.index(part)]
+        start = sum(len(one.task.p_columns) for one in before)
+        own_C = prediction_C[start : start + len(part.task.p_columns)]
+        found: float | None = part.task.explained_probability(replace(logit_target, name=of_part), logit, own_C)
+        return found
 
     def explained_values(self, frame: pd.DataFrame, logit_target: LogitTarget) -> FloatArray:
         name, _, of_part = logit_target.name.partition(".")

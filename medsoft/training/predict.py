@@ -175,7 +175,8 @@ def write_run_results(
             write_predictions(pooled, run.pooled_predictions(level))
             by_level = score_splits(pooled, data.task)
             write_metrics(by_level, run.pooled_metrics(level))
-            _print_summary(by_level, data.task, f"{title} by {level} ({how} of logits)")
+            pooled_what = f"{how} of logits" if data.task.has_probabilities else how
+            _print_summary(by_level, data.task, f"{title} by {level} ({pooled_what})")
     return results
 
 

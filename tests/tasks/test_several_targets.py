@@ -201,6 +201,29 @@ def test_an_explained_logit_is_one_of_all_outputs():
         TASK.logit_target("sex")
 
 
+def test_an_explained_logit_stands_for_a_probability_of_its_own_target_or_for_a_number():
+    p_C = answers(1)[0]
+    p = TASK.explained_probability(TASK.logit_target("MSI"), 2.0, p_C)
+    assert p == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert TASK.explained_probability(TASK.logit_target("age"), 2.0, p_C) is None
+    one, other = ({"name": name, "kind": "multiclass", "classes": ("x", "y", "z"), "weight": 1.0} for name in "ab")
+    two = Task.from_json({"kind": "multitask", "classes": (), "targets": [one, other]})
+    p_C = np.array([0.1, 0.2, 0.7, 0.3, 0.6, 0.1])
+    assert two.explained_probability(two.logit_target("b.y"), 5.0, p_C) == 0.6  # not the sigmoid of one logit of three
+
+
+def test_maps_of_several_targets_are_asked_for_in_one_word():
+    from medsoft.inference.slides.predict import HeatmapRequest
+
+    found = HeatmapRequest.of(TASK, "MSI.MSI-H, age")
+    assert {folder: target.name for folder, target in found.logit_targets.items()} == {
+        "MSI.MSI-H": "MSI.MSI-H",
+        "age": "age",
+    }
+    assert list(HeatmapRequest.of(Task.of("binary", ("no", "a, b")), "a, b").logit_targets) == ["a, b"]
+    assert HeatmapRequest.of(TASK, None).logit_targets == {}
+
+
 # The sample table.
 
 

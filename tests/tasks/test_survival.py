@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medsoft.data.tables.folds import Design, make_folds, notes_on_folds
 from medsoft.data.tables.labels import read_labels
 from medsoft.data.tables.problems import TableError
 from medsoft.data.tables.sample_table import SampleTable, read_table
@@ -155,6 +156,20 @@ def test_a_part_that_says_little_is_told():
     frame, _ = part((1, 1, ""), (2, 1, ""), (2, 0, ""))
     assert TASK.part_notes(frame, "val") == []
     assert TASK.monitor_of(frame) == "c_index"
+
+
+def test_a_fold_with_one_event_is_told_before_training(tmp_path):
+    n, lone = 24, 3
+    rows = pd.DataFrame({"path": [f"{i}.png" for i in range(n)], "days": 10 + np.arange(n), "fold": np.arange(n) % 3})
+    rows["dead"] = [int(i % 3 != 0 or i == lone) for i in range(n)]
+    for i in range(n):
+        (tmp_path / f"{i}.png").write_bytes(bytes([i]))
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    samples = read_table(tmp_path / "t.csv", label=["days", "dead"], task="survival", time_unit="days")
+    notes = notes_on_folds(samples, make_folds(samples, Design(column="fold", val_fraction=0.3)))
+    assert [note for note in notes if "single event" in note] == [
+        "fold 0 has a single event: what is measured there says little"
+    ]
 
 
 def test_who_had_the_event_first_is_known_of_some_pair():

@@ -143,8 +143,10 @@ def report_html(content: Content, task: Task, given: Given, examples: Sequence[S
 
 
 def number(value: float) -> str:
-    """Three decimals; large values and tiny ones in four digits."""
-    text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.4g}"
+    """Three decimals; large values in four digits, tiny ones in two, and what only rounding keeps from 0 as 0."""
+    value = 0.0 if abs(value) < 1e-14 else value
+    digits = 2 if abs(value) < 1e-3 else 4
+    text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 

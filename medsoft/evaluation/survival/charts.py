@@ -28,6 +28,8 @@ SEEN = 0.002
 MOST_TICKS = 150
 """More censored samples would hide the curve."""
 MOST_PANELS = 4
+CLEAR = 1.3
+"""Of the largest share in a panel of calibration: where its axes end."""
 COLOURS = (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[4])
 
 
@@ -57,8 +59,9 @@ def calibration_chart(part: Part) -> Chart | None:
     for one in shown:
         ratio = part.find("oe_at", time=one.time)
         words = f"observed / expected {with_interval(ratio)}"
-        panels.append(Panel(at_time(one.time, found.unit), partial(_calibration, found=one, ratio=ratio), words))
-    title = "Calibration " + (panels[0].name if len(panels) == 1 else "at stated times")
+        name = f"Calibration {at_time(one.time, found.unit)}"
+        panels.append(Panel(name, partial(_calibration, found=one, ratio=ratio), words))
+    title = panels[0].name if len(panels) == 1 else "Calibration at stated times"
     return Chart("survival_calibration", "Calibration", title, tuple(panels))
 
 
@@ -163,8 +166,8 @@ def _calibration(axes: Axes, found: CalibrationAt, ratio: Estimate | None) -> li
     observed = [group.observed for group in found.groups if group.observed is not None]
     highest = max([*(group.predicted for group in found.groups), *observed])
     ends = [group.high for group in known if group.high is not None]
-    top = min(1.02, 1.08 * max([highest, *ends, 0.05]))
-    ideal = axes.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1, label="calibrated")
+    top = CLEAR * max([highest, *ends, 0.05])  # the lines of text stand above all bars
+    ideal = axes.plot([0, min(1, top)], [0, min(1, top)], color=GREY, linestyle=":", linewidth=1, label="calibrated")
     bars = [(g.predicted, g.low, g.high) for g in known if g.low is not None and g.high is not None]
     if bars:
         x, low, high = zip(*bars, strict=True)
@@ -173,7 +176,8 @@ def _calibration(axes: Axes, found: CalibrationAt, ratio: Estimate | None) -> li
     line = axes.plot([g.predicted for g in known], observed, label="groups of rows", **look)[0]
     explain_marks(line, [f"{g.n} rows: predicted {g.predicted:.3f}, observed {g.observed:.3f}" for g in known])
     axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top), aspect="equal", anchor="NW")
-    axes.set(xlabel="predicted share with the event", ylabel="observed (Kaplan-Meier)")
+    ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= min(1, top)]
+    axes.set(xticks=ticks, yticks=ticks, xlabel="predicted share with the event", ylabel="observed (Kaplan-Meier)")
     write_in_corner(axes, f"observed / expected\n{with_interval(ratio, 2)}", "upper left")
     return [line, *ideal]
 

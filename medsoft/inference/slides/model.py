@@ -256,7 +256,7 @@ class SlideModel:
             values_N = values_N * quantity.unit
             parts = {name: quantity.unit * part for name, part in answer.parts.items()}
             parts["bias"] += quantity.offset
-        found = Heatmap(
+        return Heatmap(
             id=id,
             name=quantity.of,
             size_px0=facts.size_px0,
@@ -265,17 +265,12 @@ class SlideModel:
             tile_px0=facts.tile_px0,
             contributions_N=values_N,
             logit=quantity.value(answer.logit),
-            probability=float(1 / (1 + np.exp(-answer.logit))),
+            probability=self.task.explained_probability(logit_target, answer.logit, probabilities_C),
             parts=parts,
             unit=quantity.unit,
             bounds_px0=facts.bounds_px0,
             attention_of="" if answer.adds_up else member.loaded.model.aggregator_name,
         )
-        if not self.task.has_probabilities:
-            return replace(found, probability=None)
-        if logit_target.sigmoid:
-            return found
-        return replace(found, probability=float(probabilities_C[self.task.classes.index(logit_target.name)]))
 
     def made_from(
         self, bags: Sequence[Bag], logit_target: LogitTarget, background: str, covariates: Sequence[float] = ()

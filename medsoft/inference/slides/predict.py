@@ -51,12 +51,14 @@ class HeatmapRequest:
 
     @classmethod
     def of(cls, task: Task, classes: str | Sequence[str] | None) -> HeatmapRequest:
-        """Those of the named classes; one per slide where none is named.
+        """Those of the named classes, a list or separated by commas; one per slide where none is named.
 
         Raises:
             InputError: the model does not know a class.
         """
-        names = [classes] if isinstance(classes, str) else list(classes or [])
+        names = [] if classes is None else [classes] if isinstance(classes, str) else list(classes)
+        if isinstance(classes, str) and classes not in task.classes:  # the name of a class may have a comma
+            names = [name.strip() for name in classes.split(",")]
         return cls({folder_name(name): task.logit_target(name) for name in names})
 
 

@@ -25,7 +25,9 @@ from medsoft.slides.folder import write_whole
 from medsoft.slides.heatmaps.geojson import annotation, write_features
 from medsoft.slides.segmentation.outlines import TooManyCornersError, outlines_of
 from medsoft.slides.segmentation.segment import Segmented
+from medsoft.slides.tiling.ink import keep_large
 from medsoft.slides.tiling.overview_figure import INK, LONG_SIDE_PX, WARNING, Colour, with_facts
+from medsoft.slides.tiling.tissue import fill_small_holes
 from medsoft.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".ome.tif", ".geojson", ".jpg", ".json")
 OPACITY = 0.35
 """Of the classes over the slide."""
+LEAST_OUTLINED_PX = 100
+"""Smaller pieces and holes of the picture are coloured and have no outline: loose tissue would be lines alone."""
 SMALLEST_LEVEL_PX = 512
 """The longer side of the smallest level of a map is no longer."""
 
@@ -87,7 +91,7 @@ def write_segmentation(
         ome=True,
         labels=True,
     )
-    _write_picture(place(".jpg"), slide, found, warnings)
+    _write_picture(place(".jpg"), slide, found, min_area_um2, warnings)
     facts = {
         **about,
         "slide": slide.name,
@@ -133,7 +137,7 @@ def _features(found: Segmented, min_area_um2: float, pieces: dict[str, int]) -> 
             yield annotation(outline, f"{name} {number}", name, colour_of(value), measurements)
 
 
-def _write_picture(path: Path, slide: Slide, found: Segmented, warnings: list[str]) -> None:
+def _write_picture(path: Path, slide: Slide, found: Segmented, min_area_um2: float, warnings: list[str]) -> None:
     x0, y0, width, height = slide.bounds_px0
     um_per_px = max(slide.mpp, max(width, height) * slide.mpp / LONG_SIDE_PX)
     whole_HW3 = slide.overview(um_per_px)
@@ -144,7 +148,8 @@ def _write_picture(path: Path, slide: Slide, found: Segmented, warnings: list[st
     colours = np.array([(0, 0, 0), *map(colour_of, range(1, 1 + len(found.classes)))], np.uint8)
     mixed = cv2.addWeighted(colours[small_HW], OPACITY, picture, 1 - OPACITY, 0)
     drawn = np.where(small_HW[..., None] > 0, mixed, picture)
-    drawn = with_outlines(drawn, small_HW, len(found.classes), 1)
+    outlined_HW = without_small(small_HW, len(found.classes), min_area_um2 * (scale_px / slide.mpp) ** 2)
+    drawn = with_outlines(drawn, outlined_HW, len(found.classes), 1)
     lines = [(slide.name, INK), (f"{found.shown} of {found.windows} windows at {found.mpp:.4g} µm/px", INK)]
     mm2 = found.mm2
     lines += [(f"{name}: {mm2[name]:.4g} mm²", colour_of(value)) for value, name in enumerate(found.classes, start=1)]
@@ -152,6 +157,15 @@ def _write_picture(path: Path, slide: Slide, found: Segmented, warnings: list[st
     content = io.BytesIO()
     Image.fromarray(page).save(content, format="JPEG", quality=85)
     write_whole(path, content.getbuffer())
+
+
+def without_small(labels_HW: np.ndarray, classes: int, least_px: float) -> np.ndarray:
+    """The labels of a picture without pieces and holes that get no outline there."""
+    least_px = max(LEAST_OUTLINED_PX, least_px)
+    large_HW = np.zeros_like(labels_HW)
+    for value in range(1, 1 + classes):
+        large_HW[keep_large(fill_small_holes(labels_HW == value, least_px), least_px)] = value
+    return large_HW
 
 
 def _nearest(found: Segmented, size: tuple[int, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from medsoft.slides.segmentation.mask_model import TileModels
 from medsoft.slides.segmentation.run import segment_one, write_areas
 from medsoft.slides.segmentation.segment import WindowSettings, segment_slide, window_starts
 from medsoft.slides.segmentation.settings import SegmentSettings
+from medsoft.slides.segmentation.write import without_small
 from medsoft.slides.source import SlideSource
 from medsoft.slides.tiling.settings import TissueSettings
 from tests.builders.mask_models import COLOURS, Colours, painted
@@ -180,6 +181,20 @@ def test_files_of_a_slide_agree_with_each_other_and_are_kept(slide_file, tmp_pat
     folder.segmentation("p", ".geojson").unlink()
     assert not segment_one(other, folder, Colours(reach=1), SETTINGS, WINDOWS, TileModels()).kept
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_in_the_picture_small_holes_and_pieces_have_no_outline():
+    labels = np.zeros((200, 300), np.uint8)
+    labels[20:180, 20:180] = 1
+    labels[30:170:10, 30:100:10] = 0  # loose tissue: holes of a pixel
+    labels[40:60, 120:140] = 0
+    labels[100:120, 120:140] = 2  # a class within the other
+    labels[50:55, 250:260] = 2
+    large = without_small(labels, 2, 0)
+    expected = labels.copy()
+    expected[30:170:10, 30:100:10], expected[50:55, 250:260] = 1, 0
+    assert np.array_equal(large, expected)
+    assert set(np.unique(without_small(labels, 2, 401)[30:130, 30:150])) == {1}, "what the outlines leave out as well"
 
 
 def test_a_slide_without_resolution_or_tissue_says_so(slide_file, tmp_path):
