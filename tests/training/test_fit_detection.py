@@ -51,7 +51,7 @@ def run(tmp_path_factory, images) -> Path:
     from medsoft.cli.main import main
 
     out = tmp_path_factory.mktemp("fit") / "run"
-    words = [f"--data.boxes={images.with_name('boxes.csv')}", "--trainer.max_epochs=14"]
+    words = [f"--data.boxes={images.with_name('boxes.csv')}", "--trainer.max_epochs=9"]
     assert main(["fit", f"--data.table={images}", *SMALL, *words, f"--out={out}"]) == 0
     return out
 
@@ -112,7 +112,6 @@ def test_the_report_shows_froc_intervals_and_boxes_worst_first(run):
     assert "sensitivity at 1/4 false positives per image" in text
     metrics = pd.read_csv(run / "evaluation" / "metrics.csv")
     assert {"map", "map50", "froc", "sensitivity_fp_1_8", "sensitivity_fp_8"} <= set(metrics["metric"])
-    assert list((run / "evaluation").rglob("froc*.png"))
 
 
 def test_new_images_need_no_boxes(tmp_path, medsoft, run):
@@ -137,7 +136,8 @@ def test_new_images_need_no_boxes(tmp_path, medsoft, run):
 def test_a_run_is_scored_again_compared_and_bundled(tmp_path, medsoft, run, images):
     code, out, err = medsoft("evaluate", run / "predictions.csv", f"--out={tmp_path / 'e'}")
     assert (code, err) == (0, "")
-    assert "mAP" in out
+    assert "map50" in out
+    assert list((tmp_path / "e").rglob("froc_test.png"))
     assert medsoft("export", run, f"--out={tmp_path / 'bundle'}")[::2] == (0, "")
     code, _, err = medsoft("export", run, "--format=onnx", f"--out={tmp_path / 'onnx'}")
     assert code == 2
