@@ -128,8 +128,8 @@ def with_boxes(
     for number in range(len(boxes_N4) - 1, -1, -1):  # the best last, on top
         low_x, low_y, high_x, high_y = (round(float(value) * scale) for value in boxes_N4[number])
         corners = (low_x, low_y), (max(low_x, high_x - 1), max(low_y, high_y - 1))
-        colour, line = COLOURS[int(class_N[number]) % len(COLOURS)], 3 if thick_N is not None and thick_N[number] else 1
-        cv2.rectangle(drawn, *corners, (0, 0, 0), line + 2)
+        colour, line = COLOURS[int(class_N[number]) % len(COLOURS)], 4 if thick_N is not None and thick_N[number] else 2
+        cv2.rectangle(drawn, *corners, (0, 0, 0), line + 1)
         cv2.rectangle(drawn, *corners, colour, line)
         if score_N is not None:
             at, words = (low_x + 3, min(size[1] - 3, low_y + 12)), f"{100 * score_N[number]:.0f}"
