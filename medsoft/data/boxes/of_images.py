@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,11 +128,11 @@ def _find(named: Sequence[str], paths: Sequence[str], base: Path, source: Path) 
     return place
 
 
-def _unique(paths: Sequence[str], part: object) -> Mapping[str, str]:
+def _unique(paths: Sequence[str], part: Callable[[Path], str]) -> Mapping[str, str]:
     """By a part of the path, the path; "" where several have it."""
     found: dict[str, str] = {}
     for path in paths:
-        name = part(Path(path))  # type: ignore[operator]
+        name = part(Path(path))
         found[name] = "" if name in found and found[name] != path else path
     return found
 

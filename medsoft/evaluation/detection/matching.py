@@ -25,7 +25,8 @@ def overlaps(boxes_D4: FloatArray, others_T4: FloatArray) -> FloatArray:
     shared = np.prod(np.clip(high - low, 0, None), axis=2)
     areas_D, areas_T = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (boxes_D4, others_T4))
     union = areas_D[:, None] + areas_T[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def taken(

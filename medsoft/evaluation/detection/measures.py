@@ -180,4 +180,5 @@ def _mean_of_defined(values_CB: FloatArray) -> FloatArray:
     there = ~np.isnan(values_CB)
     counts = there.sum(axis=0)
     sums = np.where(there, values_CB, 0.0).sum(axis=0)
-    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    means_B: FloatArray = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return means_B
