@@ -81,9 +81,9 @@ def by_image(
     """
     if others := sorted(set(found.labels) - set(classes)):
         first = found.frame.loc[found.frame["label"] == others[0], "where"]
-        named = ", ".join(map(repr, others[:SHOWN]))
+        unknown = ", ".join(map(repr, others[:SHOWN]))
         raise InputError(
-            f"{found.source}: {named} is no class ({first.iloc[0]}, {len(first)} boxes): "
+            f"{found.source}: {unknown} is no class ({first.iloc[0]}, {len(first)} boxes): "
             f"the classes are {', '.join(classes)}; correct the label, or name it in data.classes before a training"
         )
     named = list(dict.fromkeys([*found.frame["file"], *(found.images or ())]))
@@ -102,7 +102,7 @@ def by_image(
     looked_at = set(paths) if found.images is None else {place[name] for name in found.images if name in place}
     index = {name: number for number, name in enumerate(classes)}
     for path, rows in found.frame.assign(path=found.frame["file"].map(place)).groupby("path", sort=False):
-        class_N = rows["label"].map(index).to_numpy(dtype=np.int64)
+        class_N: npt.NDArray[np.int64] = np.asarray(rows["label"].map(index), np.int64)
         of[str(path)] = Boxes(rows[list(CORNERS)].to_numpy(dtype=np.float64), class_N, tuple(rows["where"]))
     return {path: of.get(path, NONE) for path in paths if path in looked_at}, notes
 
