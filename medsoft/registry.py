@@ -22,6 +22,7 @@ REGISTER: dict[str, dict[str, str]] = {
         "bag": "medsoft.data.datasets.bag_module.BagDataModule",
         "volume": "medsoft.data.datasets.volume_module.VolumeDataModule",
         "masks": "medsoft.data.datasets.segmentation.module.SegmentationDataModule",
+        "boxes": "medsoft.data.datasets.detection.module.DetectionDataModule",
         "volume_masks": "medsoft.data.datasets.segmentation.volume_module.MaskedVolumeDataModule",
     },
     "model": {
@@ -30,6 +31,7 @@ REGISTER: dict[str, dict[str, str]] = {
         "probe": "medsoft.classifiers.probe.Probe",
         "slice_classifier": "medsoft.classifiers.slices.SliceClassifier",
         "segmenter": "medsoft.classifiers.segmentation.segmenter.Segmenter",
+        "detector": "medsoft.classifiers.detection.detector.Detector",
         "volume_segmenter": "medsoft.classifiers.segmentation.volume_segmenter.VolumeSegmenter",
     },
     "transforms": {

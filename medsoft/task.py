@@ -1,7 +1,7 @@
 """What is asked of the model: one class per task, which owns everything that differs by task.
 
-A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation;
-or several of these, each a target of its own.
+A ``Task`` is a question with its answers: binary, multiclass, multilabel, ordinal, regression, survival, segmentation,
+detection; or several of these, each a target of its own.
 Each has a class of its own in ``medsoft.tasks`` that says how its labels are read, how they are stratified, what the
 network puts out and how it is trained, which columns the predictions have, and which metrics, figures and sections of
 the report there are. The rest of medsoft calls these methods and never asks for a task's name. What most tasks have
@@ -51,6 +51,7 @@ TaskKind = Literal[
     "survival",
     "segmentation",
     "segmentation_volume",
+    "detection",
     "multitask",
 ]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
@@ -66,6 +67,7 @@ CLASSES: dict[str, str] = {
     "survival": "medsoft.tasks.survival.Survival",
     "segmentation": "medsoft.tasks.segmentation.Segmentation",
     "segmentation_volume": "medsoft.tasks.segmentation.SegmentationVolume",
+    "detection": "medsoft.tasks.detection.Detection",
     "multitask": "medsoft.tasks.multitask.MultiTask",
 }
 """By name, where a task's class lives; its module is imported when the task is asked for."""
@@ -138,7 +140,7 @@ class Task(TaskDefaults, ABC):
     thresholded: ClassVar[bool] = False
     several_columns: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
-    number_metrics: ClassVar[Literal["error", "survival", "overlap"]] = "error"
+    number_metrics: ClassVar[Literal["error", "survival", "overlap", "detection"]] = "error"
     metrics: ClassVar[tuple[str, ...]]
     monitor: ClassVar[str]
     key_metrics: ClassVar[tuple[str, ...]]

@@ -32,6 +32,14 @@ class TaskDefaults:
     """Whether rows are told apart by a cut of their risk, which validation rows choose."""
     has_masks: ClassVar[bool] = False
     """Whether the answers are masks, which a run keeps beside its table."""
+    has_boxes: ClassVar[bool] = False
+    """Whether the answers are boxes, which a run keeps beside its table."""
+    of_whole_samples: ClassVar[bool] = True
+    """Whether an answer is about a sample as a whole; masks and boxes are about places in it."""
+    pools: ClassVar[bool] = True
+    """Whether the rows of an exam, or of a patient, can be pooled to one answer."""
+    no_ensemble: ClassVar[str] = ""
+    """Why several models cannot answer as one; "" where they can."""
     drawn: ClassVar[str] = ""
     """What a report says of pictures with masks, beside what their outlines are."""
     metrics_title: ClassVar[str] = "Agreement"
@@ -87,8 +95,23 @@ class TaskDefaults:
         """The columns of a predictions table of ``n`` rows that say what is asked."""
         return {"task": [self.kind] * n}
 
+    def answer_cells(self, answers: FloatArray, n: int) -> dict[str, Any]:
+        """The columns of answers in a predictions table, from what a model says.
+
+        Args:
+            answers: (n, C) in the order of ``p_columns``.
+            n: rows.
+
+        Raises:
+            ValueError: they have another shape.
+        """
+        shape = (n, len(self.p_columns))
+        if answers.shape != shape:
+            raise ValueError(f"probabilities have shape {answers.shape}; {n} ids and {shape[1]} classes need {shape}")
+        return dict(zip(self.p_columns, answers.T, strict=True))
+
     def constant_answers(self, n: int) -> FloatArray:
-        """(n, C) valid answers that are all the same."""
+        """(n, C) valid answers that are all the same, as ``answer_cells`` takes them."""
         width = len(self.p_columns)
         return np.full((n, width), 1 / width)
 

@@ -77,6 +77,17 @@ def aggregator_groups(aggregator: nn.Module, lr: float, weight_decay: float) -> 
     ]
 
 
+def groups_apart(network: nn.Module, part: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """The groups of ``aggregator_groups``, those of a part of the network and of the rest apart."""
+    inside_part = set(map(id, part.parameters()))
+    parts = []
+    for group in aggregator_groups(network, lr, weight_decay):
+        for inside in (True, False):
+            parameters = [p for p in group["params"] if (id(p) in inside_part) == inside]
+            parts.append(group | {"params": parameters})
+    return parts
+
+
 class WarmupCosine(torch.optim.lr_scheduler.LambdaLR):
     """Linear warm-up, then half a cosine down to a fraction of the learning rate; stepped once an optimiser step.
 

@@ -76,7 +76,7 @@ def evaluate_table(
     settings = settings or Settings()
     frame = frame.reset_index(drop=True)
     groups = None if groups is None else groups.reset_index(drop=True)
-    levels = settings.levels or tuple(levels_of(frame))
+    levels = settings.levels or tuple(levels_of(frame, task))
     intended = Plan((), "none", None)
     if task.has_probabilities and locked is None:
         intended = plan(frame, task, settings)

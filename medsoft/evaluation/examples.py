@@ -68,6 +68,16 @@ class Shown:
     map: str | None
 
 
+def reported_part(known: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the part that is reported: test, else val, else that of the first row.
+
+    Args:
+        known: rows of a predictions table with a target, at least one.
+    """
+    splits = [split for split in ("test", "val", *known["split"]) if (known["split"] == split).any()]
+    return known[known["split"] == splits[0]]
+
+
 def all_examples(frame: pd.DataFrame, task: Task) -> list[Example]:
     """Every answer with a known target, the most confident first; for multilabel one a label."""
     target, says, p_NC = targets(frame, task), predicted(frame, task), probabilities(frame, task)

@@ -49,6 +49,7 @@ class Part:
         curves: by class or label.
         risk_coverage: errors among the rows that are answered, by label, "" for the whole table; empty where nothing
             says how certain the answers are.
+        froc: sensitivity against false positives per image, by class of boxes, "" for all together; else empty.
         groups: subgroups; by row only.
         abstention: what is left where the model abstains, by row; None for tables that say nothing of it.
         frame: the samples with a target, as a predictions table.
@@ -82,6 +83,7 @@ class Part:
     task: Task
     survival: SurvivalFindings | None = None
     overlap: Overlap = field(default_factory=Overlap)
+    froc: dict[str, Curve] = field(default_factory=dict)
 
     def find(self, metric: str, **about: Any) -> Estimate | None:
         """The first estimate of a metric with these attributes, such as ``class_name="yes"``."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medsoft.evaluation.abstention import abstention
+from medsoft.evaluation.detection.measures import CURVE, CURVE_RATES
 from medsoft.evaluation.intervals.bootstrap import Units, few_notes, make_units, patients_of, resample
 from medsoft.evaluation.intervals.curve import Curve, curve_of
 from medsoft.evaluation.intervals.estimates import Estimate, estimates
@@ -90,7 +91,8 @@ def score_part(level: Level, task: Task, settings: Settings, chosen: Chosen, gro
         calibration=_calibration(known, recalibrated, how, task, units, settings),
         top_label_error=_top_label_errors(known, recalibrated, how, task),
         curves=_curves(point, drawn, known, recalibrated, task, units, settings.confidence),
-        risk_coverage=_risk_coverage(point, drawn, settings.confidence),
+        risk_coverage=_by_class(point, drawn, settings.confidence, "risk_coverage", COVERAGES),
+        froc=_by_class(point, drawn, settings.confidence, CURVE, CURVE_RATES),
         groups=grouped,
         abstention=aside,
         recalibrated=recalibrated,
@@ -237,6 +239,9 @@ def _curves(
     return curves
 
 
-def _risk_coverage(point: Values, drawn: dict[Key, FloatArray], confidence: float) -> dict[str, Curve]:
-    keys = [key for key in point if key.metric == "risk_coverage"]
-    return {key.class_name: curve_of(COVERAGES, point, drawn, key, confidence) for key in keys}
+def _by_class(
+    point: Values, drawn: dict[Key, FloatArray], confidence: float, metric: str, x: FloatArray
+) -> dict[str, Curve]:
+    """The curves of a metric that is known at ``x``, by class."""
+    keys = [key for key in point if key.metric == metric and not np.isnan(point[key]).any()]
+    return {key.class_name: curve_of(x, point, drawn, key, confidence) for key in keys}

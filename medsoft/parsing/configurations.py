@@ -48,7 +48,7 @@ OF_A_BUNDLE = (
 )
 """What is read of a bundle's configuration: how data are prepared, and the model. The trainer is the user's own."""
 
-PATHS_OF_DATA = ("table", "root", "splits_from", "features", "clinical", "cache_dir")
+PATHS_OF_DATA = ("table", "root", "splits_from", "features", "clinical", "cache_dir", "boxes")
 """Options of the data that name files of the machine on which a model was trained."""
 
 

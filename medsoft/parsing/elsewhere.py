@@ -27,6 +27,8 @@ KINDS = {
     "slice_classifier": "volumes as bags of slices (--config volume_slices)",
     "masks": "masks (--config segmentation)",
     "segmenter": "masks (--config segmentation)",
+    "boxes": "boxes (--config detection)",
+    "detector": "boxes (--config detection)",
     "volume_masks": "masks of volumes (--config segmentation_volume)",
     "volume_segmenter": "masks of volumes (--config segmentation_volume)",
 }

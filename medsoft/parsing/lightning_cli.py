@@ -82,7 +82,7 @@ STAGES = {"show": "predict", "plan": "crossval", "auto": "crossval"}
 """What a table is read for, where that is not what the verb is called."""
 # Options that name files and folders.
 PATHS = (
-    *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical", "cache_dir")),
+    *(("data", name) for name in ("table", "root", "splits_from", "features", "clinical", "cache_dir", "boxes")),
     ("model", "pretrained"),
     ("model", "encoder"),
 )
@@ -332,16 +332,22 @@ def devices(device: str) -> list[tuple[str, str | None]]:
 def split_of_this_table(words: Words) -> Words:
     """The command line, with the split of a run's configuration where it is meant.
 
-    A run's configuration names the run's split, which moves with its folder and says nothing of other tables.
+    A run's configuration names the run's split, which moves with its folder and says nothing of other tables; likewise
+    the file of the true boxes.
     """
     config, table = words.last("config"), words.last("data.table")
-    if config is None or words.last("data.splits_from") is not None:
+    if config is None:
         return words
     file = find_configuration(config)
     own = read_configuration(file).get("data")
     if not isinstance(own, dict):
         return words
-    if table and own.get("table") and Path(own["table"]).resolve() != Path(table).resolve():
+    is_other = table and own.get("table") and Path(own["table"]).resolve() != Path(table).resolve()
+    if is_other and own.get("boxes") and words.last("data.boxes") is None:
+        words = words.ended_with("data.boxes", "null")
+    if words.last("data.splits_from") is not None:
+        return words
+    if is_other:
         return words.ended_with("data.splits_from", "null")
     beside = file.with_name("split.csv")
     if own.get("splits_from") and not Path(own["splits_from"]).is_file() and beside.is_file():

@@ -56,6 +56,8 @@ class RunFolder:
         self.figures = path / "figures"
         self.maps = path / "maps"
         self.masks = path / "masks"
+        self.boxes = path / "boxes"
+        self.detections = path / "detections.csv"
         self.encoded = path / ENCODED
         self.tensorboard = path / "tensorboard"
         self.shortcut_facts = path / "shortcuts" / "facts.csv"

@@ -51,6 +51,7 @@ class Segmentation(Task):
     """What the columns of how much there is of a class begin with; of the true mask, with ``true_`` in front."""
     element: ClassVar[str] = "pixel"
     has_masks = True
+    of_whole_samples = False
     can_be_one_of_several = False
     number_metrics = "overlap"
     metrics_title = "Overlap"

@@ -170,7 +170,7 @@ def write_run_results(
     for line in [] if of_target else abstention_notes(frame):
         print(line)
     for level, how in (pooling or {}).items():
-        if how != "none" and has_several(frame, level):
+        if how != "none" and data.task.pools and has_several(frame, level):
             pooled = pool_rows(frame, data.task, how, level)
             write_predictions(pooled, run.pooled_predictions(level))
             by_level = score_splits(pooled, data.task)

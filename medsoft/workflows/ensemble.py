@@ -75,6 +75,8 @@ def apply_ensemble(
         notes += [note for note in lines[sees].model.differences if note not in notes]
         sharing.setdefault(sees, []).append(index)
     config, data = first.config, first.datamodule
+    if data.task.no_ensemble:
+        raise InputError(f"--checkpoint: {data.task.no_ensemble}: name a single checkpoint, such as that of one fold")
     check_options(data.task, config, words)
     if data.task.has_masks:
         first.model.join(_joined(lines, sharing, members))

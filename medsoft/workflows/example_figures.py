@@ -14,13 +14,15 @@ from scipy.special import logit
 from torch import Tensor
 
 from medsoft.evaluation.attribution import NO_MAP, is_noise, spread_of
-from medsoft.evaluation.examples import Example, pick_examples, write_examples
+from medsoft.evaluation.detection.pictures import write_box_pictures
+from medsoft.evaluation.examples import Example, pick_examples, reported_part, write_examples
 from medsoft.evaluation.metrics.targets import probabilities
 from medsoft.evaluation.segmentation.contours import write_contours
 from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions, of_a_map
 from medsoft.inference.attribution.tokens import answer_target, explains_tokens, token_map
 from medsoft.inference.attribution.trust import Mapped, trust_in_maps
 from medsoft.inference.attribution.volumes import is_explainable
+from medsoft.inference.detection.read import boxes_of
 from medsoft.inference.images.mask_pictures import masks_of
 from medsoft.storage.files import replacing
 from medsoft.task import Task
@@ -74,13 +76,14 @@ def write_run_examples(folder: Path, frame: pd.DataFrame, data: Data, model: Any
     """
     if data.task.has_masks:
         return write_contours(folder, frame, data.task, masks_of(data, folder.parent), n)
+    if data.task.has_boxes:
+        return write_box_pictures(folder, frame, data.task, boxes_of(data, folder.parent), n)
     if not data.task.has_classes:
         return None
     known = frame[data.task.known(frame)]
-    splits = [split for split in ("test", "val", *known["split"]) if (known["split"] == split).any()]
-    if not splits:
+    if not len(known):
         return None
-    picked = pick_examples(known[known["split"] == splits[0]], data.task, n)
+    picked = pick_examples(reported_part(known), data.task, n)
     of_tokens = explains_tokens(model)
     maps = can_be_taken_apart(model) or of_tokens
     rows = []

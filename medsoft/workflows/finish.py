@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning.pytorch import Trainer
 from medsoft.evaluation.report.run import RunFacts, read_run
 from medsoft.evaluation.report.targets import write_targets_report
 from medsoft.evaluation.tables.exams import Pooled
+from medsoft.inference.detection.write import write_boxes, write_detections
 from medsoft.parsing.words import Words
 from medsoft.runs.checkpoint_paths import is_crossval
 from medsoft.runs.facts import write_facts
@@ -59,10 +61,14 @@ def predict_and_end(
     splits = [split for split in data.loaded_splits if split != "train" or monitor is None]
     if data.task.has_masks:
         model.masks = run.masks
+    if data.task.has_boxes:
+        model.writer = partial(write_boxes, run.boxes, data.task.classes)
     with enough_memory(config, training=False):
         inputs: list[list[np.ndarray]] = []
         frame = predict_table(trainer, model, data, splits, inputs)
     if processes.is_first:
+        if data.task.has_boxes:
+            write_detections(run.detections, run.boxes, frame)
         shift = shift_of(model.detector, model.input_names, inputs)
         said = say(verb, [] if shift is None else [shift], data.unit)
         trained = None if monitor is not None else [] if model_of is None else [model_of]
@@ -75,13 +81,13 @@ def check_options(task: Task, config: Any, words: Words) -> None:
 
     Args:
         task: the model's.
-        config: the parsed command line, in which what masks have nothing of is switched off.
+        config: the parsed command line, in which what masks and boxes have nothing of is switched off.
         words: the command line.
 
     Raises:
         InputError: one was asked for that does not.
     """
-    if task.has_masks:
+    if not task.of_whole_samples:
         for option in ("shortcuts", "ood_quantile"):
             if words.last(option) is None:
                 config[option] = None if option == "ood_quantile" else False

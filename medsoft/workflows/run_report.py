@@ -134,4 +134,4 @@ def _locked(
         return None, None
     locked = read_locked(file, task)
     there = {chosen.level for chosen in locked.chosen}
-    return locked, tuple(level for level in levels_of(frame) if level in there)
+    return locked, tuple(level for level in levels_of(frame, task) if level in there)

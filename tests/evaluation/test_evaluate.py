@@ -260,9 +260,9 @@ def test_levels_are_means_and_disagreement_is_counted() -> None:
         patient=["P", "P", "Q", "Q", ""],
         exam=["1", "1", "1", "2", ""],
     )
-    assert levels_of(frame) == ["row", "exam", "patient"]
-    assert levels_of(frame.drop(3)) == ["row", "exam"]  # patients are the exams once more
-    assert levels_of(frame.assign(exam="")) == ["row", "patient"]
+    assert levels_of(frame, BINARY) == ["row", "exam", "patient"]
+    assert levels_of(frame.drop(3), BINARY) == ["row", "exam"]  # patients are the exams once more
+    assert levels_of(frame.assign(exam=""), BINARY) == ["row", "patient"]
     patients = at_level(frame, BINARY, "patient")
     assert patients.frame["id"].tolist() == ["P", "Q", "e"]
     assert patients.frame["p_yes"].tolist() == pytest.approx([0.7, 0.2, 0.5])

@@ -70,6 +70,7 @@ def test_a_task_names_all_of_its_metrics_that_can_be_better_or_worse(task) -> No
 def test_every_metric_of_the_table_is_computed() -> None:
     computed = {key.metric for task in TASKS for key in values_of(task, 1.0)}
     computed |= set(Task.of("segmentation", ("organ",)).metrics)  # of masks: tests/classifiers/segmentation
+    computed |= {*Task.of("detection", ("nodule",)).metrics, "froc_curve"}  # of boxes: tests/evaluation/detection
     assert computed | {"roc", "net_benefit", "auc_over_time", "skill", "loss"} == METRICS.keys()
 
 

@@ -174,6 +174,9 @@ def own_table(line: str, folder: Path) -> list[str]:
         columns[given["mask"]] = [f"mask{i}.png" for i in range(rows)]
     table = folder / words[2]
     table.parent.mkdir(parents=True, exist_ok=True)
+    if "boxes" in given:
+        box = {"x_min": 1, "y_min": 2, "x_max": 9, "y_max": 11, "label": "cell"}
+        pd.DataFrame([{"file": name, **box} for name in columns[path]]).to_csv(folder / given["boxes"], index=False)
     pd.DataFrame(columns).to_csv(table, index=False)
     for name in columns[path]:
         Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).save(table.parent / name)

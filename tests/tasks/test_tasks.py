@@ -24,6 +24,7 @@ TASKS = {
     "survival": Task.from_json({"kind": "survival", "classes": (), "times": (12, 36.5), "unit": "", "logits": 1}),
     "segmentation": Task.of("segmentation", ("disc", "cup")),
     "segmentation_volume": Task.of("segmentation_volume", ("liver", "tumour")),
+    "detection": Task.of("detection", ("nodule", "mass")),
 }
 TASKS["multitask"] = Task.from_json(
     {
@@ -46,6 +47,8 @@ def answers(task: Task, n: int, seed: int) -> np.ndarray:
         return np.column_stack([rng.normal(size=n), rng.uniform(0.01, 0.99, (n, width - 1))])
     if task.has_masks:  # sizes, then shares or pixels
         return np.where(["hd95" in name for name in task.p_columns], 7.5, rng.random((n, width)))
+    if task.has_boxes:  # the best score, then counts
+        return np.where(np.arange(width) == 0, rng.random((n, width)), rng.integers(0, 9, (n, width)))
     if not task.has_probabilities:
         return rng.gamma(4, 10, (n, width))
     return rng.dirichlet(np.ones(width), n) if task.exclusive else rng.random((n, width))
@@ -134,7 +137,7 @@ def test_strata_and_members_cover_the_known_rows(task):
     values = targets(task, 40, 1)
     frame = pd.DataFrame(task.target_cells(values, 40))
     members = task.members(frame)
-    assert tuple(members) == (() if task.has_masks else task.classes)
+    assert tuple(members) == (task.classes if task.of_whole_samples else ())
     if members:
         together = np.stack(list(members.values()))
         assert not (together & ~task.known(frame)).any()
@@ -181,6 +184,10 @@ def test_the_network_has_as_many_outputs_as_its_objective(task):
         assert [one["columns"] for one in task.outputs()] == [["background", *task.classes]] * 2
         return
     logits, found = task.outputs()
+    if task.has_boxes:  # of each place and shape
+        assert logits["columns"] == [*task.classes]
+        assert task.objective(ObjectiveOptions()).outputs == len(task.classes)
+        return
     scale = {one.name: (0.0, 1.0) for one in task.parts} or (0.0, 1.0)
     objective = task.objective(ObjectiveOptions(target_scale=scale))
     assert len(logits["columns"]) == objective.outputs
@@ -202,7 +209,7 @@ def test_what_a_task_names_for_figures_and_report_is_there(task):
         (task.glossary, GLOSSARY),
         (task.report_sections, sections),
     ):
-        assert named or task.number_metrics == "survival" or task.has_masks, "a task has some of each"
+        assert named or task.number_metrics == "survival" or not task.of_whole_samples, "a task has some of each"
         assert set(named) <= set(known)
 
 
@@ -222,5 +229,6 @@ def test_what_is_asked_is_said_with_classes_and_unit():
         "survival": "Survival: the risk of an event for each slide",
         "segmentation": "Segmentation: the places of disc, cup in each slide",
         "multitask": "Several targets for each slide: MSI, t-multilabel, t-ordinal, regression, survival",
+        "detection": "Detection: a box around each nodule, mass in each slide",
         "segmentation_volume": "Segmentation: the places of liver, tumour in each slide",
     }

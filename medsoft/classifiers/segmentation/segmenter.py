@@ -11,7 +11,7 @@ from torch import nn
 
 import medsoft.models  # noqa: F401 (registers our backbones with timm)
 from medsoft.classifiers.fine_tuning import FineTunedClassifier
-from medsoft.classifiers.optimizer import aggregator_groups
+from medsoft.classifiers.optimizer import groups_apart
 from medsoft.classifiers.segmentation.networks import Decoder, build_segmentation_network
 from medsoft.classifiers.segmentation.objective import Loss, MaskObjective
 from medsoft.classifiers.segmentation.with_masks import WithMasks
@@ -92,14 +92,7 @@ class Segmenter(WithMasks, FineTunedClassifier):
 
     def all_parameter_groups(self) -> list[dict[str, Any]]:
         """Encoder and decoder apart, as the encoder may rest at first."""
-        encoder = set(map(id, self.pretrained_part.parameters()))
-        groups = aggregator_groups(self.backbone, self.lr, self.weight_decay)
-        parts = []
-        for group in groups:
-            for inside in (True, False):
-                parameters = [p for p in group["params"] if (id(p) in encoder) == inside]
-                parts.append(group | {"params": parameters})
-        return parts
+        return groups_apart(self.backbone, self.pretrained_part, self.lr, self.weight_decay)
 
     def facts(self) -> dict[str, Any]:
         """The network's parts, and what it is shown."""

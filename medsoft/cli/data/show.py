@@ -16,6 +16,7 @@ from medsoft.data.datasets.image_module import ImageDataModule
 from medsoft.data.images.pixel_facts import PixelFacts
 from medsoft.data.images.read import read_sample
 from medsoft.errors import InputError, ReadError
+from medsoft.inference.detection.read import boxed_truth
 from medsoft.inference.images.mask_pictures import outlined_truth
 from medsoft.parsing.lightning_cli import CommandLine
 from medsoft.training.silence_warnings import silence_warnings
@@ -29,7 +30,7 @@ def show(argv: Sequence[str]) -> None:
     samples = line.datamodule.samples
     order = np.random.default_rng(line.config.seed_everything).permutation(len(samples))
     frame = samples.frame.iloc[order]
-    columns = [column for column in samples.task.target_columns if column in frame and not samples.task.has_masks]
+    columns = [column for column in samples.task.target_columns if column in frame and samples.task.of_whole_samples]
     first_of_each = ~frame.duplicated(columns) if columns else pd.Series(True, index=frame.index)
     frame = frame.assign(_later=~first_of_each).sort_values("_later", kind="stable").head(line.config.n)
     captions = ["  ".join([row["id"], *(str(row[c]) for c in columns if row[c] != "")]) for _, row in frame.iterrows()]
@@ -52,6 +53,8 @@ def _draw(data: TableDataModule[Any], frame: pd.DataFrame, captions: list[str], 
             print(f"WARNING: {note}")
         if data.task.has_masks:
             images = _with_masks(data, frame, images)
+        if data.task.has_boxes:
+            images = _with_boxes(data, frame, images)
         transforms_sheet(images, captions, data.transforms, title, out)
         return
     from medsoft.data.datasets.volume_module import VolumeDataModule  # MONAI takes seconds
@@ -95,6 +98,21 @@ def _with_masks(data: Any, frame: pd.DataFrame, images: list[np.ndarray]) -> lis
             shown.append(outlined_truth(data, image, mask))
         except ReadError as error:
             raise _of_row(data, row, f"the mask {error.reason}") from None
+    return shown
+
+
+def _with_boxes(data: Any, frame: pd.DataFrame, images: list[np.ndarray]) -> list[np.ndarray]:
+    """Images with their true boxes, which are scaled and moved with them.
+
+    Raises:
+        InputError: a box cannot be used; names the row.
+    """
+    shown: list[np.ndarray] = []
+    for row, path, image in zip(frame["row"], frame["path"], images, strict=True):
+        boxes = data.boxes_of(path)
+        if boxes is not None and (reason := boxes.wrong((image.shape[0], image.shape[1]))):
+            raise _of_row(data, row, reason)
+        shown.append(boxed_truth(image, boxes))
     return shown
 
 

@@ -92,6 +92,7 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
     covariate_columns: tuple[str, ...] = ()
     keeps_facts = False
     reads_masks = False
+    reads_boxes = False
     unit = "sample"
     """What a row is, in the report's words."""
     element = "pixel"
@@ -131,6 +132,8 @@ class TableDataModule(LightningDataModule, Generic[SampleDataset]):
         super().__init__()
         if task is not None and task_class(task).has_masks and not self.reads_masks:
             raise InputError(f"data.task {task} learns masks, which --config {task} reads")
+        if task is not None and task_class(task).has_boxes and not self.reads_boxes:
+            raise InputError(f"data.task {task} learns boxes, which --config {task} reads")
         check_range("data.batch_size", batch_size, 1)
         check_range("data.num_workers", num_workers or 0, 0)
         self.batch_size, self.num_workers = batch_size, num_workers

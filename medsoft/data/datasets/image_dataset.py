@@ -61,11 +61,18 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self.cache is not None:
             image: np.ndarray = self.cache[index]
             return image
+        return self.transforms.prepare(self.image_as_stored(index))
+
+    def image_as_stored(self, index: int) -> np.ndarray:
+        """The image, (H, W, C).
+
+        Raises:
+            RunError: it can no longer be read.
+        """
         try:
-            image = read_sample(self.paths[index], max_pixels=self.max_pixels, voi=self.voi)
+            return read_sample(self.paths[index], max_pixels=self.max_pixels, voi=self.voi)
         except ReadError as error:
             raise RunError(f"a picture can no longer be read: it {error.reason}") from None
-        return self.transforms.prepare(image)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Tensor]:
         index = key.sample if isinstance(key, SampleKey) else key

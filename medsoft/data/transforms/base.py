@@ -127,7 +127,8 @@ class Transforms(ABC):
     def of_size(self, size: tuple[int, int]) -> Transforms:
         """The same recipe for another (height, width)."""
         other = copy.copy(self)
-        other.__dict__.pop("_pipeline", None)
+        for made in ("_pipeline", "_boxes"):
+            other.__dict__.pop(made, None)
         other.size = size
         return other
 
@@ -183,6 +184,31 @@ class Transforms(ABC):
         changed = self._pipeline(image=image, mask=mask)
         return np.ascontiguousarray(changed["image"]), np.ascontiguousarray(changed["mask"])
 
+    def augment_with_boxes(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int, least_seen: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As ``augment``, with boxes that are mirrored, turned and scaled as the picture is.
+
+        A box that is turned becomes the upright one around it.
+
+        Args:
+            image: (*size, channels), uint8.
+            boxes: (N, 4) x_min, y_min, x_max, y_max in pixels of the picture, within it.
+            labels: (N,) whole numbers.
+            seed: 0 or more.
+            least_seen: share of a box that must stay in the picture for it to be kept.
+
+        Returns:
+            Picture, boxes and labels; boxes are cut off at the edges.
+        """
+        if not self.augmentation:
+            return image, boxes, labels
+        pipeline = self._with_boxes(least_seen)
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        changed = pipeline(image=image, bboxes=boxes, labels=labels)
+        found = np.asarray(changed["bboxes"], np.float64).reshape(-1, 4)
+        return np.ascontiguousarray(changed["image"]), found, np.asarray(changed["labels"], np.int64)
+
     def finish(self, image: np.ndarray) -> np.ndarray:
         """Scale to 0..1, subtract the mean, divide by the standard deviation.
 
@@ -202,10 +228,24 @@ class Transforms(ABC):
     def _pipeline(self) -> A.Compose:
         import albumentations as A
 
+        return A.Compose(self._all_steps())
+
+    def _with_boxes(self, least_seen: float) -> A.Compose:
+        if "_boxes" not in self.__dict__:
+            import albumentations as A
+
+            how = A.BboxParams(
+                "pascal_voc", label_fields=["labels"], min_visibility=least_seen, clip=True, filter_invalid_bboxes=True
+            )
+            self.__dict__["_boxes"] = A.Compose(self._all_steps(), bbox_params=how)
+        found: A.Compose = self.__dict__["_boxes"]
+        return found
+
+    def _all_steps(self) -> list[A.BasicTransform]:
         from medsoft.data.transforms.augment import rand_augment
 
         kinds = [kind for kind in self.allowed if kind != "colour" or self.channels == 3]
-        return A.Compose([*self.random_steps(), *rand_augment(self.rand_augment, kinds)])
+        return [*self.random_steps(), *rand_augment(self.rand_augment, kinds)]
 
 
 def check_percentiles(percentiles: tuple[float, float]) -> None:

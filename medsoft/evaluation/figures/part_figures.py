@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from medsoft.evaluation.detection.charts import froc_chart
 from medsoft.evaluation.figures.calibration import reliability_chart
 from medsoft.evaluation.figures.coverage import coverage_chart
 from medsoft.evaluation.figures.decision import decision_chart
@@ -27,6 +28,7 @@ CHARTS: dict[str, Callable[[Part, Task, int | None], Chart | None]] = {
     "risk_coverage": lambda part, task, _: coverage_chart(part, task),
     "risk_groups": lambda part, *_: groups_chart(part),
     "survival_calibration": lambda part, *_: calibration_chart(part),
+    "froc": lambda part, *_: froc_chart(part),
     "over_time": lambda part, *_: over_time_chart(part),
 }
 """The charts that a task can name in ``Task.figures``, by the name of their file; None where a part has no material."""

@@ -24,6 +24,7 @@ Family = Literal[
     "survival",
     "horizon",
     "overlap",
+    "detection",
     "count",
     "curve",
     "training",
@@ -41,7 +42,8 @@ class Metric:
         family: ``ranking``: of the order of scores; ``decision``: of one class at a threshold, or of the most probable
             class; ``agreement``: of all classes together; ``probability``; ``selective``: of what is left when
             uncertain rows are set aside; ``error``: of predicted numbers; ``survival``: of risks, over all times;
-            ``horizon``: of risks at one time; ``overlap``: of masks; ``count`` of rows; ``curve``: values at many
+            ``horizon``: of risks at one time; ``overlap``: of masks;
+            ``detection``: of boxes; ``count`` of rows; ``curve``: values at many
             points; ``training``: logged in training only.
         lower_is_better: None where neither is, such as for a bias or a count.
         lowest: the smallest possible value.
@@ -101,6 +103,16 @@ _TABLE = (
     Metric("iou", "IoU", "overlap", False, 0, 1, ("numbers",)),
     Metric("hd95", "95 % Hausdorff distance", "overlap", True, 0, math.inf, ("numbers",)),
     Metric("surface_dice", "surface Dice", "overlap", False, 0, 1, ("numbers",)),
+    Metric("map", "mAP (IoU 0.50 to 0.95)", "detection", False, 0, 1, ("scores",)),
+    Metric("map50", "mAP (IoU 0.50)", "detection", False, 0, 1, ("scores",)),
+    Metric("froc", "FROC score", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_1_8", "sensitivity at 1/8 false positives per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_1_4", "sensitivity at 1/4 false positives per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_1_2", "sensitivity at 1/2 false positives per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_1", "sensitivity at 1 false positive per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_2", "sensitivity at 2 false positives per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_4", "sensitivity at 4 false positives per image", "detection", False, 0, 1, ("scores",)),
+    Metric("sensitivity_fp_8", "sensitivity at 8 false positives per image", "detection", False, 0, 1, ("scores",)),
     Metric("true_positives", "true positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_positives", "false positives", "count", None, 0, math.inf, ("decisions",)),
     Metric("false_negatives", "false negatives", "count", None, 0, math.inf, ("decisions",)),
@@ -108,6 +120,7 @@ _TABLE = (
     Metric("roc", "ROC curve", "curve", None, 0, 1, ("scores", "both classes")),
     Metric("net_benefit", "net benefit", "curve", None, -math.inf, 1, ("probabilities",)),
     Metric("auc_over_time", "AUC(t) over time", "curve", None, 0, 1, ("scores",)),
+    Metric("froc_curve", "FROC curve", "curve", None, 0, 1, ("scores",)),
     Metric("risk_coverage", "risk-coverage curve", "curve", None, 0, math.inf, ("uncertainty",), in_unit=True),
     # Of several targets (``Task.skill``): 0 by chance, 1 at best.
     Metric("skill", "mean skill of the targets", "training", False, -math.inf, 1, ()),
@@ -126,16 +139,17 @@ OF_ALL_CLASSES = ("accuracy", "balanced_accuracy", "mcc", "kappa", "brier", "log
 MAIN = (
     *("auroc", "average_precision", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"),
     *("brier", "aurc", "mae", "bias", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "auc_at"),
-    *("dice", "iou", "hd95", "surface_dice"),
+    *("dice", "iou", "hd95", "surface_dice", "map", "map50", "froc"),
 )
 """Shown where there is no room for all, such as in the terminal."""
 HEADLINE = (
     *("skill", "auroc", "average_precision", "balanced_accuracy", "f1", "accuracy", "kappa", "brier", "log_loss"),
     *("mae", "rmse", "r2", "concordance", "c_index", "uno_c", "integrated_brier", "dice", "iou"),
+    *("map", "map50", "froc"),
 )
 """For a log, for choosing a checkpoint and for a model card, in this order; a task has some of them."""
 
-DRAWN_BY_GROUP = ("auroc", "mae", "accuracy", "c_index", "dice")
+DRAWN_BY_GROUP = ("auroc", "mae", "accuracy", "c_index", "dice", "map")
 """Of which subgroups have a figure in folders; the report and ``subgroups.csv`` have all."""
 
 

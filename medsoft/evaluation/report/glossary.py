@@ -72,6 +72,18 @@ GLOSSARY = {
         "log(−log S). The test asks whether the groups have one hazard; a small p says that they differ, not by how "
         "much.",
     ),
+    "mean_average_precision": Term(
+        "mAP",
+        "Area under precision against recall of the boxes of a class in falling order of their scores, then the mean "
+        "over the classes, and over the overlaps (IoU 0.50, 0.55, …, 0.95) from which a box counts as a hit; a true "
+        "box can be hit once (COCO). 1 is best.",
+    ),
+    "froc": Term(
+        "FROC",
+        "Share of the true boxes that are hit (IoU of 0.5) where the threshold leaves a stated number of false "
+        "positives per image. Its score is the mean at 1/8, 1/4, 1/2, 1, 2, 4 and 8 (LUNA16). Of all classes together "
+        "one threshold holds for all.",
+    ),
     "overlap": Term(
         "Dice, IoU",
         "Twice the pixels that the true and the predicted mask share over the sum of both; shared pixels over all of "

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from medsoft.evaluation.examples import Example, write_examples
+from medsoft.evaluation.examples import Example, reported_part, write_examples
 from medsoft.storage.files import replacing
 from medsoft.task import Task
 
@@ -71,7 +71,7 @@ def with_outlines(picture_HWC: Pixels, mask_HW: npt.NDArray[np.uint8], classes: 
 
 
 def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, n: int) -> Path | None:
-    """Draw the ``n`` worst and the ``n`` best rows of the part that is reported: test, else val, else the first one.
+    """Draw the ``n`` worst and the ``n`` best rows of the part that is reported.
 
     Args:
         folder: made anew.
@@ -84,32 +84,64 @@ def write_contours(folder: Path, frame: pd.DataFrame, task: Task, masks: Masks, 
     Returns:
         ``examples.json``; None where there is nothing to draw.
     """
-    known = frame[task.known(frame)]
-    splits = [split for split in ("test", "val", *known["split"]) if (known["split"] == split).any()]
-    if not splits:
-        return None
-    rows: list[tuple[Example, str | None, str | None]] = []
-    picked = pick_worst(known[known["split"] == splits[0]], n)
-    for number, (_, row) in enumerate(picked.iterrows()):
+
+    def pair(row: pd.Series) -> tuple[Pixels, Pixels] | None:
         found = masks(str(row["split"]), str(row["id"]))
         if found is None:
-            continue
+            return None
         picture, true, predicted = found
+        return outlined(picture, true, len(task.classes)), outlined(picture, predicted, len(task.classes))
+
+    known = frame[task.known(frame)]
+    if not len(known):
+        return None
+    picked = pick_worst(reported_part(known), n)
+    values = [float(value) for value in picked["dice"]]
+    return write_pairs(folder, picked, values, [_said(row, task) for _, row in picked.iterrows()], pair, _how(task), n)
+
+
+def write_pairs(
+    folder: Path,
+    picked: pd.DataFrame,
+    values: Sequence[float],
+    said: Sequence[str],
+    pair: Callable[[pd.Series], tuple[Pixels, Pixels] | None],
+    how: str,
+    n: int,
+) -> Path | None:
+    """Draw pairs of what is true and what was predicted.
+
+    Args:
+        folder: made anew.
+        picked: rows of a predictions table; the first ``n`` are the worst.
+        values: by which they were picked.
+        said: of each, in words.
+        pair: both pictures of a row (H, W, 3); None where they cannot be had.
+        how: what the report says of the pictures.
+        n: of each kind.
+
+    Returns:
+        ``examples.json``; None where there is nothing to draw.
+    """
+    rows: list[tuple[Example, str | None, str | None]] = []
+    for number, ((_, row), value, words) in enumerate(zip(picked.iterrows(), values, said, strict=True)):
+        if (pictures := pair(row)) is None:
+            continue
         names = (f"{number:02d}_true.jpg", f"{number:02d}_predicted.jpg")
-        for name, mask in zip(names, (true, predicted), strict=True):
-            _save(outlined(picture, mask, len(task.classes)), folder / name)
+        for name, pixels in zip(names, pictures, strict=True):
+            _save(pixels, folder / name)
         kind = "worst" if number < min(n, len(picked)) else "best"
-        example = Example(str(row["id"]), str(row["split"]), "", kind, kind, float(row["dice"]), said=_said(row, task))
-        rows.append((example, *names))
-    return write_examples(folder, rows, _how(task)) if rows else None
+        rows.append((Example(str(row["id"]), str(row["split"]), "", kind, kind, value, said=words), *names))
+    return write_examples(folder, rows, how) if rows else None
 
 
 def _how(task: Task) -> str:
-    how = HOW.format(legend=_legend(task.classes))
+    how = HOW.format(legend=legend(task.classes))
     return f"{how} {task.drawn}." if task.drawn else how
 
 
-def _legend(classes: Sequence[str]) -> str:
+def legend(classes: Sequence[str]) -> str:
+    """``lesion blue, vessel orange``: the colours of classes in their order."""
     return ", ".join(f"{name} {NAMES[index % len(NAMES)]}" for index, name in enumerate(classes))
 
 

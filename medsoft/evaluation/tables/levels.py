@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medsoft.errors import InputError
 from medsoft.task import Task
 
 LEVELS = ("row", "exam", "patient")
@@ -32,9 +33,11 @@ class Level:
     n_mixed: int
 
 
-def levels_of(frame: pd.DataFrame) -> list[str]:
+def levels_of(frame: pd.DataFrame, task: Task) -> list[str]:
     """The levels at which a table can be read that differ: exam and patient where one has several rows."""
     names = ["row"]
+    if not task.pools:
+        return names
     if frame["exam"].any() and frame.loc[frame["exam"] != "", ["split", "fold", "patient", "exam"]].duplicated().any():
         names.append("exam")
     if frame["patient"].any():
@@ -58,9 +61,14 @@ def at_level(frame: pd.DataFrame, task: Task, level: str) -> Level:
     """Read one split and fold of a predictions table by row, exam or patient.
 
     Rows whose exam or patient is unknown stand for themselves. A number as target is the mean over the rows.
+
+    Raises:
+        InputError: rows of this task are not pooled.
     """
     if level == "row":
         return Level("row", frame, 0)
+    if not task.pools:
+        raise InputError(f"by {level}: the rows of a {task.kind} are not pooled to one answer; say by row")
     key = frame["patient"] + "\x1f" + frame["exam"] if level == "exam" else frame["patient"]
     group = key.where(frame[level] != "", "\x1e" + frame["id"])
     parts = frame.groupby(group.to_numpy(), sort=False)

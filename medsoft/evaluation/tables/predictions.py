@@ -3,12 +3,14 @@
 Columns, in this order:
 
     id, patient, exam, split, fold    text; all but ``id`` may be empty
-    task                              binary, multiclass, ordinal, multilabel, regression or survival; in every row
+    task                              binary, multiclass, ordinal, multilabel, regression, survival, …; in every row
     target                            name of the true class, of a regression the number; empty where it is unknown
     target_<label>, ...               instead of ``target`` for multilabel: 0, 1 or empty
     time, event                       instead of ``target`` for survival: event is 1, or 0 for censored; or both empty
     p_<class>, ...                    probabilities in class order; for all but multilabel they sum to 1
     prediction                        instead of probabilities for regression: the predicted number
+    best_score, detections_<class>, true_<class>, matches_<class>, and boxes instead of ``target``
+                                      for detection; see ``medsoft.evaluation.detection.answers``
     risk, s_<time>, ...               instead of probabilities for survival: larger is worse; the chance to live longer
     ...                               extra columns
 
@@ -68,14 +70,12 @@ def make_predictions(
         ValueError: the shapes do not fit, or an extra column has the name of another.
     """
     p_NC = np.asarray(probabilities, dtype=np.float64)
-    shape = (len(ids), len(task.p_columns))
-    if p_NC.shape != shape:
-        raise ValueError(f"probabilities have shape {p_NC.shape}; {shape[0]} ids and {shape[1]} classes need {shape}")
+    answers = task.answer_cells(p_NC, len(ids))
     about = {"id": ids, "patient": patient, "exam": exam, "split": split, "fold": fold}
     columns: dict[str, Any] = {name: _text(values, len(ids), name) for name, values in about.items()}
     columns |= task.kind_cells(len(ids))
     columns |= task.target_cells(targets, len(ids))
-    columns |= dict(zip(task.p_columns, p_NC.T, strict=True))
+    columns |= answers
     for name, values in (extra or {}).items():
         if name in columns or name == "prediction" or name.startswith(("p_", "target_")):
             raise ValueError(f"an extra column cannot be called {name!r}: that name has a meaning in the table")

@@ -102,9 +102,10 @@ def export_run(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{out}: already exists; name a new folder")
     source = read_run(Path(run))
-    if formats and source.task.has_masks:
+    if formats and not source.task.of_whole_samples:
         raise InputError(
-            f"--format {format}: networks for masks are exported as weights alone, which medsoft predict --bundle runs"
+            f"--format {format}: networks for masks and boxes are exported as weights alone, which medsoft "
+            "predict --bundle runs"
         )
     chosen = _locked(source, locked)
     words = _words(card, description)

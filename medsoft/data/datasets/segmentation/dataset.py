@@ -12,7 +12,6 @@ from torch.utils.data import default_collate
 
 from medsoft.data.datasets.image_dataset import ImageDataset
 from medsoft.data.datasets.sampling import SampleKey, sample_seed
-from medsoft.data.images.read import read_sample
 from medsoft.data.masks.place import choose_part, to_prepared
 from medsoft.data.masks.read import BACKGROUND, Mask, MaskValues, read_mask
 from medsoft.data.transforms.pixels import to_channels, to_uint8
@@ -79,17 +78,6 @@ class SegmentationDataset(ImageDataset):
             return None
         picture = to_channels(to_uint8(self.image_as_stored(index)), 3)
         return picture, truth, read_mask(str(file), self.values.of_predictions)
-
-    def image_as_stored(self, index: int) -> np.ndarray:
-        """The image, (H, W, C).
-
-        Raises:
-            RunError: it can no longer be read.
-        """
-        try:
-            return read_sample(self.paths[index], max_pixels=self.max_pixels, voi=self.voi)
-        except ReadError as error:
-            raise RunError(f"a picture can no longer be read: it {error.reason}") from None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.sample if isinstance(key, SampleKey) else key

@@ -1,0 +1,1 @@
+"""What Lightning trains for boxes: networks, losses, and the writing of boxes."""

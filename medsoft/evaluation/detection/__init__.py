@@ -1,0 +1,1 @@
+"""How boxes are evaluated: matches, average precision, FROC, and pictures of boxes."""

@@ -1,0 +1,1 @@
+"""Predicted boxes as files, and back."""
