@@ -75,7 +75,8 @@ def reported_part(known: pd.DataFrame) -> pd.DataFrame:
         known: rows of a predictions table with a target, at least one.
     """
     splits = [split for split in ("test", "val", *known["split"]) if (known["split"] == split).any()]
-    return known[known["split"] == splits[0]]
+    found: pd.DataFrame = known[known["split"] == splits[0]]
+    return found
 
 
 def all_examples(frame: pd.DataFrame, task: Task) -> list[Example]:

@@ -93,7 +93,7 @@ class Detection(Task):
 
     def targets(self, frame: pd.DataFrame) -> npt.NDArray[Any]:
         """(N,) float64: the number of true boxes, NaN where it is not known."""
-        return pd.array(frame["boxes"], dtype="Int64").to_numpy(dtype=np.float64, na_value=np.nan)
+        return frame["boxes"].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
 
     def known(self, frame: pd.DataFrame) -> BoolArray:
         known: BoolArray = ~np.isnan(self.targets(frame))
@@ -170,7 +170,7 @@ class Detection(Task):
         values = np.full(n, np.nan) if targets is None else np.asarray(targets, dtype=np.float64)
         if values.shape != (n,):
             raise ValueError(f"targets have shape {values.shape}, not {(n,)}")
-        return {"boxes": pd.array(values, dtype="Int64")}
+        return {"boxes": pd.Series(values).astype("Int64").array}
 
     def parse_targets(self, text: pd.DataFrame) -> tuple[dict[str, pd.Series], list[Wrong]]:
         if "boxes" not in text:

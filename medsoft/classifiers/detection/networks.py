@@ -107,7 +107,7 @@ def build_detection_network(
         strides, widths = body.feature_info.reduction(), body.feature_info.channels()
         levels = [strides.index(stride) for stride in STRIDES]
         pyramid = FeaturePyramid(body, levels, [widths[level] for level in levels], channels)
-        found = _of_torchvision(network, pyramid, len(spec.task.classes), least_score, most_boxes)
+        found: nn.Module = _of_torchvision(network, pyramid, len(spec.task.classes), least_score, most_boxes)
         found.transform = AsPrepared(spec.channels, spec.image_size)
         _try(found, spec)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, IndexError, AttributeError) as error:

@@ -123,7 +123,8 @@ def _read(
     scores = np.array([one[0] for one in boxes], np.float64)
     bits = np.array([one[1] for one in boxes], np.intp)
     units = np.array([one[2] for one in boxes], np.intp)
-    true_U = np.bincount(unit_N, weights=frame[f"{TRUE}{name}"].to_numpy(dtype=np.float64), minlength=n_units)
+    true_N = frame[f"{TRUE}{name}"].to_numpy(dtype=np.float64)
+    true_U = np.bincount(unit_N, weights=true_N, minlength=n_units).astype(np.float64)
     return scores, bits, units, true_U
 
 
