@@ -44,5 +44,5 @@ def test_outputs_are_not_kept(file):
         assert cell.get("execution_count") is None
 
 
-def test_the_notebooks_are_there():
-    assert [file.stem for file in NOTEBOOKS] == ["evaluation", "photographs"]
+def test_the_three_notebooks_are_there():
+    assert [file.stem for file in NOTEBOOKS] == ["evaluation", "photographs", "slides"]
