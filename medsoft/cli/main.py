@@ -195,6 +195,9 @@ VERBS: dict[str, Verb] = {
     "benchmark aggregators": Verb(
         "medsoft.benchmark.aggregators:aggregators", "measure time and memory of slide aggregators as bags grow"
     ),
+    "runs": Verb("medsoft.cli.runs:list_runs", "list runs: task, data, main metric, size and date", "folder"),
+    "clean": Verb("medsoft.cli.runs:clean", "free what no finished run needs, after asking", "folder"),
+    "completion": Verb("medsoft.cli.completion:completion", "print a completion script for bash, zsh or fish", "shell"),
     "doctor": Verb("medsoft.cli.doctor:doctor", "print versions, devices and readers, and what is missing"),
 }
 

@@ -79,6 +79,11 @@ def add_options_of_runs(add: Callable[[str, Any, Any, str], None], verb: str) ->
         # The other verbs take these as well, unseen: they are given the configuration of a fit.
         add(name, kind, default, text if verb in TRAIN else SUPPRESS)
 
+    text = (
+        "Where a training is logged, beside metrics.csv: tensorboard, csv for that table alone, mlflow or wandb (files "
+        "here, no network, nothing that names a patient)."
+    )
+    add_for_fit("logger", Literal["tensorboard", "csv", "mlflow", "wandb"], "tensorboard", text)
     add_for_fit(
         "monitor",
         str,

@@ -106,7 +106,7 @@ def configuration_of(
     """
     if not candidate.config:
         return merged(merged(given, recipe_of_training(shipped)), candidate.options)
-    run = ("seed_everything", "exams", "patients", "patience", "monitor", "ood_quantile")
+    run = ("seed_everything", "exams", "patients", "patience", "monitor", "ood_quantile", "logger")
     table = {name: value for name, value in given["data"].items() if name in takes}
     said = {name: given[name] for name in run if name in given}
     own = {name for name, value in UNSAID.items() if name in shipped and said.get(name) == value}

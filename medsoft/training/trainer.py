@@ -37,6 +37,8 @@ from medsoft.training.until_stopped import TrainingLog
 AT_LEAST_ONE = ("max_epochs", "accumulate_grad_batches")  # the cosine needs an end, so that -1 epochs are refused too
 FEWEST_EVENTS = 4.0
 """Events that a step of a Cox model should hold."""
+TENSORBOARD = "tensorboard"
+"""The word of ``--logger`` for the log that the trainer writes itself; see ``medsoft.workflows.tracking.loggers``."""
 SOME = ("max_steps", "limit_train_batches", "limit_val_batches")
 
 
@@ -80,7 +82,7 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
     Args:
         config: the parsed command line.
         callbacks: in addition to the configuration's own.
-        logs: run whose TensorBoard log is written; None for none.
+        logs: run whose TensorBoard log is written, unless ``--logger`` names another; None for none.
 
     Raises:
         InputError: options that Lightning refuses.
@@ -95,13 +97,14 @@ def build_trainer(config: Any, callbacks: list[Callback], logs: RunFolder | None
     options = with_slurm(options)
     own = {name: as_list(options.pop(name)) for name in ("callbacks", "plugins")}
     terminal = sys.stdout.isatty()
+    in_tensorboard = getattr(config, "logger", TENSORBOARD) == TENSORBOARD
     progress: Callback = ProgressBar() if terminal else EpochLines()
     try:
         trainer = Trainer(
             **options,
             callbacks=[*own["callbacks"], *callbacks, progress],
             plugins=[*own["plugins"], AtomicCheckpointIO()],
-            logger=TrainingLog(logs.tensorboard, name="", version="") if logs else False,
+            logger=TrainingLog(logs.tensorboard, name="", version="") if logs and in_tensorboard else False,
             enable_checkpointing=logs is not None,
             enable_progress_bar=terminal,
             enable_model_summary=False,

@@ -28,6 +28,7 @@ from medsoft.training.trainer import build_trainer, check_monitored, monitored
 from medsoft.workflows.crossval_jobs import run_in_processes
 from medsoft.workflows.crossval_results import collect
 from medsoft.workflows.fit import fit
+from medsoft.workflows.tracking.loggers import begin_parent, require_tracker
 
 
 def crossval(argv: Sequence[str]) -> int:
@@ -45,6 +46,7 @@ def crossval(argv: Sequence[str]) -> int:
     line = CommandLine("crossval", words)
     line.notes[:0] = notes
     config = line.config
+    require_tracker(config.logger)
     line.model.check_training(config, line.datamodule)
     if config.fold is not None and config.out is None:
         raise InputError("--fold runs one fold of several: name the folder where all meet with --out")
@@ -53,6 +55,7 @@ def crossval(argv: Sequence[str]) -> int:
     if fractions and line.datamodule.task.parts:
         raise InputError("--learning_curve is of one target: leave it out with data.targets")
     begun = divide(line, folder, config.train_fraction)
+    begin_parent(config.logger, config.name, folder.path)
     for fraction in fractions:
         divide(line, folder.part(fraction), fraction)
     said = _same_table(line, folder, config.changed_table) if begun else []

@@ -43,6 +43,7 @@ from medsoft.task_types import KEPT
 from medsoft.training.predict import show_path
 from medsoft.workflows.run_report import about_target
 from medsoft.workflows.shortcuts import kept_shortcuts, say_shortcuts
+from medsoft.workflows.tracking.sent import end_parent, stage_report
 
 HOW = "mean of the folds' own values; interval: patients drawn within folds"
 
@@ -82,6 +83,8 @@ def collect(folder: CrossvalFolder) -> int:
         found = _evaluate_targets(folder, given, kept)
         _write_folds(folder, found)
         write_metrics({"targets": {name: _summary(*one) for name, one in found.items()}} | files, folder.metrics)
+    config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    end_parent(config.get("logger", ""), str(config.get("name")), folder.path)
     print(f"Results: {show_path(folder.path)}")
     return code
 
@@ -107,6 +110,7 @@ def _evaluate(
     curve = _learning_curve(folder, given.frame, result)
     further = Given(given.frame, given.inputs, about, shortcuts=shortcuts, learning_curve=curve)
     write_report(result, out.path, further)
+    stage_report(result, out.path, further)
     by_row = next(across for across in result.across if (across.split, across.level) == ("test", "row"))
     _print(result, out.of_target)
     if curve is not None:

@@ -40,6 +40,8 @@ from medsoft.training.tuning import RangeTest, check_tuning, find_batch, find_ra
 from medsoft.training.until_stopped import train_until_stopped
 from medsoft.workflows.finish import predict_and_end
 from medsoft.workflows.seen import notes_on_seen
+from medsoft.workflows.tracking.loggers import FAILED, SUCCESS, Log, open_log, remember, require_tracker
+from medsoft.workflows.tracking.sent import parameters_of, send
 
 
 def fit(argv: Sequence[str]) -> int:
@@ -65,6 +67,7 @@ def _fit(argv: Sequence[str]) -> int:
     run = stopped or processes.choose_run(line.config.out, line.config.name)
     fitting = _Fitting(argv, line, processes, run, resumed=stopped is not None)
 
+    require_tracker(line.config.logger)
     line.datamodule.task.check_run(line.config)
     line.model.check_training(line.config, line.datamodule)
     check_tuning(line.config, processes.number, fitting.resumed)
@@ -73,17 +76,28 @@ def _fit(argv: Sequence[str]) -> int:
     trainer = _build_trainer(fitting)
     _load_data(fitting, trainer)
     tested = _find_out(fitting, trainer)
-    _begin_run(fitting)
-    if tested is not None:
-        tested.write(run.rates, run.rates_figure, line.datamodule.note)
-    code = write_errors_if_any(run, line.datamodule.errors) if processes.is_first else 0
-    stop = _train(fitting, trainer)
-    if stop is not None:
-        return _say_stopped(fitting, stop)
-    _take_best(fitting)
-    learn_from_training_part(trainer, line.model, line.datamodule, run.best)
-    _learn_detector(fitting, trainer)
-    predict_and_end(trainer, line.model, line.datamodule, run, line.config, processes, fitting.monitor)
+    log = open_log(line.config.logger, line.config.name, run.path) if processes.is_first else None
+    ended = FAILED
+    try:
+        _begin_run(fitting)
+        if tested is not None:
+            tested.write(run.rates, run.rates_figure, line.datamodule.note)
+        if log is not None:
+            _track(fitting, trainer, log)
+        code = write_errors_if_any(run, line.datamodule.errors) if processes.is_first else 0
+        stop = _train(fitting, trainer)
+        if stop is not None:
+            return _say_stopped(fitting, stop)
+        _take_best(fitting)
+        learn_from_training_part(trainer, line.model, line.datamodule, run.best)
+        _learn_detector(fitting, trainer)
+        predict_and_end(trainer, line.model, line.datamodule, run, line.config, processes, fitting.monitor)
+        if log is not None:
+            send(log, run.path)
+        ended = SUCCESS
+    finally:
+        if log is not None:
+            log.close(ended)
     return code
 
 
@@ -205,6 +219,13 @@ def _begin_run(fitting: _Fitting) -> None:
         write_labels(data, line.config, run.path)
     changes = fitting.changed.accepted(data.samples.source)
     print("\n".join([*line.notes, *changes, *data.notes, f"Run: {show_path(run.path)}"]))
+
+
+def _track(fitting: _Fitting, trainer: Trainer, log: Log) -> None:
+    """Log the training in an experiment tracker: its parameters now, its metrics as they come."""
+    remember(fitting.run.path, fitting.line.config.logger, log)
+    log.log_hyperparams(parameters_of(fitting.line.reproducible(fitting.run.split)))
+    trainer.logger = log
 
 
 def _train(fitting: _Fitting, trainer: Trainer) -> Stopped | KeyboardInterrupt | None:

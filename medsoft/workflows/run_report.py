@@ -26,6 +26,7 @@ from medsoft.storage.own_files import read_json_object
 from medsoft.system.progress import progress
 from medsoft.task import Task
 from medsoft.task_types import NamedTask
+from medsoft.workflows.tracking.sent import stage_report
 
 DRAWS = 500
 """Of the bootstrap at the end of a run; ``medsoft evaluate`` takes 2,000."""
@@ -100,9 +101,10 @@ def write_run_report(
     inputs = read_parts([run.predictions]).inputs
     with progress("writing the report"):
         write_evaluation(result, run.evaluation, inputs, figures=False)
-        about = about or read_run(run.path)
+        given = Given(frame, inputs, about or read_run(run.path), shortcuts=shortcuts)
         shown, how = read_examples(run.examples, frame, examples)
-        write_report(result, run.path, Given(frame, inputs, about, shortcuts=shortcuts), shown, how)
+        write_report(result, run.path, given, shown, how)
+        stage_report(result, run.path, given)
 
 
 def about_target(about: RunFacts, run: RunFolder, target: NamedTask) -> RunFacts:

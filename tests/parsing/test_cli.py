@@ -71,6 +71,9 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   benchmark backbones    measure time and memory of backbones as images grow
   benchmark tiles        measure tiles read per second, against a bare OpenSlide loop
   benchmark aggregators  measure time and memory of slide aggregators as bags grow
+  runs                   list runs: task, data, main metric, size and date
+  clean                  free what no finished run needs, after asking
+  completion             print a completion script for bash, zsh or fish
   doctor                 print versions, devices and readers, and what is missing
 
 First steps:  medsoft data phantom fundus --out phantoms

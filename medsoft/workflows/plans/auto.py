@@ -26,6 +26,8 @@ from medsoft.training.silence_warnings import silence_warnings
 from medsoft.workflows.plans.develop import Call, develop, needs_now, time_left
 from medsoft.workflows.plans.plan import ENCODER, Preparation, prepare, split_for_report
 from medsoft.workflows.plans.report import report, report_nested
+from medsoft.workflows.tracking.loggers import begin_parent, require_tracker
+from medsoft.workflows.tracking.sent import end_parent
 
 OUTER_FOLDS = 5
 """Of a nested cross-validation; 3 where a class has few patients."""
@@ -99,6 +101,7 @@ def _begin(line: CommandLine, argv: Sequence[str], encoder: str | None) -> Call:
     """Make the folder of a new call, or find what an earlier one has done."""
     config = line.config
     budget = parse_duration(config.budget)
+    require_tracker(config.logger)
     if config.tune:
         require_optuna()
     if config.folds is not None:
@@ -184,6 +187,7 @@ def _plan(call: Call) -> Preparation | None:
     call.folder.write_config(state["config"], call.folder.config)
     write_rows(rows_of(line.datamodule), call.folder.rows)
     _write_split(call.folder, line.datamodule.samples.frame["split"].to_numpy(), line)
+    begin_parent(line.config.logger, line.config.name, call.folder.path)
     call.save()
     for one in made.planned:
         if one.cost is None:
@@ -210,11 +214,13 @@ def _require_time(call: Call, made: Preparation) -> None:
 
 def _once(call: Call) -> int:
     """Choose on the development part, and report on the test part."""
+    config = call.line.config
     _plan(call)
     code = develop(call, call.folder, call.state)
     if code:
         return code
     code = report(call.line, call.folder, call.state)
+    end_parent(config.logger, config.name, call.folder.path)
     _finish(call)
     return code
 
@@ -239,6 +245,7 @@ def _nested(call: Call) -> int:
     if code:
         return code
     code = report_nested(call.line, call.folder, call.state, [call.folder.outer(fold.number) for fold in folds])
+    end_parent(config.logger, config.name, call.folder.path)
     _finish(call)
     return code
 
