@@ -106,6 +106,9 @@ def engines(
             rows += _rows(name, contenders, tiles)
             _write(rows, Path(out) / "engines.csv")
             console.print(_terminal_table(rows[-len(contenders) :], name))
+            for one in contenders:
+                if one.note:
+                    console.print(f"  {one.way}: {one.note}", soft_wrap=True)
     console.print(f"Table: {Path(out)}; load average at the start {found['load_average'][0]}")
     return 3 if any(row["note"] for row in rows) else 0
 
@@ -182,7 +185,7 @@ def _terminal_table(rows: list[dict[str, Any]], title: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         if row["median_ms"] is None:
-            table.add_row(f"{row['way']}: {row['note']}")
+            table.add_row(row["way"], *"––––")
             continue
         spread = 100 * (row["q3_ms"] - row["q1_ms"]) / row["median_ms"]
         cells = (f"{row['median_ms']:.1f}", f"{spread:.0f}", f"{row['ratio']:.2f}", f"{row['difference']:.1g}")
