@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from medsoft.encoders.engines.graph import Graph
+from medsoft.encoders.engines.onnx_network import onnx_session, require_onnx, write_onnx
 from medsoft.errors import InputError
 from medsoft.models.fixed_form import with_fixed_form
-from medsoft.models.onnx_network import onnx_session, require_onnx, write_onnx
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 """Prepared images (B, H, W, C) to the outputs of a graph, float32."""

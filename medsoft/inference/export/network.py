@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.load import load_classifier
+from medsoft.encoders.engines.onnx_network import OPSET, onnx_session, require_onnx, write_onnx
 from medsoft.errors import InputError, RunError
 from medsoft.models.aggregators import Aggregator, TorchmilAggregator
 from medsoft.models.fixed_form import with_fixed_form
-from medsoft.models.onnx_network import OPSET, onnx_session, require_onnx, write_onnx
 from medsoft.runs.bundle import Bundle
 from medsoft.specs import BagSpec, DataSpec
 
