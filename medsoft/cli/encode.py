@@ -85,6 +85,8 @@ def _say(made: object) -> None:
     weights = f"weights {encoder.sha256[:12]}…" if encoder.sha256 else "RANDOM weights, only for trying things out"
     stored = f"tokens of {made.num_features} features" if output.tokens else f"one vector of {made.num_features}"
     print(f"Encoder {encoder.name}: {stored}; {weights}")
+    if note := getattr(encoder, "note", ""):
+        print(note)
     windows = ""
     if made.windows is not None:
         side, overlap = (made.windows.settings[name] for name in ("side", "overlap"))

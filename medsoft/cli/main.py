@@ -192,6 +192,9 @@ VERBS: dict[str, Verb] = {
     "benchmark tiles": Verb(
         "medsoft.benchmark.tiles:tiles", "measure tiles read per second, against a bare OpenSlide loop", "slide"
     ),
+    "benchmark engines": Verb(
+        "medsoft.benchmark.encoding.engines:engines", "measure what computes encoders fastest on this CPU"
+    ),
     "benchmark aggregators": Verb(
         "medsoft.benchmark.aggregators:aggregators", "measure time and memory of slide aggregators as bags grow"
     ),

@@ -115,4 +115,4 @@ class Workers(Settings):
 
     def precision_here(self, precision: Precision) -> Precision:
         """Of the encoder in this process, likewise: what GPUs elsewhere compute in need not be possible here."""
-        return precision if self.scheduler == "local" else "auto"
+        return "auto" if precision == "16" and self.scheduler != "local" else precision

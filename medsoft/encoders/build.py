@@ -28,7 +28,7 @@ from medsoft.encoders.weights import checked_sha256, load_encoder_weights
 from medsoft.errors import InputError
 from medsoft.models.build import build_network
 from medsoft.models.weights import refuse_fetching
-from medsoft.slides.tiling.settings import Precision
+from medsoft.slides.tiling.settings import Engine, Precision
 from medsoft.storage.weights_folder import weights_for
 
 Init = Literal["weights", "random"]
@@ -71,6 +71,7 @@ def build_encoder(
     of_tiles: bool = True,
     device: str = "auto",
     precision: Precision = "auto",
+    engine: Engine = "torch",
 ) -> Encoder:
     """Build an encoder.
 
@@ -86,6 +87,7 @@ def build_encoder(
         of_tiles: whether it will be shown tiles of slides: a run on photographs prepares none.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: ``auto`` (float16 on a GPU, else float32), ``32``, ``16`` or ``bf16``.
+        engine: what computes on a CPU, as of ``Encoder``.
 
     Raises:
         InputError: the encoder cannot be built as asked, or what is asked is not said completely.
@@ -105,7 +107,7 @@ def build_encoder(
         recipe, transforms = run.recipe(of_tiles)
         model = create_model(recipe)
         load_run(model, run.checkpoint)
-        return Encoder(model, recipe, digest, device=where, precision=dtype, transforms=transforms)
+        return Encoder(model, recipe, digest, device=where, precision=dtype, engine=engine, transforms=transforms)
 
     recipe = _recipe(name, stated, init).sized(input_size)
     if init == "random":
@@ -114,7 +116,7 @@ def build_encoder(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             model = create_model(recipe)
-        return Encoder(model, recipe, "", seed=SEED, device=where, precision=dtype)
+        return Encoder(model, recipe, "", seed=SEED, device=where, precision=dtype, engine=engine)
     if weights is None and not recipe.weights:
         weights = weights_for(recipe.name, sha256)
         if weights is not None:
@@ -123,11 +125,16 @@ def build_encoder(
         raise needs_weights(name, recipe)
     model = create_model(recipe)
     digest = load_encoder_weights(model, recipe, weights, sha256)
-    return Encoder(model, recipe, digest, device=where, precision=dtype)
+    return Encoder(model, recipe, digest, device=where, precision=dtype, engine=engine)
 
 
 def builder_of(
-    options: EncoderOptions, file: Path | None, tile_px: int | None, precision: Precision, of_tiles: bool = True
+    options: EncoderOptions,
+    file: Path | None,
+    tile_px: int | None,
+    precision: Precision,
+    engine: Engine,
+    of_tiles: bool = True,
 ) -> Callable[..., Encoder]:
     """``build(device=…)``, which makes the encoder that the options of a command line ask for, in any process.
 
@@ -136,6 +143,7 @@ def builder_of(
         file: the weights that they name.
         tile_px: side of the tiles, where the user has said it: of a timm model the input's too, unless that is said.
         precision: to compute in.
+        engine: what computes on a CPU.
         of_tiles: as of ``build_encoder``.
 
     Raises:
@@ -156,6 +164,7 @@ def builder_of(
         stated=stated,
         of_tiles=of_tiles,
         precision=precision,
+        engine=engine,
     )
 
 

@@ -7,17 +7,19 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from medsoft.data.features.provenance import APART
 from medsoft.data.transforms.base import Transforms
+from medsoft.encoders.engines.choose import TORCH, Engines, check_images, difference
+from medsoft.encoders.engines.graph import Graph, Wanted
 from medsoft.encoders.recipes import Recipe
 from medsoft.errors import InputError, RunError, is_out_of_memory
-from medsoft.models.token_map import token_map
-from medsoft.slides.tiling.settings import Precision
+from medsoft.slides.tiling.settings import Engine, Precision
 from medsoft.system.logging import event
 
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -30,8 +32,6 @@ and fetched anew (EfficientNet-Lite0: 19 ms of processor time a tile, against 43
 
 CPU_PIXELS = CPU_TILES * 256 * 256
 """The same for larger images: four of 1536 px at once take 3.3 GB, one 1.8 GB, and it is not slower."""
-
-Wanted = Literal["pooled", "tokens", "both"]
 
 
 class Encoder:
@@ -62,9 +62,11 @@ class Encoder:
         device: where to compute.
         precision: anything but float32 is used through autocast.
         transforms: what prepares tiles in place of the recipe, as a run did in training.
+        engine: what computes on a CPU: ``torch``, ``onnx``, ``openvino``, or the fastest that computes the same
+            (``medsoft.encoders.engines``).
 
     Raises:
-        InputError: the model does not take the recipe's input, or gives no vector per tile.
+        InputError: the model does not take the recipe's input, or gives no vector per tile; or no such engine is here.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Encoder:
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
         transforms: Transforms | None = None,
+        engine: Engine = "torch",
     ) -> None:
         self.name, self.sha256, self.recipe = recipe.name, sha256, recipe
         self.init = "weights" if seed is None else "random"
@@ -90,16 +93,14 @@ class Encoder:
         self.precision = str(precision).removeprefix("torch.")
         self._dtype = precision
         self._device = device or torch.device("cpu")
+        self._engines = Engines(engine, self._device, precision)
         self._lock = threading.Lock()
         # Tiles that are computed at once; None: all that are given.
         self._most: int | None = CPU_TILES if self._device.type == "cpu" else None
         try:
             self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=LAYOUTS[recipe.dims])
-            self._mean, self._std = (
-                torch.tensor(values, device=self._device).view(-1, *[1] * recipe.dims)
-                for values in (recipe.mean, recipe.std)
-            )
-            probe = self(self._blank())
+            self._graphs = {wanted: Graph(self._model, recipe, wanted).to(self._device) for wanted in get_args(Wanted)}
+            probe = self._encode_all(self._blank(), "pooled", by_torch=True)[0]
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             size = " x ".join(map(str, dict.fromkeys(recipe.size)))
             kind, unit = ("tiles", "px") if recipe.dims == 2 else ("volumes", "voxels")
@@ -109,6 +110,53 @@ class Encoder:
                 f"--encoder {self.name}: gives {probe.shape[1:]} per tile, not one vector; choose a pooling"
             )
         self.num_features = probe.shape[1]
+
+    def change_model(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """Put the model that ``change`` makes of this one in its place, such as ``torch.compile``."""
+        for graph in self._graphs.values():
+            graph.model = change(self._model)
+
+    @property
+    def engine(self) -> str:
+        """What computed the last images, or after ``expect`` will compute the next."""
+        return self._engines.used
+
+    def expect(self, images: int, of_own_size: bool = True) -> None:
+        """So many more images are to come: what is worth it for them is prepared.
+
+        Args:
+            images: their number.
+            of_own_size: whether all have the recipe's size, and are wanted pooled.
+
+        Raises:
+            InputError: the engine that was asked for does not compute this encoder.
+        """
+        with self._lock:
+            self._engines.expect(images)
+            if of_own_size:
+                self._engines.find(self._graphs["pooled"], self._blank().shape[1:])
+
+    @property
+    def note(self) -> str:
+        """One sentence on a precision that is not exact, with its error on this encoder; "" for others."""
+        if self.precision not in APART:
+            return ""
+        emulated = self._device.type == "cpu" and self._engines.used == TORCH and not has_bfloat16()
+        return (
+            f"In {self.precision} features differ from those in float32 by up to {self._error():.1g} of the largest; "
+            "the two are not used together."
+            + (" This processor does not compute in it: PyTorch emulates it, slowly." if emulated else "")
+        )
+
+    def _error(self) -> float:
+        """How far pooled features in this precision are from those in float32, as a share of the largest feature."""
+        images = torch.from_numpy(check_images(self._blank().shape[1:], self.recipe.dims == 2)).to(self._device)
+        graph = self._graphs["pooled"]
+        with torch.inference_mode():
+            exact = [one.float().cpu().numpy() for one in graph(images)]
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                found = [one.float().cpu().numpy() for one in graph(images)]
+        return difference(found, exact)
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Encode prepared tiles; threads that call at once take turns.
@@ -150,12 +198,12 @@ class Encoder:
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """Of the tokens of an image of the recipe's size: (h, w), or (d, h, w)."""
-        return self.tokens(self._blank()).shape[1:-1]
+        return self._tokens_by_torch(self._blank()).shape[1:-1]
 
     @cached_property
     def num_token_features(self) -> int:
         """Length of a token's features."""
-        return int(self.tokens(self._blank()).shape[-1])
+        return int(self._tokens_by_torch(self._blank()).shape[-1])
 
     @cached_property
     def takes_any_size(self) -> bool:
@@ -168,7 +216,7 @@ class Encoder:
         height, width = self.recipe.size
         larger = np.zeros((1, height + 96, width + 32, self.recipe.channels), np.uint8)
         try:
-            return self.tokens(larger).shape[1:-1] != self.grid
+            return self._tokens_by_torch(larger).shape[1:-1] != self.grid
         except (RuntimeError, ValueError, AssertionError):
             return False
 
@@ -177,7 +225,13 @@ class Encoder:
         kind = np.uint8 if self.recipe.dims == 2 else np.float32
         return np.zeros((1, *self.recipe.size, self.recipe.channels), kind)
 
-    def _encode_all(self, images_BHWC: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+    def _tokens_by_torch(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """As ``tokens``, for a look at the network: no engine is prepared for it."""
+        return self._encode_all(images_BHWC, "tokens", by_torch=True)[1]
+
+    def _encode_all(
+        self, images_BHWC: np.ndarray, wanted: Wanted, by_torch: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Pooled features and maps; what is not wanted is empty. Threads that call at once take turns."""
         self.recipe.check_images("--encoder", images_BHWC.shape[-1], images_BHWC.ndim - 2)
         if len(images_BHWC) == 0:
@@ -190,7 +244,7 @@ class Encoder:
             while start < len(images_BHWC):
                 length = min(self._at_once(images_BHWC), len(images_BHWC) - start)
                 try:
-                    features, tokens = self._encode(images_BHWC[start : start + length], wanted)
+                    features, tokens = self._encode(images_BHWC[start : start + length], wanted, by_torch)
                 except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
                     if not is_out_of_memory(error):
                         raise
@@ -209,30 +263,18 @@ class Encoder:
         return max(1, most)
 
     @torch.inference_mode()
-    def _encode(self, images_BHWC: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
-        # A view with the channels in front has the memory layout "channels last" already.
-        image = torch.from_numpy(images_BHWC).to(self._device).movedim(-1, 1).float()
-        image = ((image / 255 if self.recipe.dims == 2 else image) - self._mean) / self._std
-        model: Any = self._model
-        tokens = image.new_empty(0)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            if wanted == "pooled":
-                output: Tensor = model(image)
-            else:
-                features = self._features(image)
-                output = model.forward_head(features) if wanted == "both" else tokens
-                tokens = token_map(model, features, image.shape[2:])
-            if self.recipe.pooling == "cls+mean" and wanted != "tokens":
-                patches_BND = output[:, model.num_prefix_tokens :]
-                output = torch.cat([output[:, 0], patches_BND.mean(1)], dim=1)
-        return output.float().cpu().numpy(), tokens.float().cpu().numpy()
-
-    def _features(self, image: Tensor) -> Tensor:
-        if not hasattr(self._model, "forward_features"):
+    def _encode(self, images_BHWC: np.ndarray, wanted: Wanted, by_torch: bool) -> tuple[np.ndarray, np.ndarray]:
+        if wanted != "pooled" and not hasattr(self._model, "forward_features"):
             raise InputError(f"--encoder {self.name}: gives one vector, and no map of tokens: use --tokens false")
-        model: Any = self._model
-        features: Tensor = model.forward_features(image)
-        return features
+        graph = self._graphs[wanted]
+        run = None if by_torch else self._engines.find(graph, images_BHWC.shape[1:])
+        if run is not None:
+            found = run(images_BHWC)
+        else:
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                found = [one.float().cpu().numpy() for one in graph(torch.from_numpy(images_BHWC).to(self._device))]
+        nothing = np.empty(0, np.float32)
+        return nothing if wanted == "tokens" else found[0], nothing if wanted == "pooled" else found[-1]
 
     def _try_fewer_than(self, tiles: int) -> None:
         if tiles == 1:
@@ -245,6 +287,12 @@ class Encoder:
             torch.cuda.empty_cache()
         event("memory", "warning", device=self._device.type, tiles=tiles, going_on_with=self._most)
         print(f"{self._device} has no memory for {tiles} tiles at once: going on with {self._most}", file=sys.stderr)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16 by itself."""
+    found = torch.cpu.get_capabilities()
+    return any(bool(value) for name, value in found.items() if "bf16" in name)
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from medsoft.encoders.recipes import find_recipe
 from medsoft.encoders.weights import checked_sha256
 from medsoft.errors import InputError
 from medsoft.slides.annotations.settings import RegionOptions, RegionSettings
-from medsoft.slides.tiling.settings import Precision, TrainedTiles
+from medsoft.slides.tiling.settings import Engine, Precision, TrainedTiles
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def check_regions(slides: dict[str, Any] | None, asked: RegionOptions) -> Region
     return settings
 
 
-def trained_encoder(slides: dict[str, Any], named: NamedEncoder, *, device: str, precision: Precision) -> Encoder:
+def trained_encoder(
+    slides: dict[str, Any], named: NamedEncoder, *, device: str, precision: Precision, engine: Engine = "torch"
+) -> Encoder:
     """The encoder of the training.
 
     Args:
@@ -82,6 +84,7 @@ def trained_encoder(slides: dict[str, Any], named: NamedEncoder, *, device: str,
         named: what the user says of it.
         device: where to compute.
         precision: to compute in.
+        engine: what computes on a CPU.
 
     Raises:
         InputError: weights or a name other than those of the training, or weights that are missing.
@@ -99,6 +102,7 @@ def trained_encoder(slides: dict[str, Any], named: NamedEncoder, *, device: str,
         stated=stated,
         device=device,
         precision=precision,
+        engine=engine,
     )
     if (encoder.name, canonical(encoder.settings)) != (slides["encoder"], canonical(slides["encoder_settings"])):
         raise InputError(

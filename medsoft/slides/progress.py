@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 from rich.progress import Progress, TaskID, TextColumn
 
 from medsoft.slides.encoding import prefetch as ahead
+from medsoft.slides.encoding.busy import Busy
 from medsoft.slides.folder import SlidesFolder
 from medsoft.system.logging import event
 from medsoft.system.progress import progress_bar
@@ -81,6 +82,7 @@ class SlidesProgress:
         without_tiles: on how many of these nothing was found that could be tiled.
         tiles: how many are done.
         kept: slides that an earlier run did.
+        busy: how busy reading and the model are, where something is encoded in this process.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class SlidesProgress:
         self.without_tiles = 0
         self.tiles = 0
         self.kept = 0
+        self.busy = Busy()
 
     def ask_to_stop(self, number: int) -> None:
         """A signal came: stop after the batch at hand, or now where there is none or it is the second one."""
@@ -163,6 +166,7 @@ class SlidesProgress:
             unreadable=slide_status.unreadable,
             seconds=slide_status.seconds,
             kept=slide_status.kept,
+            **self._shares(),
         )
         self._bar.advance(self._task)
         if source.id not in self._told and (self._each or slide_status.status == "failed"):
@@ -175,9 +179,15 @@ class SlidesProgress:
         """What to add to the number of slides: how many of them were left as they are."""
         return f" ({self.kept} kept from earlier runs)" if self.kept else ""
 
+    def _shares(self) -> dict[str, float]:
+        """How busy reading and the model were so far; nothing where neither was seen to work here."""
+        reading, model = self.busy.shares
+        return {"reading_busy": round(reading, 3), "model_busy": round(model, 3)} if model else {}
+
     def _show(self) -> None:
         rate = self.tiles / max(1e-9, time.perf_counter() - self._started)
-        self._bar.update(self._task, tiles=f"{self.tiles} {self._words[1]}, {rate:.3g}/s  {self._slide}")
+        busy = "".join(f", {name.removesuffix('_busy')} {share:.0%}" for name, share in self._shares().items())
+        self._bar.update(self._task, tiles=f"{self.tiles} {self._words[1]}, {rate:.3g}/s{busy}  {self._slide}")
 
 
 def conclude(progress: SlidesProgress, folder: SlidesFolder) -> int:

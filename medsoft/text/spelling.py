@@ -49,8 +49,11 @@ def normal_form(value: str) -> str:
     before = None
     while value != before:  # a step can make work for another, and each makes the text simpler
         before = value
-        value = unicodedata.normalize("NFKC", _INVISIBLE.sub("", value)).translate(_ONE_FOR_ALL).casefold()
-        value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
+        if value.isascii():  # most are, and a table has 100,000 of them: of what follows, ASCII knows this alone
+            value = value.replace("`", "'").lower()
+        else:
+            value = unicodedata.normalize("NFKC", _INVISIBLE.sub("", value)).translate(_ONE_FOR_ALL).casefold()
+            value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
         value = " ".join(_CONTROL.sub(" ", value).split())
         if whole := _NUMBER.fullmatch(value):
             digits = whole[2].lstrip("0") or "0"

@@ -112,7 +112,8 @@ def _settings(
         encoder = replace(encoder, encoder=where) if bundle.encoder.is_dir() else replace(encoder, weights=where)
     elif encoder.weights is not None and not Path(encoder.weights).exists():
         encoder = replace(encoder, weights=None)
-    return replace(settings, encoder=encoder, output=replace(settings.output, views=0))
+    # Engines compute the same, and the one of the training need not be installed here.
+    return replace(settings, encoder=encoder, output=replace(settings.output, views=0, engine="auto"))
 
 
 def _encode(

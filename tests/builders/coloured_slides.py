@@ -23,8 +23,12 @@ class Colours:
     """An encoder without a network: mean colour, its square, and the colour of a corner."""
 
     name, sha256, init, precision = "colours", "ab" * 32, "weights", "float32"
+    engine = "torch"
     num_features = 9
     settings = {"input_px": 64}  # noqa: RUF012 (as encoders have it)
+
+    def expect(self, images, of_own_size=True):
+        """Nothing is worth preparing."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -25,7 +25,7 @@ FACTS = Provenance(
     encoder="resnet18",
     encoder_sha256="ab" * 32,
     encoder_settings={"mean": [0.485, 0.456, 0.406], "input_px": 224},
-    precision="bfloat16",
+    precision="float16",
 )
 
 

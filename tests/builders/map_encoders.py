@@ -17,9 +17,13 @@ class MapOfConvolutions:
     """Three convolutions of stride 2: a receptive field of 15 px, and padding with zeros."""
 
     name, sha256, init, precision = "convolutions", "", "random", "float32"
+    engine = "torch"
     takes_any_size = True
     num_features = num_token_features = 5
     grid = (8, 8)
+
+    def expect(self, images, of_own_size=True):
+        """Nothing is worth preparing."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -43,8 +47,12 @@ class BrightestOfVolume:
     """A token is the largest value of its block of 8 voxels; of volumes of 16 x 16 x 8 voxels."""
 
     name, sha256, init, precision = "brightest of volume", "", "random", "float32"
+    engine = "torch"
     num_features, num_token_features = 1, 1
     grid = (2, 2, 1)
+
+    def expect(self, images, of_own_size=True):
+        """Nothing is worth preparing."""
 
     def __init__(self) -> None:
         self.settings: dict[str, object] = {"architecture": self.name}
@@ -75,8 +83,12 @@ class Brightest:
     """A token is the largest value of its patch of 8 px, and its number in the window; of windows of 32 px alone."""
 
     name, sha256, init, precision = "brightest", "", "random", "float32"
+    engine = "torch"
     num_features, num_token_features = 1, 2
     grid = (4, 4)
+
+    def expect(self, images, of_own_size=True):
+        """Nothing is worth preparing."""
 
     def __init__(self, takes_any_size: bool = False) -> None:
         self.takes_any_size = takes_any_size

@@ -70,6 +70,7 @@ usage: medsoft VERB [options]    (medsoft VERB --help shows the common options, 
   benchmark attention    measure time and memory of attention mechanisms as N grows
   benchmark backbones    measure time and memory of backbones as images grow
   benchmark tiles        measure tiles read per second, against a bare OpenSlide loop
+  benchmark engines      measure what computes encoders fastest on this CPU
   benchmark aggregators  measure time and memory of slide aggregators as bags grow
   runs                   list runs: task, data, main metric, size and date
   clean                  free what no finished run needs, after asking

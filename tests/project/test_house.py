@@ -36,7 +36,7 @@ KNOWS = {
     "pretraining": {"parsing", "models", "data", "encoders", "runs", "classifiers"},
     "inference": {"parsing", "models", "data", "evaluation", "slides", "encoders", "cluster", "runs", "classifiers"}
     | {"training"},
-    "benchmark": {"parsing", "layers", "models", "data", "evaluation", "slides"},
+    "benchmark": {"parsing", "layers", "models", "data", "evaluation", "slides", "encoders"},
     # A plan measures what a step takes with the benchmark's meter of memory.
     "planning": {"parsing", "data", "evaluation", "encoders", "runs", "inference", "benchmark"},
     "workflows": {"parsing", "data", "evaluation", "slides", "encoders", "cluster", "runs", "classifiers", "training"}

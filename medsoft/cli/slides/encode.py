@@ -67,7 +67,7 @@ def encode_tiles(
     from medsoft.inference.slides.encode_cohort import EncodeJob, encode_slides
     from medsoft.slides.disk_space import check_space
 
-    build = builder_of(encoder, file, tiling.tile, encoding.precision)
+    build = builder_of(encoder, file, tiling.tile, encoding.precision, encoding.engine)
     here = build(device=where.device_here, precision=where.precision_here(encoding.precision))
     tiles = _tiles(here, tiling, regions)
     if tiles.names_models:
@@ -108,6 +108,8 @@ def _tiles(encoder: Encoder, tiling: TilingOptions, regions: RegionSettings | No
         f"{tiles.mpp:g} µm/px; "
         + (f"weights {encoder.sha256[:12]}…" if encoder.sha256 else "RANDOM weights, only for trying things out")
     )
+    if encoder.note:
+        print(encoder.note)
     if recipe.tile_mpp is not None and abs(tiles.mpp / recipe.tile_mpp - 1) > MPP_MARGIN:
         print(f"It was trained on tiles at {recipe.tile_mpp:g} µm/px.")
     return tiles

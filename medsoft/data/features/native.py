@@ -270,8 +270,9 @@ def is_complete(path: Path, facts: AnyProvenance, dtype: str = "float16") -> boo
 
     Whole: it opens, and all rows are in it; its numbers are not read again. The same, of a slide: its quick hash, size
     and µm per pixel, the settings of the tiles, the encoder with its weights and settings, and the type of number; of
-    an image: its content and size, its preparation and views, the encoder, and the type of number.
-    Not compared: names, where the resolution came from, the precision of the computation, versions.
+    an image: its content and size, its preparation and views, the encoder, and the type of number; of both, whether
+    the computation was in bfloat16.
+    Not compared: names, where the resolution came from, the engine, float32 and float16 in the computation, versions.
     """
     if not Path(path).is_file():
         return False
@@ -366,8 +367,9 @@ _JSON = ("tile_settings", "encoder_settings", "preparation", "views")
 def _attributes(facts: AnyProvenance) -> dict[str, Any]:
     values = {name: getattr(facts, name) for name in (field.name for field in fields(facts))}
     values = {name: canonical(value) if name in _JSON else value for name, value in values.items() if value is not None}
-    if not values.get("regions_from"):
-        values.pop("regions_from", None)  # as in files of earlier versions
+    for name in ("regions_from", "engine"):  # as in files of earlier versions
+        if not values.get(name):
+            values.pop(name, None)
     if isinstance(facts, ImageProvenance):
         version, sizes = VERSION_OF_IMAGES, {}
     else:
@@ -376,7 +378,9 @@ def _attributes(facts: AnyProvenance) -> dict[str, Any]:
     return {"format": FORMAT, "format_version": version, "medsoft_version": __version__, **values, **sizes}
 
 
-_NEEDED = [field.name for field in fields(Provenance) if field.name not in ("bounds_px0", "regions_from")]
+_LATER = ("bounds_px0", "regions_from", "engine")
+"""Facts that not all files state: they came later, or are not of all slides."""
+_NEEDED = [field.name for field in fields(Provenance) if field.name not in _LATER]
 
 
 def _facts(file: h5py.File) -> Provenance:
@@ -393,12 +397,13 @@ def _facts(file: h5py.File) -> Provenance:
             facts = replace(facts, bounds_px0=(x, y, width, height))
         if "regions_from" in attributes:  # of tiles that regions have left
             facts = replace(facts, regions_from=text(attributes, "regions_from"))
+        facts = replace(facts, engine=text(attributes, "engine"))
         if not facts.tile_px0 > 0:
             raise BagError(f"is damaged: a tile is {facts.tile_px0} level-0 pixels wide")
     return facts
 
 
-_NEEDED_OF_IMAGES = [field.name for field in fields(ImageProvenance)]
+_NEEDED_OF_IMAGES = [field.name for field in fields(ImageProvenance) if field.name not in _LATER]
 
 
 def _image_facts(file: h5py.File) -> ImageProvenance:
@@ -411,7 +416,7 @@ def _image_facts(file: h5py.File) -> ImageProvenance:
         for name in ("cell", "affine"):
             words[name] = tuple(float(value) for value in attributes[name])
         words["size"] = tuple(int(side) for side in attributes["size"])
-        facts = ImageProvenance(**words)
+        facts = ImageProvenance(**words, engine=text(attributes, "engine"))
         if facts.unit not in get_args(Unit) or len(facts.cell) not in (0, 2, 3) or not all(x > 0 for x in facts.cell):
             raise BagError("is damaged: it does not say the size of a token's cell")
         if not all(isinstance(found, dict) for found in (facts.preparation, facts.views, facts.encoder_settings)):

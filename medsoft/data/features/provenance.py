@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from medsoft.errors import InputError
+
 Unit = Literal["um", "px", "mm"]
 """Of coordinates: µm of a slide, pixels of an image (voxels of a volume of unknown spacing), mm of a volume."""
+
+
+APART = ("bfloat16",)
+"""Precisions whose features are not used together with others. bfloat16 has 8 binary digits: features differ by about a
+hundredth of the largest. float16 has 11, as many as the numbers of a feature file, and what engines compute in float32
+differs by a millionth: these were always used together, so that a model that was trained on a GPU predicts on a CPU."""
 
 
 class Encoded:
@@ -20,6 +28,7 @@ class Encoded:
     encoder_init: str
     encoder_settings: Mapping[str, Any]
     precision: str
+    engine: str
 
     @property
     def shown(self) -> Mapping[str, Any]:
@@ -35,11 +44,12 @@ class Encoded:
             self.encoder_sha256 if self.encoder_init == "weights" else f"{self.encoder_init} weights",
             canonical(self.encoder_settings),
             canonical(self.shown),
+            self.precision if self.precision in APART else "",
         )
 
     @property
     def compared(self) -> object:
-        """What must be equal for a file to be what a new one would be; not names, precision, versions."""
+        """What must be equal for a file to be what a new one would be; not names, engines, versions."""
         raise NotImplementedError
 
 
@@ -59,11 +69,12 @@ class Provenance(Encoded):
         encoder_init: "weights", or "random" for an encoder that was never trained.
         encoder_settings: what else decides the features: architecture, normalisation, input size, pooling …; plain
             values, ready for JSON.
-        precision: in which the encoder ran, such as "float32" or "bfloat16"; recorded, not compared.
+        precision: in which the encoder ran, such as "float32"; what is not in ``APART`` is recorded, not compared.
         bounds_px0: (x, y, width, height) of the part of level 0 that was scanned, whose corner QuPath counts from;
             None in files of version 0.1, which do not say it. Recorded, not compared.
         regions_from: the regions that the tiles were chosen by: the SHA-256 of their file, and how its coordinates were
             meant; "" for tiles of the whole slide.
+        engine: what computed the encoder, such as "torch"; "" where it is not known. Recorded, not compared.
     """
 
     slide: str
@@ -79,6 +90,7 @@ class Provenance(Encoded):
     precision: str = ""
     bounds_px0: tuple[int, int, int, int] | None = None
     regions_from: str = ""
+    engine: str = ""
 
     @property
     def tile_px(self) -> int:
@@ -128,10 +140,11 @@ class ImageProvenance(Encoded):
         encoder_sha256: of its file of weights; "" for random weights.
         encoder_init: "weights", or "random" for an encoder that was never trained.
         encoder_settings: what else decides the features; plain values.
-        precision: in which the encoder ran; recorded, not compared.
+        precision: as of ``Provenance``.
         views: how the augmented views were made (``number``, ``seed``, ``augmentation``); {} where there are none.
             Bags with and without views can be used together.
         affine: (4, 4) of a volume: coordinates to mm of the patient (RAS+), row by row; () of an image.
+        engine: as of ``Provenance``.
     """
 
     name: str
@@ -147,6 +160,7 @@ class ImageProvenance(Encoded):
     precision: str = ""
     views: Mapping[str, Any] = field(default_factory=dict)
     affine: tuple[float, ...] = ()
+    engine: str = ""
 
     @property
     def slide(self) -> str:
@@ -181,6 +195,7 @@ class EncoderIdentity:
         settings: architecture, normalisation, input size, pooling …, as JSON with sorted keys.
         tiles: size and resolution of tiles and how tissue was found, or how an image was prepared, as JSON with sorted
             keys.
+        precision: of the arithmetic, where it is one of ``APART``; "" for the others, which can be used together.
     """
 
     origin: str
@@ -188,16 +203,33 @@ class EncoderIdentity:
     weights: str = ""
     settings: str = ""
     tiles: str = ""
+    precision: str = ""
 
     def __str__(self) -> str:
         weights = self.weights if self.weights.endswith(" weights") else f"weights {self.weights[:12] or 'not known'}"
         shown = f"{self.shown_as} {self.tiles or 'not known'}"
-        return f"{self.encoder or 'encoder not known'}, {weights}, {shown} ({self.origin})"
+        computed = f", computed in {self.precision}" if self.precision else ""
+        return f"{self.encoder or 'encoder not known'}, {weights}, {shown}{computed} ({self.origin})"
 
     @property
     def shown_as(self) -> str:
         """The word for ``tiles``: an image has none, it was prepared as a whole."""
         return "preparation" if '"transforms":' in self.tiles else "tiles"
+
+    def precision_to_take(self, asked: Literal["auto", "32", "16", "bf16"]) -> Literal["auto", "32", "16", "bf16"]:
+        """In which precision further images must be encoded, to be used with these features.
+
+        Args:
+            asked: ``auto`` for the one that fits.
+
+        Raises:
+            InputError: another one is asked for.
+        """
+        own: Literal["auto", "bf16"] = "bf16" if self.precision in APART else "auto"
+        if (own == "bf16") != (asked == "bf16") and asked != "auto":
+            there = self.precision or "float32 or float16"
+            raise InputError(f"--precision {asked}: the model was trained on features in {there}: leave it out")
+        return own if asked == "auto" else asked
 
     def differences(self, other: EncoderIdentity) -> list[str]:
         """What ``other`` has otherwise, one entry a fact: "encoder 'uni', not 'resnet18'".
@@ -208,7 +240,7 @@ class EncoderIdentity:
         if self.origin != other.origin:
             mine, theirs = ({name: flat[name] for name in ("origin", "encoder")} for flat in (mine, theirs))
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        return [f"{name} {_shown(theirs.get(name))}, not {_shown(mine.get(name))}" for name in names]
+        return [f"{name} {_shown(name, theirs.get(name))}, not {_shown(name, mine.get(name))}" for name in names]
 
 
 def canonical(values: Mapping[str, Any]) -> str:
@@ -241,5 +273,7 @@ def _flat(identity: EncoderIdentity) -> dict[str, Any]:
     return flat
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    if name == "precision" and not value:
+        return "float32 or float16"
     return "not known" if value in (None, "") else repr(value)

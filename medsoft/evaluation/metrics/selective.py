@@ -121,17 +121,23 @@ class Selective:
         values: Values = {}
         for found, loss_n, unit_n, last in self._sorted:
             weights = weights_BU[:, unit_n]
-            answered = np.cumsum(weights, axis=1)[:, last]
-            lost = np.cumsum(weights * loss_n, axis=1)[:, last]
+            answered, lost = np.cumsum(weights, axis=1), np.cumsum(weights * loss_n, axis=1)
+            if len(last) < len(unit_n):
+                answered, lost = answered[:, last], lost[:, last]
+                weights = np.diff(answered, axis=1, prepend=0.0)
+            total, errors = answered[:, -1], lost[:, -1]
+            at = _coverage_indices(answered)
             with np.errstate(divide="ignore", invalid="ignore"):
-                risk = np.where(answered > 0, lost / answered, 0.0)
-                share = np.diff(answered, axis=1, prepend=0.0) / answered[:, -1:]
-                aurc = np.where(answered[:, -1] > 0, (risk * share).sum(axis=1), np.nan)
+                # Before anything is answered nothing is lost either: the 0 stays a 0.
+                risk = np.divide(lost, answered, out=np.zeros_like(lost), where=answered > 0)
+                aurc = np.where(total > 0, np.einsum("bg,bg->b", risk, weights) / total, np.nan)
             values[Key("aurc", found.name)] = aurc
             if found.zero_one:
-                excess = aurc - best_aurc(lost[:, -1], answered[:, -1])
+                excess = aurc - best_aurc(errors, total)
                 values[Key("e_aurc", found.name)] = np.maximum(excess, 0.0)  # rounding can take it below
-            values[Key("risk_coverage", found.name)] = _at_coverages(risk, answered)
+            values[Key("risk_coverage", found.name)] = np.where(
+                total[:, None] > 0, np.take_along_axis(risk, at, axis=1), np.nan
+            )
         return values
 
 
@@ -157,12 +163,11 @@ def best_aurc(errors_B: FloatArray, n_B: FloatArray) -> FloatArray:
     return value
 
 
-def _at_coverages(risk_BG: FloatArray, answered_BG: FloatArray) -> FloatArray:
-    """(B, coverages): the risk when at least this share is answered."""
-    curves = np.full((len(risk_BG), len(COVERAGES)), np.nan)
-    for at in range(len(risk_BG)):
-        total = answered_BG[at, -1]
-        if total > 0:
-            index = np.searchsorted(answered_BG[at] / total, COVERAGES - 1e-9, side="left")
-            curves[at] = risk_BG[at, np.minimum(index, risk_BG.shape[1] - 1)]
-    return curves
+def _coverage_indices(answered_BG: FloatArray) -> npt.NDArray[np.intp]:
+    """(B, coverages): the first place at which at least this share is answered."""
+    wanted = (COVERAGES - 1e-9) * answered_BG[:, -1:]
+    found = np.stack(
+        [np.searchsorted(row, shares, side="left") for row, shares in zip(answered_BG, wanted, strict=True)]
+    )
+    indices: npt.NDArray[np.intp] = np.minimum(found, answered_BG.shape[1] - 1)
+    return indices

@@ -44,8 +44,8 @@ def targets(frame: pd.DataFrame, task: Task) -> npt.NDArray[np.intp]:
     if task.several_columns:
         columns = [frame[name].to_numpy(dtype=np.intp, na_value=-1) for name in task.target_columns]
         return np.stack(columns, axis=1)
-    index_of = {name: index for index, name in enumerate(task.classes)}
-    return np.fromiter((index_of.get(target, -1) for target in frame["target"]), np.intp, len(frame))
+    classes = pd.Index(list(task.classes), dtype=object)
+    return classes.get_indexer(pd.Index(frame["target"].to_numpy(dtype=object), dtype=object))
 
 
 def predicted(frame: pd.DataFrame, task: Task) -> npt.NDArray[np.intp]:

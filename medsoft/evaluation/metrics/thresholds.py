@@ -110,8 +110,8 @@ def choose(question: OneAgainstRest, rule: Rule) -> OperatingPoint:
     sums = ranking.sums(np.ones((1, len(question.truth))))
     # Above the highest score nothing is a yes; that point is a candidate too.
     candidates = np.append(ranking.score, np.inf)
-    missed = np.concatenate([[0.0], sums.positive_up_to[0]])
-    correct = np.concatenate([[0.0], sums.negative_up_to[0]])
+    every = np.arange(len(candidates))
+    missed, correct = sums.missed(every)[0], sums.correct(every)[0]
     sensitivity, specificity = 1 - missed / n_positive, correct / n_negative
     best = _best(rule, sensitivity, specificity, missed, n_negative - correct)
     note = ""

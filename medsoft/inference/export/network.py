@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.load import load_classifier
+from medsoft.encoders.engines.onnx_network import OPSET, onnx_session, require_onnx, write_onnx
 from medsoft.errors import InputError, RunError
 from medsoft.models.aggregators import Aggregator, TorchmilAggregator
 from medsoft.models.fixed_form import with_fixed_form
@@ -27,7 +28,6 @@ from medsoft.specs import BagSpec, DataSpec
 FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
 TOLERANCE = {"logits": 1e-3, "probabilities": 1e-4, "prediction": 1e-3}
 """Largest difference from the model that is let through: all but probabilities as a share of the largest (or of 1)."""
-OPSET = 18
 PIXELS = ("depth", "height", "width")
 STRIDE = 32
 
@@ -182,28 +182,9 @@ def _write(path: Path, format: str, network: Network, inputs: Sequence[Input]) -
         if format == "torch-export":
             torch.export.save(torch.export.export(network, example, dynamic_shapes=shapes), path)
             return
-        _require_onnx()
-        program: Any = torch.onnx.export(
-            network,
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=shapes,
-            input_names=[one.name for one in inputs],
-            output_names=list(outputs_of(network.classifier)),
-            external_data=False,
-            verbose=False,
-        )
-        program.save(path)
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"--format onnx: {error.name} is not installed: pip install 'medsoft[export]'") from None
+        require_onnx("--format onnx")
+        names = [one.name for one in inputs], outputs_of(network.classifier)
+        write_onnx(path, network, example, shapes, names)
 
 
 def _differences(path: Path, format: str, classifier: TableClassifier, inputs: Sequence[Input]) -> dict[str, float]:
@@ -246,11 +227,7 @@ def _runner(path: Path, format: str) -> Any:
                 return [value.numpy() for value in module(*given)]
 
         return of_torch
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path)
     names = [one.name for one in session.get_inputs()]
 
     def of_onnx(given: list[Tensor]) -> list[np.ndarray]:

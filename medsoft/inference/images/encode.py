@@ -153,7 +153,7 @@ def _encoded(
 ) -> Iterator[Done]:
     """What became of the samples, as they are done."""
     if where.workers.is_this_process:
-        yield from encode_each(samples, encoding, folder, before, progress.look)
+        yield from encode_each(samples, encoding, folder, before, progress.look, progress.busy)
         return
     step = 1 if job.settings.channels or job.settings.preparation.size == NATIVE else AT_ONCE
     parts = [list(samples[first : first + step]) for first in range(0, len(samples), step)]

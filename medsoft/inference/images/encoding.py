@@ -154,6 +154,7 @@ class Encoding:
             encoder_init=self.encoder.init,
             encoder_settings=self.encoder.settings,
             precision=self.encoder.precision,
+            engine=self.encoder.engine,
             views=self.views,
             affine=place.affine,
         )
@@ -273,7 +274,8 @@ class _Builder:
 
         encoder = self.settings.encoder
         precision = precision or self.settings.output.precision
-        build = builder_of(encoder, encoder.file(), None, precision, of_tiles=False)
+        engine = self.settings.output.engine
+        build = builder_of(encoder, encoder.file(), None, precision, engine, of_tiles=False)
         made = build(device=device)
         size = self._other_size(made)
         if size is not None:

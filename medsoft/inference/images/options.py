@@ -10,7 +10,7 @@ from medsoft.data.volumes.volume import MAX_VOXELS
 from medsoft.encoders.requirements import EncoderOptions
 from medsoft.errors import InputError, check_range
 from medsoft.parsing.options import Settings
-from medsoft.slides.tiling.settings import Precision
+from medsoft.slides.tiling.settings import Engine, Precision
 
 NATIVE = "native"
 Size = int | Literal["native"]
@@ -105,7 +105,10 @@ class OutputSettings(Settings):
         batch_size: Images or windows per step.
         workers: Number of threads that read and prepare images ahead; one by default, and with a GPU one per processor,
             8 at most.
-        precision: Data type of the computation; auto uses 16 on a GPU, and 32 on a CPU.
+        precision: Data type of the computation; auto uses 16 on a GPU, and 32 on a CPU. Features in bf16 are not used
+            together with others.
+        engine: What computes on a CPU, torch, onnx or openvino; auto takes the fastest that is installed and agrees
+            with PyTorch.
     """
 
     tokens: bool = True
@@ -115,6 +118,7 @@ class OutputSettings(Settings):
     batch_size: int = 8
     workers: int | None = None
     precision: Precision = "auto"
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         check_range("views", self.views, 0, 1000)

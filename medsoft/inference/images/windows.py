@@ -37,6 +37,13 @@ class MapEncoder(Protocol):
     recipe: Any
 
     @property
+    def engine(self) -> str:
+        """What computed the last images, such as ``torch``."""
+
+    def expect(self, images: int, of_own_size: bool = True) -> None:
+        """So many more images are to come, all of the recipe's size or not."""
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Of the tokens of an image of the recipe's size."""
 

@@ -22,6 +22,7 @@ from medsoft.inference.images.folder import ImagesFolder, ImageStatus, by_x
 from medsoft.inference.images.options import NATIVE
 from medsoft.inference.images.preparation import Ready, view_seeds
 from medsoft.inference.images.samples import ImageSample
+from medsoft.slides.encoding.busy import Busy
 from medsoft.slides.encoding.prefetch import LOOK_SECONDS, DaemonPool
 from medsoft.system.cores import usable_cores
 
@@ -50,6 +51,7 @@ def encode_each(
     folder: ImagesFolder,
     before: Mapping[str, str],
     look: Callable[[], None] = lambda: None,
+    busy: Busy | None = None,
 ) -> Iterator[Done]:
     """Encode samples, one feature file each, and report the status of each to the caller, in their order.
 
@@ -64,21 +66,27 @@ def encode_each(
         folder: where the files go.
         before: of which path ``encoded.csv`` said each id was, when the run began.
         look: called while something is waited for; what it raises ends the work.
+        busy: told how long reading and the model work.
 
     Raises:
         OSError: the folder cannot be written.
         RunError: the device has not enough memory for a single image.
     """
+    encoding.encoder.expect(len(samples), of_own_size=False)
+    busy = busy or Busy()
+    workers = encoding.settings.output.workers or _usual_workers()
     waiting: list[_Read] = []
     for found in _read_ahead(samples, encoding, folder, before, look):
+        if isinstance(found, _Read):
+            busy.add_reading(found.seconds / workers)
         if isinstance(found, _Read) and (not waiting or _together(waiting, found, encoding)):
             waiting.append(found)
             continue
-        yield from _encode(waiting, encoding, folder)
+        yield from _encode(waiting, encoding, folder, busy)
         waiting = [found] if isinstance(found, _Read) else []
         if not isinstance(found, _Read):
             yield found
-    yield from _encode(waiting, encoding, folder)
+    yield from _encode(waiting, encoding, folder, busy)
 
 
 def _together(waiting: list[_Read], found: _Read, encoding: Encoding) -> bool:
@@ -204,13 +212,14 @@ def _status(facts: ImageProvenance, tokens: int) -> ImageStatus:
     )
 
 
-def _encode(waiting: list[_Read], encoding: Encoding, folder: ImagesFolder) -> Iterator[Done]:
+def _encode(waiting: list[_Read], encoding: Encoding, folder: ImagesFolder, busy: Busy) -> Iterator[Done]:
     if not waiting:
         return
     since = time.perf_counter()
     pictures = [picture for one in waiting for view in one.ready.views for picture in view]
     try:
-        features = deque(encoding.encode(pictures))
+        with busy.with_model():
+            features = deque(encoding.encode(pictures))
     except (RuntimeError, ValueError) as error:
         if isinstance(error, RunError):
             raise

@@ -63,9 +63,10 @@ def make_features(
     if not waiting or model.slides is None:
         return slide_statuses
 
-    build = partial(trained_encoder, model.slides, named, precision=encoding.precision)
+    precision = model.identity.precision_to_take(encoding.precision)
+    build = partial(trained_encoder, model.slides, named, precision=precision, engine=encoding.engine)
     here = where.workers
-    encoder = build(device=here.device_here, precision=here.precision_here(encoding.precision))
+    encoder = build(device=here.device_here, precision=here.precision_here(precision))
     tiles = TileSettings.from_dict(model.slides["tile_settings"])
     check_space(waiting, folder, tiles, encoder.num_features, "float16")
     job = EncodeJob(

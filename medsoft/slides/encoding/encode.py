@@ -12,6 +12,7 @@ import numpy as np
 
 from medsoft.data.features.native import READ, UNREADABLE, FeatureWriter
 from medsoft.errors import BagError, SlideError
+from medsoft.slides.encoding.busy import Busy
 from medsoft.slides.encoding.pipeline import Batch, End, Event, Opened, Reading, Skipped, input_pipeline
 from medsoft.slides.encoding.resume import FeatureFiles
 from medsoft.slides.folder import SlideStatus
@@ -41,13 +42,14 @@ def encode_each(
     Raises:
         OSError: the folder cannot be written.
     """
-    events = input_pipeline(sources, files, reading, progress.look if progress else None)
+    busy = progress.busy if progress else Busy()
+    events = input_pipeline(sources, files, reading, progress.look if progress else None, busy)
     for event in events:
         assert isinstance(event, Skipped | Opened), "an encoded slide leaves none of its batches"
         if isinstance(event, Opened):
             if progress:
                 progress.begin(event.source, len(event.tiling))
-            slide_status = _encode(event, events, files, progress)
+            slide_status = _encode(event, events, files, progress, busy)
         else:
             slide_status = event.slide_status
         if slide_status.status in ("failed", "no tissue"):
@@ -56,7 +58,7 @@ def encode_each(
 
 
 def _encode(
-    opened: Opened, events: Iterator[Event], files: FeatureFiles, progress: SlidesProgress | None
+    opened: Opened, events: Iterator[Event], files: FeatureFiles, progress: SlidesProgress | None, busy: Busy
 ) -> SlideStatus:
     """Encode the batches that follow, up to the slide's end, into its file."""
     since = time.perf_counter()  # what went on while the slide before was encoded took no time
@@ -66,7 +68,7 @@ def _encode(
     batches = _until_end(events)
     try:
         if len(opened.tiling):
-            unreadable = _write(opened, batches, files, progress)
+            unreadable = _write(opened, batches, files, progress, busy)
             slide_status = replace(slide_status, status="encoded", unreadable=unreadable)
         deque(batches, maxlen=0)
     except (SlideError, BagError) as error:
@@ -76,16 +78,20 @@ def _encode(
     return replace(slide_status, seconds=time.perf_counter() - since)
 
 
-def _write(opened: Opened, batches: Iterator[Batch], files: FeatureFiles, progress: SlidesProgress | None) -> int:
+def _write(
+    opened: Opened, batches: Iterator[Batch], files: FeatureFiles, progress: SlidesProgress | None, busy: Busy
+) -> int:
     """Write a slide's feature file; gives the number of tiles that could not be read."""
     encoder, tiling = files.encoder, opened.tiling
+    encoder.expect(len(tiling))
     path, facts = files.folder.features(opened.source.id), files.facts(tiling)
     unreadable = 0
     with FeatureWriter(path, facts, tiling.coords_N2_px0, encoder.num_features, files.dtype) as writer:
         for batch in batches:
             features_nF = np.full((len(batch.status_n), encoder.num_features), np.nan, np.float32)
             if batch.images_BHWC is not None:
-                features_nF[batch.status_n == READ] = encoder(batch.images_BHWC)
+                with busy.with_model():
+                    features_nF[batch.status_n == READ] = encoder(batch.images_BHWC)
             writer.write(batch.start, features_nF, batch.status_n)
             unreadable += int(np.count_nonzero(batch.status_n == UNREADABLE))
             if progress:

@@ -29,6 +29,13 @@ class TileEncoder(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """What else decides the features; plain values, ready for JSON."""
 
+    @property
+    def engine(self) -> str:
+        """What computes it, such as ``torch``: the last tiles, or after ``expect`` the next."""
+
+    def expect(self, images: int, /) -> None:
+        """So many more tiles are to come; called before the first of each slide."""
+
     def prepare(self, tile_HWC: np.ndarray, /) -> np.ndarray:
         """A tile (S, S, 3) uint8 as the input (P, P, 3) uint8; called from several threads at once."""
 

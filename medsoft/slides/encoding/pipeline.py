@@ -14,6 +14,7 @@ import numpy as np
 
 from medsoft.data.features.native import READ, UNREADABLE
 from medsoft.errors import SlideError, TileError
+from medsoft.slides.encoding.busy import Busy
 from medsoft.slides.encoding.prefetch import prefetch
 from medsoft.slides.encoding.resume import FeatureFiles
 from medsoft.slides.folder import SlideStatus
@@ -79,7 +80,11 @@ Event = Skipped | Opened | Batch | End
 
 
 def input_pipeline(
-    sources: Sequence[SlideSource], files: FeatureFiles, reading: Reading, look: Callable[[], None] | None = None
+    sources: Sequence[SlideSource],
+    files: FeatureFiles,
+    reading: Reading,
+    look: Callable[[], None] | None = None,
+    busy: Busy | None = None,
 ) -> Iterator[Event]:
     """The slides in their order: each ``Skipped``, or ``Opened`` with its ``Batch``es and an ``End``.
 
@@ -88,11 +93,13 @@ def input_pipeline(
         files: says which are finished, where tilings lie and how a tile is prepared.
         reading: how to read.
         look: as for ``prefetch``.
+        busy: told how long reading works.
 
     Raises:
         OSError: a tiling cannot be written.
     """
-    return prefetch(_read(_open(sources, files), files, reading), BATCHES_AHEAD, look)
+    events = _read(_open(sources, files), files, reading)
+    return prefetch(events if busy is None else busy.while_reading(events), BATCHES_AHEAD, look)
 
 
 def _open(sources: Sequence[SlideSource], files: FeatureFiles) -> Generator[Skipped | Opened, None, None]:

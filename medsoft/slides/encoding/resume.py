@@ -157,7 +157,7 @@ class FeatureFiles:
             mpp_origin=tiling.mpp_origin,
             bounds_px0=tiling.bounds_px0,
             regions_from=tiling.regions_from,
-            precision=self.encoder.precision,
+            engine=self.encoder.engine,
             **self._decided(),
         )
 
@@ -199,4 +199,5 @@ class FeatureFiles:
             "encoder_sha256": self.encoder.sha256,
             "encoder_init": self.encoder.init,
             "encoder_settings": self.encoder.settings,
+            "precision": self.encoder.precision,
         }

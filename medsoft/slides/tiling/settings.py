@@ -25,6 +25,9 @@ from medsoft.slides.segmentation.mask_model import TileModels
 Precision = Literal["auto", "32", "16", "bf16"]
 """Of an encoder's arithmetic."""
 
+Engine = Literal["auto", "torch", "onnx", "openvino"]
+"""What computes an encoder on a CPU."""
+
 EVERYTHING = "everything"
 BY_PICTURE = ("saturation", EVERYTHING)
 """Keys of ``medsoft.slides.tiling.tissue.METHODS``; named here, where nothing needs OpenCV."""
@@ -262,7 +265,10 @@ class EncodingSettings(Settings):
         batch_size: Number of tiles encoded together.
         workers: Number of threads that read tiles; one per processor by default, 8 at most.
         max_unreadable: A slide with a larger fraction of unreadable tiles than this fails.
-        precision: Floating-point precision of the encoder; auto is 16 on a GPU and 32 otherwise.
+        precision: Floating-point precision of the encoder; auto is 16 on a GPU and 32 otherwise. Features in bf16 are
+            not used together with others.
+        engine: What computes on a CPU, torch, onnx or openvino; auto takes the fastest that is installed and agrees
+            with PyTorch.
 
     Raises:
         InputError: a value is out of its range.
@@ -272,6 +278,7 @@ class EncodingSettings(Settings):
     workers: int | None = None
     max_unreadable: float = 0.01
     precision: Precision = "auto"
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         check_range("workers", 1 if self.workers is None else self.workers, 1)

@@ -157,7 +157,9 @@ def test_calls_that_make_no_sense(tmp_path):
 
 def test_a_complete_file_is_recognised_by_what_is_in_it(whole):
     assert is_complete(whole, FACTS)
-    assert is_complete(whole, replace(FACTS, slide="renamed.svs", mpp_origin="option", precision="float32"))
+    renamed = replace(FACTS, slide="renamed.svs", mpp_origin="option", precision="float32", engine="onnx")
+    assert is_complete(whole, renamed)
+    assert not is_complete(whole, replace(FACTS, precision="bfloat16"))
     tissue = FACTS.tile_settings | {"tissue": {"method": "everything"}}
     for other in [
         {"quick_hash": "f" * 32},

@@ -1,0 +1,1 @@
+"""Time of encoders, by what computes them."""

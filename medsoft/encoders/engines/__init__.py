@@ -1,0 +1,1 @@
+"""What computes an encoder on a CPU: PyTorch, ONNX Runtime or OpenVINO."""
