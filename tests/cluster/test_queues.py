@@ -8,6 +8,8 @@ from medsoft.cluster.jobs import cluster_jobs
 from medsoft.cluster.options import JOB_SCHEDULERS, ClusterSettings
 from medsoft.cluster.queues import QUEUES
 from medsoft.errors import InputError
+from tests.builders.waiting import wait_until
+from tests.cluster.slurm.real import SCRIPTS, Job, Slurm, missing
 
 SETTINGS = {"cores": 8, "memory": "32GB", "walltime": "04:30:00", "queue": "long", "account": "lab", "interface": "lo"}
 
@@ -133,3 +135,26 @@ def test_where_the_output_of_a_job_is(tmp_path, scheduler, files):
     for name in (*files, "medsoft-121.err", "medsoft.e121", "0-121.err", "medsoft.o121"):
         (tmp_path / name).touch()
     assert [file.name for file in QUEUES[scheduler].logs(tmp_path, "medsoft", "12")] == files
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_real_slurm_takes_the_scripts_and_the_jobs_and_refuses_a_wrong_partition(tmp_path, monkeypatch):
+    """A few seconds, where one is installed; scripts/test_cluster has the rest."""
+    settings = {"interface": "lo", "cores": 2, "memory": "2GB", "python": "sleep 3600; true"}
+    with Slurm(tmp_path / "cluster") as slurm:
+        monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+        for script in sorted(SCRIPTS.glob("*.sbatch")):
+            done = slurm.call("sbatch", "--test-only", script, "run", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        with cluster_jobs("slurm", ClusterSettings(**settings), 1, 2, "127.0.0.1:0", tmp_path):
+            submitted: list[str] = []
+            wait_until(lambda: submitted.extend(slurm.jobs()) or submitted)
+            facts = Job(slurm, submitted[0], tmp_path).facts()
+        assert (facts["JobName"], facts["NumCPUs"]) == ("medsoft", "2")
+        wait_until(lambda: not slurm.jobs())  # cancelled; SLURM lists it a little longer
+        wrong = ClusterSettings(**settings, queue="nowhere")
+        with (
+            pytest.raises(InputError, match=r"SLURM does not take the jobs: .*invalid partition"),
+            cluster_jobs("slurm", wrong, 1, 2, "127.0.0.1:0", tmp_path),
+        ):
+            pass

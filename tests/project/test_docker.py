@@ -53,6 +53,43 @@ def test_both_images_are_made_from_the_same_parts():
     assert 'CMD ["medsoft", "doctor"]' in dockerfile
 
 
+PIP = """#!/bin/sh
+case "$*" in
+  "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; printf '#!/bin/sh\necho medsoft 1.0\n' >"$3/bin/medsoft"
+    chmod +x "$3/bin/medsoft" ;;
+  "-m pip"*) echo "$*" >>"$NOTES" ;;
+  -c*) exit "$CUDA" ;;
+esac
+"""
+"""In place of Python: makes an environment of itself, installs nothing, and has PyTorch with CUDA or without."""
+
+
+@pytest.mark.parametrize(
+    ("words", "cuda", "code", "said", "index"),
+    [
+        (["cuda"], "1", 0, "", False),
+        (["cpu", "https://example.org/cpu"], "0", 0, "", True),
+        (["cpu", "https://example.org/cpu"], "1", 1, "pip found no wheels of PyTorch without CUDA", True),
+        (["cpu"], "0", 2, "name the index of the CPU wheels of PyTorch", False),
+        (["rocm"], "0", 2, "the variant is cuda or cpu, not rocm", False),
+    ],
+)
+def test_an_image_for_processors_has_no_cuda_or_is_not_made(tmp_path, words, cuda, code, said, index):
+    """pip takes the usual wheels where it cannot reach the index of those without."""
+    python, notes = tmp_path / "python", tmp_path / "notes"
+    python.write_text(PIP)
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "docker" / "install.sh", ROOT, tmp_path / "venv", *words],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "NOTES": str(notes), "CUDA": cuda},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (notes.is_file() and "--extra-index-url https://example.org/cpu" in notes.read_text()) == index
+
+
 STUBS = {
     # Its own options go; the command runs once a task, here once.
     "srun": 'echo "srun $*" >>"$NOTES"\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"',

@@ -156,6 +156,15 @@ def test_dask_workers_that_end_at_once_end_the_job_with_one_line(slurm, slides, 
     assert not list(tmp_path.glob(".dask-*")), "keys"
 
 
+def test_an_error_of_the_call_ends_a_job_of_dask_workers_with_one_line(slurm, tmp_path):
+    job = submit(slurm, tmp_path, "slides_dask.sbatch", "encode", tmp_path / "nowhere", options=("--ntasks=2",))
+    assert job.wait() == "FAILED", job.log()
+    quiet(job.log())
+    assert job.log().count("medsoft: error: ") == 1, job.log()
+    assert len(job.log().splitlines()) < 4, job.log()
+    assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
 def test_a_job_of_dask_workers_makes_room_and_goes_on(slurm, slides, expected, tmp_path):
     job = submit(slurm, tmp_path, "slides_dask.sbatch", "encode", slides, options=("--ntasks=2",))
     job.begun(": encoded")
