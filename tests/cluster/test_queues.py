@@ -1,5 +1,6 @@
 """Jobs of PBS, LSF and SGE: the scripts that are written for them, and what their commands answer."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from medsoft.cluster.jobs import cluster_jobs
 from medsoft.cluster.options import JOB_SCHEDULERS, ClusterSettings
 from medsoft.cluster.queues import QUEUES
+from medsoft.cluster.worker_log import dask_setup
 from medsoft.errors import InputError
 from tests.builders.waiting import wait_until
 from tests.cluster.slurm.real import SCRIPTS, Job, Slurm, missing
@@ -135,6 +137,27 @@ def test_where_the_output_of_a_job_is(tmp_path, scheduler, files):
     for name in (*files, "medsoft-121.err", "medsoft.e121", "0-121.err", "medsoft.o121"):
         (tmp_path / name).touch()
     assert [file.name for file in QUEUES[scheduler].logs(tmp_path, "medsoft", "12")] == files
+
+
+def test_what_dask_says_of_work_that_was_given_up_is_no_news(monkeypatch, caplog):
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("nanny", "worker.state_machine")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "filters", [])
+        monkeypatch.setattr(logger, "propagate", True)
+    dask_setup(None)
+    nanny, tasks = loggers
+    for error in (EOFError("its pipe is closed"), KeyError("a fault")):
+        try:
+            raise error
+        except (EOFError, KeyError):
+            nanny.warning("Worker process died unexpectedly", exc_info=True)
+    tasks.warning("Async instruction for a task ended with CancelledError")
+    tasks.warning("Async instruction for a task ended with KeyError")
+    said = [(record.message, record.exc_info and record.exc_info[0]) for record in caplog.records]
+    assert said == [
+        ("Worker process died unexpectedly", KeyError),
+        ("Async instruction for a task ended with KeyError", None),
+    ]
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

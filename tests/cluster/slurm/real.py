@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
@@ -223,8 +224,30 @@ class Job:
         return int(self.facts().get("Restarts", 0))
 
     def signal(self, name: str) -> bool:
-        """Send all its tasks a signal, as SLURM does ahead of the time limit; whether there were any."""
+        """Send all its tasks a signal, as SLURM does ahead of the time limit; whether there were any.
+
+        A job of which srun has begun no step yet has none, and scancel says nothing of it.
+        """
+        steps = self._slurm.call(
+            "squeue", "--noheader", "--steps", f"--jobs={self.number}", "--format=%i"
+        ).stdout.split()
+        if not any(step.partition(".")[2].isdigit() for step in steps):
+            time.sleep(0.2)
+            return False
         return self._slurm.call("scancel", f"--signal={name}", self.number).returncode == 0 and self.state == "RUNNING"
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that it runs here; other jobs, and other clusters of this machine, have their own."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                its = process.environ()
+                if (
+                    its.get("SLURM_JOB_ID") == self.number
+                    and its.get("SLURM_CONF") == self._slurm.environment["SLURM_CONF"]
+                ):
+                    found.append(process)
+        return found
 
     def cancel(self) -> None:
         """As a user does."""
