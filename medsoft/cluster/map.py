@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medsoft.errors import InputError, RunError
@@ -18,6 +19,8 @@ Result = TypeVar("Result")
 Task = tuple[Any, ...]
 
 POLL_SECONDS = 0.1
+
+SUBMITTED_AT_ONCE = 500
 
 
 def each(
@@ -61,15 +64,22 @@ def _completed(
 ) -> Iterator[list[tuple[int, Result | _Killed]]]:
     from distributed import as_completed
 
-    # No names of slides in the keys: they stand in the cluster's logs.
-    futures = {client.submit(function, *task, pure=False): number for number, task in tasks.items()}
+    futures: dict[Future, int] = {}
     try:
+        # No names of slides in the keys: they stand in the cluster's logs. One message for many tasks: ten thousand of
+        # them, sent while nothing is read, can fill the connection until it is given up.
+        for begin in range(0, len(tasks), SUBMITTED_AT_ONCE):
+            numbers = list(islice(tasks, begin, begin + SUBMITTED_AT_ONCE))
+            columns = zip(*(tasks[number] for number in numbers), strict=True)
+            futures.update(zip(client.map(function, *columns, pure=False), numbers, strict=True))
         # Results are fetched at once, many at a time: a worker that dies takes along what still lies there.
         completed = as_completed(futures, with_results=True, raise_errors=False)
         while not completed.is_empty():
             look()
             batch = completed.next_batch(block=False)
             if not batch:
+                if client.status != "running":  # one that connects again has lost its tasks, and may not say so
+                    raise _lost_scheduler()
                 time.sleep(POLL_SECONDS)
                 continue
             yield [(futures[future], _result(future, result)) for future, result in batch]

@@ -23,9 +23,10 @@ from PIL import Image
 
 from medsoft.cluster import client as cluster
 from medsoft.cluster import jobs as cluster_jobs
+from medsoft.cluster import map as cluster_map
 from medsoft.cluster.client import Cluster
 from medsoft.cluster.options import ClusterSettings, Workers
-from medsoft.errors import InputError
+from medsoft.errors import InputError, RunError
 from medsoft.inference.slides.cases import Case
 from medsoft.inference.slides.encode_cohort import EncodeJob, encode_slides
 from medsoft.inference.slides.model import SlideModel
@@ -458,6 +459,36 @@ def test_a_worker_killed_in_the_middle_of_a_heatmap_leaves_nothing_half_written(
         endings = {Path(f"x{suffix}").suffix for suffix in SUFFIXES}
         assert {path.suffix for path in (out / "heatmaps" / name).iterdir()} == endings
         Image.open(out / "heatmaps" / name / "a.png").load()
+
+
+def test_many_tasks_are_each_done_once_in_few_messages(scheduler, monkeypatch):
+    from distributed import Client
+
+    monkeypatch.setattr(cluster_map, "SUBMITTED_AT_ONCE", 30)
+    with Client(scheduler) as client:
+        maps, submit_many = [], client.map
+        monkeypatch.setattr(client, "map", lambda *words, **how: maps.append(words) or submit_many(*words, **how))
+        done = [
+            one for some in cluster_map.each(client, divmod, [(n, 7) for n in range(100)], lambda: None) for one in some
+        ]
+    assert sorted(done) == [(n, divmod(n, 7)) for n in range(100)]
+    assert len(maps) == 4
+
+
+def test_a_connection_to_the_scheduler_that_is_lost_ends_the_run(scheduler, tmp_path):
+    """As it was seen on a busy machine: a client that was to connect again, and never had its tasks' results."""
+    from distributed import Client
+
+    let_go = tmp_path / "let go"
+    with Client(scheduler) as client:
+        with pytest.raises(RunError, match="connection to the cluster's scheduler is lost; finished work is kept"):
+            list(cluster_map.each(client, wait_for, [(let_go,)], lambda: setattr(client, "status", "connecting")))
+        let_go.touch()
+        client.status = "running"
+
+
+def wait_for(file: Path) -> None:
+    wait_until(file.exists)
 
 
 def test_a_full_disk_of_a_worker_ends_the_run(tmp_path, slides, scheduler, monkeypatch):

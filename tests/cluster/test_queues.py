@@ -1,5 +1,6 @@
 """Jobs of PBS, LSF and SGE: the scripts that are written for them, and what their commands answer."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from medsoft.cluster.jobs import cluster_jobs
 from medsoft.cluster.options import JOB_SCHEDULERS, ClusterSettings
 from medsoft.cluster.queues import QUEUES
+from medsoft.cluster.worker_log import dask_setup
 from medsoft.errors import InputError
+from tests.builders.waiting import wait_until
+from tests.cluster.slurm.real import SCRIPTS, Job, Slurm, missing
 
 SETTINGS = {"cores": 8, "memory": "32GB", "walltime": "04:30:00", "queue": "long", "account": "lab", "interface": "lo"}
 
@@ -133,3 +137,47 @@ def test_where_the_output_of_a_job_is(tmp_path, scheduler, files):
     for name in (*files, "medsoft-121.err", "medsoft.e121", "0-121.err", "medsoft.o121"):
         (tmp_path / name).touch()
     assert [file.name for file in QUEUES[scheduler].logs(tmp_path, "medsoft", "12")] == files
+
+
+def test_what_dask_says_of_work_that_was_given_up_is_no_news(monkeypatch, caplog):
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("nanny", "worker.state_machine")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "filters", [])
+        monkeypatch.setattr(logger, "propagate", True)
+    dask_setup(None)
+    nanny, tasks = loggers
+    for error in (EOFError("its pipe is closed"), KeyError("a fault")):
+        try:
+            raise error
+        except (EOFError, KeyError):
+            nanny.warning("Worker process died unexpectedly", exc_info=True)
+    tasks.warning("Async instruction for a task ended with CancelledError")
+    tasks.warning("Async instruction for a task ended with KeyError")
+    said = [(record.message, record.exc_info and record.exc_info[0]) for record in caplog.records]
+    assert said == [
+        ("Worker process died unexpectedly", KeyError),
+        ("Async instruction for a task ended with KeyError", None),
+    ]
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_real_slurm_takes_the_scripts_and_the_jobs_and_refuses_a_wrong_partition(tmp_path, monkeypatch):
+    """A few seconds, where one is installed; scripts/test_cluster has the rest."""
+    settings = {"interface": "lo", "cores": 2, "memory": "2GB", "python": "sleep 3600; true"}
+    with Slurm(tmp_path / "cluster") as slurm:
+        monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+        for script in sorted(SCRIPTS.glob("*.sbatch")):
+            done = slurm.call("sbatch", "--test-only", script, "run", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        with cluster_jobs("slurm", ClusterSettings(**settings), 1, 2, "127.0.0.1:0", tmp_path):
+            submitted: list[str] = []
+            wait_until(lambda: submitted.extend(slurm.jobs()) or submitted)
+            facts = Job(slurm, submitted[0], tmp_path).facts()
+        assert (facts["JobName"], facts["NumCPUs"]) == ("medsoft", "2")
+        wait_until(lambda: not slurm.jobs())  # cancelled; SLURM lists it a little longer
+        wrong = ClusterSettings(**settings, queue="nowhere")
+        with (
+            pytest.raises(InputError, match=r"SLURM does not take the jobs: .*invalid partition"),
+            cluster_jobs("slurm", wrong, 1, 2, "127.0.0.1:0", tmp_path),
+        ):
+            pass

@@ -1,5 +1,6 @@
 """The container's files and the job scripts: no mistake that a linter knows, and run against stubs of SLURM."""
 
+import json
 import os
 import stat
 import subprocess
@@ -23,7 +24,14 @@ def tool(name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "script", [*SCRIPTS, SLURM / "common.sh", ROOT / "docker" / "install.sh"], ids=lambda p: p.name
+    "script",
+    [
+        *SCRIPTS,
+        SLURM / "common.sh",
+        ROOT / "docker" / "install.sh",
+        *(ROOT / "scripts" / n for n in ("image", "test_cluster")),
+    ],
+    ids=lambda p: p.name,
 )
 def test_shellcheck_finds_nothing(script):
     done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
@@ -51,6 +59,76 @@ def test_both_images_are_made_from_the_same_parts():
         assert "3.11.13-slim-bookworm" in text
     assert "USER 10001" in dockerfile
     assert 'CMD ["medsoft", "doctor"]' in dockerfile
+
+
+PIP = """#!/bin/sh
+case "$*" in
+  "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; printf '#!/bin/sh\necho medsoft 1.0\n' >"$3/bin/medsoft"
+    chmod +x "$3/bin/medsoft" ;;
+  "-m pip"*) echo "$*" >>"$NOTES" ;;
+  -c*) exit "$CUDA" ;;
+esac
+"""
+"""In place of Python: makes an environment of itself, installs nothing, and has PyTorch with CUDA or without."""
+
+
+@pytest.mark.parametrize(
+    ("words", "cuda", "code", "said", "index"),
+    [
+        (["cuda"], "1", 0, "", False),
+        (["cpu", "https://example.org/cpu"], "0", 0, "", True),
+        (["cpu", "https://example.org/cpu"], "1", 1, "pip found no wheels of PyTorch without CUDA", True),
+        (["cpu"], "0", 2, "name the index of the CPU wheels of PyTorch", False),
+        (["rocm"], "0", 2, "the variant is cuda or cpu, not rocm", False),
+    ],
+)
+def test_an_image_for_processors_has_no_cuda_or_is_not_made(tmp_path, words, cuda, code, said, index):
+    """pip takes the usual wheels where it cannot reach the index of those without."""
+    python, notes = tmp_path / "python", tmp_path / "notes"
+    python.write_text(PIP)
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "docker" / "install.sh", ROOT, tmp_path / "venv", *words],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "NOTES": str(notes), "CUDA": cuda},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (notes.is_file() and "--extra-index-url https://example.org/cpu" in notes.read_text()) == index
+
+
+@pytest.mark.parametrize("tool", ["docker", "podman", "buildah"])
+def test_an_image_is_built_with_further_options_and_tried_without_a_network_as_an_ordinary_user(tool):
+    words = ["--dry-run", "--tool", tool, "--variant", "cpu", "--", "--volume", "/certificates:/certificates:ro"]
+    done = subprocess.run([ROOT / "scripts" / "image", *words], capture_output=True, text=True, check=True)
+    build, *rest = done.stdout.splitlines()
+    assert "--volume /certificates:/certificates:ro --build-arg VARIANT=cpu" in build
+    tried = [line for line in rest if line.startswith(f"{tool} run ")]
+    assert len(tried) == 6, "doctor, two kinds of phantoms, a training, an encoding, and the list of packages"
+    assert all("--network none" in line for line in tried)
+    assert all(("--read-only" in line) != (tool == "buildah") for line in tried), "buildah has no such option"
+    assert all("--user 10001" in line for line in tried if tool == "buildah")
+    assert not any("/certificates" in line for line in rest)
+
+
+def test_a_bill_of_materials_has_each_package_once_with_its_licence(tmp_path):
+    packages = [
+        {"name": "Zope.Interface_x", "version": "2.0", "license_expression": "MIT"},
+        {"name": "a", "version": "1", "classifier": ["License :: OSI Approved :: BSD License"]},
+        {"name": "b", "version": "3", "license": "A whole text\nof several lines"},
+    ]
+    source, target = tmp_path / "packages.json", tmp_path / "sbom.json"
+    source.write_text(json.dumps({"pip_version": "26", "installed": [{"metadata": one} for one in packages]}))
+    subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", source, target], check=True)
+    bill = json.loads(target.read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert [one["purl"] for one in bill["components"]] == [
+        "pkg:pypi/a@1", "pkg:pypi/b@3", "pkg:pypi/zope-interface-x@2.0",
+    ]  # fmt: skip
+    assert [one.get("licenses") for one in bill["components"]] == [
+        [{"license": {"name": "BSD License"}}], None, [{"expression": "MIT"}],
+    ]  # fmt: skip
 
 
 STUBS = {

@@ -8,9 +8,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.builders.waiting import LIMIT_SECONDS, wait_until
@@ -19,6 +21,8 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "docker" / "slurm"
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+
+LOGS = {".out", ".err", ".log", ".jsonl", ".said"}
 
 # Requeued jobs wait until credentials expire, 121 s by default. Nodes say that they have more than this machine has, so
 # that the job scripts run as they are.
@@ -151,8 +155,8 @@ class Slurm:
                 daemon.wait()
 
     def call(self, *words: object, cwd: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of SLURM, or one that calls it, to its end."""
-        return subprocess.run(
+        """Run a command of SLURM, or one that calls it, to its end, which is without a traceback."""
+        done = subprocess.run(
             [str(word) for word in words],
             env={**self.environment, **settings},
             cwd=cwd,
@@ -160,6 +164,8 @@ class Slurm:
             text=True,
             timeout=LIMIT_SECONDS,
         )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return done
 
     def popen(self, *words: object, cwd: Path, **settings: str) -> subprocess.Popen[str]:
         """Begin such a command."""
@@ -203,6 +209,7 @@ class Job:
 
     def facts(self) -> dict[str, str]:
         """What SLURM says of it; of an array, of its first task."""
+        time.sleep(0.2)  # each question is a process, and tests ask until the answer is another
         said = self._slurm.call("scontrol", "--oneliner", "show", "job", self.number).stdout.partition("\n")[0]
         return dict(re.findall(r"(\w+)=(\S*)", said))
 
@@ -217,8 +224,30 @@ class Job:
         return int(self.facts().get("Restarts", 0))
 
     def signal(self, name: str) -> bool:
-        """Send all its tasks a signal, as SLURM does ahead of the time limit; whether there were any."""
+        """Send all its tasks a signal, as SLURM does ahead of the time limit; whether there were any.
+
+        A job of which srun has begun no step yet has none, and scancel says nothing of it.
+        """
+        steps = self._slurm.call(
+            "squeue", "--noheader", "--steps", f"--jobs={self.number}", "--format=%i"
+        ).stdout.split()
+        if not any(step.partition(".")[2].isdigit() for step in steps):
+            time.sleep(0.2)
+            return False
         return self._slurm.call("scancel", f"--signal={name}", self.number).returncode == 0 and self.state == "RUNNING"
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that it runs here; other jobs, and other clusters of this machine, have their own."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                its = process.environ()
+                if (
+                    its.get("SLURM_JOB_ID") == self.number
+                    and its.get("SLURM_CONF") == self._slurm.environment["SLURM_CONF"]
+                ):
+                    found.append(process)
+        return found
 
     def cancel(self) -> None:
         """As a user does."""
@@ -238,6 +267,21 @@ class Job:
         """Wait until it has written something."""
         wait_until(lambda: text in self.log() or self.state in ENDED)
         assert text in self.log(), self.log()
+
+
+def tracebacks(folder: Path) -> dict[str, str]:
+    """Logs below a folder with a traceback in them, of jobs, of workers and of medsoft; gives what surrounds it.
+
+    Args:
+        folder: of a test.
+    """
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in LOGS and file.is_file():
+            text = file.read_text(errors="replace")
+            if (at := text.find("Traceback")) >= 0:
+                found[str(file)] = text[max(0, at - 1000) : at + 4000]
+    return found
 
 
 def skip_without_slurm() -> None:

@@ -50,23 +50,23 @@ def check(work: Path, expected: Path) -> None:
 
 
 def quiet(log: str) -> None:
-    """No traceback, and no word about what was killed."""
-    assert not [word for word in ("Traceback", "Killed", "Batched Comm Closed", "UserWarning") if word in log], log
+    """No traceback, and no word about what was killed or given up."""
+    noise = ("Traceback", "Killed", "Batched Comm Closed", "UserWarning", "Async instruction")
+    assert not [word for word in noise if word in log], log
 
 
 def submit(slurm: Slurm, folder: Path, script: str, *words: object, options: tuple[str, ...] = ()) -> Job:
     return slurm.submit(folder, *options, SCRIPTS / script, *words, *HOW, "--out", "work")
 
 
-def workers() -> list[psutil.Process]:
-    """Worker processes of Dask that were started under srun, on this machine."""
+def workers(job: Job) -> list[psutil.Process]:
+    """Worker processes of Dask that a job has started under srun."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if "spawn_main" in words:
-            with suppress(psutil.NoSuchProcess):
-                parent = " ".join(process.parent().cmdline()) if process.parent() else ""
-                found += [process] if "dask_worker" in parent else []
+    for process in job.processes():
+        with suppress(psutil.Error):
+            parent = process.parent()
+            if "spawn_main" in " ".join(process.cmdline()) and parent and "dask_worker" in " ".join(parent.cmdline()):
+                found.append(process)
     return found
 
 
@@ -96,7 +96,7 @@ def test_dask_workers_in_one_job_end_without_a_word(slurm, slides, expected, tmp
     job = submit(slurm, tmp_path, "slides_dask.sbatch", "encode", slides, options=("--ntasks=2",))
     heard: set[str] = set()
     while job.state not in ENDED:
-        heard |= pages_heard()
+        heard |= pages_heard(job)
     assert job.wait() == "COMPLETED", job.log()
     quiet(job.log())
     assert heard <= {"127.0.0.1"}, "pages of Dask over HTTP"
@@ -104,13 +104,13 @@ def test_dask_workers_in_one_job_end_without_a_word(slurm, slides, expected, tmp
     assert not list(tmp_path.glob(".dask-*")), "keys"
 
 
-def pages_heard() -> set[str]:
+def pages_heard(job: Job) -> set[str]:
     """Addresses at which Dask of a job answers HTTP requests with a page."""
     found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or ["srun"]  # which would take a request for one of its own
-        if "python" in Path(words[0]).name and "distributed.cli" in " ".join(words):
-            with suppress(psutil.Error, OSError):
+    for process in job.processes():
+        with suppress(psutil.Error, OSError):
+            words = process.cmdline() or ["srun"]  # which would take a request for one of its own
+            if "python" in Path(words[0]).name and "distributed.cli" in " ".join(words):
                 listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
                 # A page has a plug of its own; what Dask speaks with its workers is encrypted and answers no request.
                 found |= {one.laddr.ip for one in listening if answers(one.laddr.port)}
@@ -137,8 +137,8 @@ def answers(port: int) -> bool:
 
 def test_a_worker_of_the_job_that_is_killed_is_replaced(slurm, slides, expected, tmp_path):
     job = submit(slurm, tmp_path, "slides_dask.sbatch", "encode", slides, options=("--ntasks=2",))
-    wait_until(lambda: workers() or job.state in ENDED)
-    os.kill(workers()[0].pid, signal.SIGKILL)
+    wait_until(lambda: workers(job) or job.state in ENDED)
+    os.kill(workers(job)[0].pid, signal.SIGKILL)
     assert job.wait() == "COMPLETED", job.log()
     check(tmp_path / "work", expected)
 
@@ -153,6 +153,15 @@ def test_dask_workers_that_end_at_once_end_the_job_with_one_line(slurm, slides, 
     assert "The workers or the scheduler have ended before the work was done" in job.log()
     assert "Traceback" not in job.log()
     assert len(job.log().splitlines()) < 10, job.log()
+    assert not list(tmp_path.glob(".dask-*")), "keys"
+
+
+def test_an_error_of_the_call_ends_a_job_of_dask_workers_with_one_line(slurm, tmp_path):
+    job = submit(slurm, tmp_path, "slides_dask.sbatch", "encode", tmp_path / "nowhere", options=("--ntasks=2",))
+    assert job.wait() == "FAILED", job.log()
+    quiet(job.log())
+    assert job.log().count("medsoft: error: ") == 1, job.log()
+    assert len(job.log().splitlines()) < 4, job.log()
     assert not list(tmp_path.glob(".dask-*")), "keys"
 
 
