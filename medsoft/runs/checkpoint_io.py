@@ -6,16 +6,23 @@ import errno
 import math
 import os
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from medsoft.data.features.provenance import EncoderIdentity
 from medsoft.errors import InputError, RunError
 from medsoft.storage.files import replacing
 from medsoft.storage.own_files import require_file, value_of
 from medsoft.task import Task
+
+OF_FEATURES = {field.name for field in fields(EncoderIdentity)}
+"""What a checkpoint says of the features that it learnt from."""
+LATER = {"precision"}
+"""Of these what checkpoints of earlier versions do not say."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -93,7 +100,7 @@ def check_model(known: Any, path: Path) -> dict[str, Any]:
         value_of(about, "options", dict, path)
         value_of(known, "slides", (dict, type(None)), path)
         features = value_of(known, "features", dict, path)
-        if features.keys() != {"origin", "encoder", "weights", "settings", "tiles"}:
+        if not OF_FEATURES - LATER <= features.keys() <= OF_FEATURES:
             raise InputError(f"{path}: is damaged: it does not say which features it was trained on")
         for name in features:
             value_of(features, name, str, path)

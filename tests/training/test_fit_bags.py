@@ -14,6 +14,7 @@ import yaml
 
 from medsoft.classifiers.slide import SlideClassifier, load_slide_classifier
 from medsoft.data.features.open import open_bag
+from medsoft.data.features.provenance import EncoderIdentity
 from medsoft.errors import InputError
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.models.aggregators import stream_logits
@@ -183,6 +184,19 @@ def test_a_checkpoint_says_how_slides_become_features(run):
     assert (slides["encoder"], slides["encoder_sha256"], slides["encoder_init"]) == ("resnet18", "ab" * 32, "weights")
     assert slides["tile_settings"] == SETTINGS
     assert (slides["mpp"], slides["tile_px"]) == (0.5, 224)
+
+
+def test_a_checkpoint_of_version_0_1_says_no_precision_and_is_read(tmp_path, run):
+    file = run / "checkpoints" / "best.ckpt"
+    state = torch.load(file, weights_only=True)
+    del state["medsoft"]["features"]["precision"]
+    torch.save(state, tmp_path / "old.ckpt")
+    old, new = (EncoderIdentity(**load_slide_classifier(one).features) for one in (tmp_path / "old.ckpt", file))
+    assert old == new
+    del state["medsoft"]["features"]["settings"]
+    torch.save(state, tmp_path / "damaged.ckpt")
+    with pytest.raises(InputError, match="which features it was trained on"):
+        load_slide_classifier(tmp_path / "damaged.ckpt")
 
 
 def test_the_checkpoint_alone_gives_the_predictions_again(tmp_path, run, slides):
