@@ -5,11 +5,33 @@ In Python: ``medsoft.load``, ``medsoft.fit``, ``medsoft.evaluate``, ``medsoft.op
 when they are first used: ``import medsoft`` loads nothing heavy.
 """
 
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
 
 _IN_PYTHON = ("load", "fit", "evaluate", "open_slide", "open_bag", "read_volume", "ProbeClassifier", "ProbeRegressor")
+
+
+class _NoTrackerForTimm:
+    """timm imports wandb where it is installed, for summaries that nobody here asks for.
+
+    That takes seconds at every start, and looks whether the machine has a network. ``--logger wandb`` imports it itself.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        """Find nothing; raise ImportError where timm looks for wandb."""
+        if name != "wandb":
+            return
+        frame = sys._getframe(1)
+        while frame is not None and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back  # type: ignore[assignment]
+        if frame is not None and frame.f_globals.get("__name__") == "timm.utils.summary":
+            raise ImportError("timm does without wandb in medsoft")
+
+
+sys.meta_path.insert(0, _NoTrackerForTimm)
 
 
 def __getattr__(name: str) -> Any:

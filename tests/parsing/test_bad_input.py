@@ -271,7 +271,7 @@ def test_leaving_out_every_picture_of_a_part_is_refused(refused, small):
         ("--seed_everything=-1", "seed_everything -1 must be between 0 and"),
         (
             "--use.data=nowhere.at.All",
-            "use.data: nowhere.at.All is none of medsoft's own (image, bag, volume, masks, volume_masks)",
+            "use.data: nowhere.at.All is none of medsoft's own (image, bag, volume, masks, boxes, volume_masks)",
         ),
         ("--use.data=medsoft.data.tables.split.split_folds", "is none of medsoft's own"),
         ("--use.model=pathlib.Path", "use.model: pathlib.Path is none of medsoft's own"),

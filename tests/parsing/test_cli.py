@@ -367,11 +367,11 @@ def test_what_medsoft_sets_itself_is_no_option_and_not_offered_as_one(medsoft, t
         ("data: {cache: disk}", "data.cache"),
         (
             "use: {data: nowhere.Data}",
-            "use.data: nowhere.Data is none of medsoft's own (image, bag, volume, masks, volume_masks)",
+            "use.data: nowhere.Data is none of medsoft's own (image, bag, volume, masks, boxes, volume_masks)",
         ),
         (
             "use: {data: imagee}",
-            "there is no data 'imagee': one of image, bag, volume, masks, volume_masks; did you mean image?",
+            "there is no data 'imagee': one of image, bag, volume, masks, boxes, volume_masks; did you mean image?",
         ),
         ("trust: true", "trust can only be given on the command line, never in a file"),
         ("use: fundus", "use must be a mapping"),

@@ -170,9 +170,10 @@ def test_no_parameter_of_any_class_is_built_from_a_class_path(spy, tmp_path):
         "volume": {"use": {"data": "volume", "model": "slice_classifier"}},
         "masks": {"use": {"data": "masks", "model": "segmenter"}},
         "volume_masks": {"use": {"data": "volume_masks", "model": "volume_segmenter"}},
+        "boxes": {"use": {"data": "boxes", "model": "detector"}},
     }
     of_kind = {"classifier": "image", "slide_classifier": "bag", "slice_classifier": "volume", "volume": "volume"}
-    of_kind |= {"segmenter": "masks", "volume_segmenter": "volume_masks"}
+    of_kind |= {"segmenter": "masks", "volume_segmenter": "volume_masks", "detector": "boxes"}
     small = {"image": {"backbone_args": {"patch_size": 32, "depth": 1, "embed_dim": 8, "num_heads": 1}}, "bag": {}}
     tried = 0
     for role, name, parameter in parameters():

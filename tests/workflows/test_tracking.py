@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,3 +161,14 @@ def test_a_store_that_cannot_be_opened_is_one_message_and_one_that_fails_ends_no
     log.log_metrics({"loss": 1.0}, 1)
     said = capsys.readouterr().err
     assert said.count("WARNING: --logger mlflow fails, and the run goes on without it") == 1
+
+
+def test_timm_does_not_bring_a_tracker_along():
+    """It imports wandb where there is one; that takes seconds, and looks for a network."""
+    kept = sys.modules.pop("wandb", None)
+    try:
+        with pytest.raises(ImportError, match="timm does without"):
+            exec("import wandb", {"__name__": "timm.utils.summary"})
+    finally:
+        if kept is not None:
+            sys.modules["wandb"] = kept
