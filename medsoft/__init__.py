@@ -16,7 +16,7 @@ _IN_PYTHON = ("load", "fit", "evaluate", "open_slide", "open_bag", "read_volume"
 class _NoTrackerForTimm:
     """timm imports wandb where it is installed, for summaries that nobody here asks for.
 
-    That takes seconds at every start, and looks whether the machine has a network. ``--logger wandb`` imports it itself.
+    That takes seconds at every start, and looks for a network. ``--logger wandb`` imports it itself.
     """
 
     @staticmethod

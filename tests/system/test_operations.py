@@ -230,10 +230,10 @@ def test_half_the_tiles_are_tried_on_a_processor_too(medsoft, scans, tmp_path, m
     encode = Encoder._encode
     monkeypatch.setattr("medsoft.encoders.encoder.CPU_TILES", 8)
 
-    def hungry(self, images, wanted):
+    def hungry(self, images, *others):
         if len(images) > 2:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
-        return encode(self, images, wanted)
+        return encode(self, images, *others)
 
     monkeypatch.setattr(Encoder, "_encode", hungry)
     slide = sorted(scans.glob("* slide *"))[0]

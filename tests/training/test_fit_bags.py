@@ -86,7 +86,7 @@ def test_a_run_on_slides_leaves_what_a_run_on_images_leaves(run, slides):
     ],
 )
 def test_it_learns_from_one_tile_in_a_bag(tmp_path, medsoft, model):
-    slides = write_slides(tmp_path / "set", n=64)
+    slides = write_slides(tmp_path / "set", n=80)
     more = [*model, "--model.lr=1e-2", "--trainer.max_epochs=12", "--data.batch_size=8"]
     more += ["--trainer.accumulate_grad_batches=1"]
     code, out, err = medsoft("fit", *words(slides, tmp_path / "run", *more))
