@@ -16,7 +16,7 @@ from medsoft.classifiers.mixing import Mixing
 from medsoft.classifiers.optimizer import WarmupCosine, parameter_groups
 from medsoft.classifiers.slices import SliceClassifier
 from medsoft.errors import InputError
-from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
+from medsoft.models.attribution.patches import can_be_attributed, patch_contributions
 from medsoft.specs import Covariates, DataSpec
 from medsoft.task import Task
 

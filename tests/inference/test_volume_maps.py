@@ -12,7 +12,7 @@ from medsoft.data.volumes.transforms.geometry import located
 from medsoft.data.volumes.transforms.recipe import VolumeTransforms
 from medsoft.errors import InputError
 from medsoft.inference.attribution.resample import into_space, write_nifti
-from medsoft.models.vit_attribution import patch_contributions
+from medsoft.models.attribution.patches import patch_contributions
 from medsoft.specs import DataSpec
 from medsoft.task import Task
 from tests.builders.dicom import write_series

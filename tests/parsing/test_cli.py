@@ -142,7 +142,7 @@ def test_an_unknown_verb_of_a_group_gets_the_group(medsoft):
     for words in (["data"], ["data", "chekc"]):
         code, _, err = medsoft(*words)
         assert code == 2
-        assert "the verbs of medsoft data are check, split, index, masks, show, phantom" in err
+        assert "the verbs of medsoft data are check, split, index, masks, crop, show, phantom" in err
 
 
 def test_help_of_a_group_lists_its_verbs(medsoft):
@@ -417,7 +417,7 @@ def test_a_printed_configuration_reads_as_what_it_was_printed_from(tmp_path, end
         words.append("--model.encoder=none")  # which would bring a training of its own
     if file.stem == "probe":
         words.remove("--model.lr=0.0123")
-    if file.stem in ("segmentation", "segmentation_volume"):
+    if file.stem in ("segmentation", "segmentation_volume", "detection"):
         words.remove("--data.positive=2,3")
     printed = ends("fit", f"--config={file.stem}", *words, "--print_config")
     saved = tmp_path / "saved.yaml"
@@ -566,7 +566,7 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
     kinds = (
-        "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume, multitask"
+        "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume, detection, multitask"
     )
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")

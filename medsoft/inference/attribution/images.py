@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from medsoft.classifiers.image import Classifier
-from medsoft.models.map_attribution import ends_in_a_map, map_contributions
+from medsoft.models.attribution.maps import ends_in_a_map, map_contributions
+from medsoft.models.attribution.patches import can_be_attributed, patch_contributions
 from medsoft.models.vit import VisionTransformer
-from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
 
 
 def can_be_taken_apart(model: object) -> bool:
@@ -26,7 +26,7 @@ def can_be_taken_apart(model: object) -> bool:
 
 
 def of_a_map(model: object) -> bool:
-    """Whether the contributions are those of places of the last map (``medsoft.models.map_attribution``)."""
+    """Whether the contributions are those of places of the last map (``medsoft.models.attribution.maps``)."""
     return isinstance(model, Classifier) and ends_in_a_map(model.backbone)
 
 
@@ -35,7 +35,7 @@ def image_contributions(
 ) -> npt.NDArray[np.float64]:
     """The contribution of every patch, or of every place of the last map, to the log-odds of an answer.
 
-    See ``medsoft.models.vit_attribution`` and ``medsoft.models.map_attribution``.
+    See ``medsoft.models.attribution.patches`` and ``medsoft.models.attribution.maps``.
 
     Args:
         model: one for which ``can_be_taken_apart`` holds, in evaluation mode.

@@ -14,8 +14,8 @@ from medsoft.classifiers.base import TableClassifier
 from medsoft.classifiers.image import Classifier
 from medsoft.classifiers.slices import SliceClassifier
 from medsoft.errors import InputError
+from medsoft.models.attribution.patches import can_be_attributed, patch_contributions
 from medsoft.models.vit import VisionTransformer
-from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
 from medsoft.task_types import LogitTarget
 
 

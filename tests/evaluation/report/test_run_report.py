@@ -16,7 +16,7 @@ from medsoft.classifiers.image import Classifier
 from medsoft.data.transforms.plain import Plain
 from medsoft.evaluation.tables.predictions import read_predictions
 from medsoft.inference.attribution.images import can_be_taken_apart, image_contributions
-from medsoft.models.vit_attribution import patch_contributions
+from medsoft.models.attribution.patches import patch_contributions
 from medsoft.specs import Covariates, DataSpec
 from medsoft.task import Task
 from medsoft.workflows import run_report

@@ -5,9 +5,9 @@ import timm
 import torch
 
 from medsoft.layers.attribution import token_contributions
-from medsoft.models.map_attribution import ends_in_a_map, map_contributions
+from medsoft.models.attribution.maps import ends_in_a_map, map_contributions
+from medsoft.models.attribution.patches import can_be_attributed, patch_contributions
 from medsoft.models.vit import VisionTransformer
-from medsoft.models.vit_attribution import can_be_attributed, patch_contributions
 
 
 def network(name: str, **arguments):
