@@ -566,7 +566,8 @@ def test_an_option_of_another_kind_says_where_it_belongs(medsoft, config, option
 def test_a_task_that_there_is_not_gets_the_list(medsoft, table):
     code, _, err = medsoft("fit", f"--data.table={table}", "--data.task=grading")
     kinds = (
-        "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume, detection, multitask"
+        "binary, multiclass, multilabel, ordinal, regression, survival, segmentation, segmentation_volume, detection, "
+        "multitask"
     )
     said = f"option data.task: 'grading' is not of its type: one of {kinds}"
     assert (code, err) == (2, f"medsoft: error: {said}\n")
