@@ -151,7 +151,7 @@ def test_left_out_slides_are_listed(tmp_path, medsoft, slides):
 # ---- resuming
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (1, 8)])
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (1, 8), (2, 0)])
 def test_stopped_and_resumed_it_ends_with_the_same_weights(tmp_path, medsoft, monkeypatch, slides, run, epoch, batch):
     def ask_at(self, trainer, pl_module, outputs, batch_, batch_idx):
         if (trainer.current_epoch, batch_idx) == (epoch, batch):

@@ -140,6 +140,17 @@ def test_folds_become_an_ensemble_whose_mask_is_of_the_mean(tmp_path, medsoft, m
     code, out, err = medsoft("crossval", f"--data.table={masks}", *SMALL, *QUIET, "--folds=2", f"--out={folder}")
     assert (code, err) == (0, "")
     assert len(predictions(folder)) == 16
+    # Each image is cut to the mask of the fold that has not seen it.
+    words = ["--path=file", f"--masks={folder}", "--empty=whole", "--margin=0", f"--out={tmp_path / 'cut'}"]
+    code, _, err = medsoft("data", "crop", masks, *words)
+    assert (code, err) == (0, "")
+    cut = pd.read_csv(tmp_path / "cut" / "cropped.csv").set_index("file")
+    for number in range(2):
+        reported = predictions(folder / f"fold-{number}").query("split == 'test'")
+        for id in reported["id"]:
+            mask = np.asarray(Image.open(folder / f"fold-{number}" / "masks" / f"test_{id}.png"))
+            fraction = cut.loc[f"images/{id}.png", "mask_fraction"]
+            assert fraction == pytest.approx((mask > 0).mean(), abs=1e-6)
     code, out, err = medsoft(
         "predict", "--checkpoint", folder, f"--data.table={new}", "--data.patient=null", f"--out={tmp_path / 'all'}"
     )

@@ -62,8 +62,7 @@ class Detector(FineTunedClassifier):
             pvt_v2_b1 or resnet18.
         backbone_args: keyword arguments for the backbone.
         network: retinanet (with anchors) or fcos (without).
-        fpn_channels: width of the feature pyramid and of the heads, a multiple of 32, at least
-            64.
+        fpn_channels: width of the feature pyramid and of the heads, a multiple of 32, at least 64.
         encoder: name of a pretrained encoder (medsoft encoders lists them), or the folder of a medsoft pretrain: the
             backbone, its weights and the scaling of the images in one.
         pretrained: local file with weights for the backbone, or its name in MEDSOFT_WEIGHTS, or the name of an encoder;

@@ -33,7 +33,7 @@ class Engines:
         used: name of the engine that computed the last images, or will compute the next.
 
     Args:
-        asked: ``auto`` takes the fastest that is installed and computes what PyTorch does, on a CPU, in float32, and
+        asked: ``auto`` takes the first of ``RUNTIMES`` that computes what PyTorch does, on a CPU, in float32, and
             where there are ``WORTH`` images; it falls back to PyTorch.
         device: where the encoder computes.
         dtype: of its arithmetic.

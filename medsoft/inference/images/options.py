@@ -107,8 +107,8 @@ class OutputSettings(Settings):
             8 at most.
         precision: Data type of the computation; auto uses 16 on a GPU, and 32 on a CPU. Features in bf16 are not used
             together with others.
-        engine: What computes on a CPU, torch, onnx or openvino; auto takes the fastest that is installed and agrees
-            with PyTorch.
+        engine: What computes on a CPU, torch, onnx or openvino; auto takes onnx, else openvino, where it is installed
+            and agrees with PyTorch.
     """
 
     tokens: bool = True

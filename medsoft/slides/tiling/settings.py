@@ -267,8 +267,8 @@ class EncodingSettings(Settings):
         max_unreadable: A slide with a larger fraction of unreadable tiles than this fails.
         precision: Floating-point precision of the encoder; auto is 16 on a GPU and 32 otherwise. Features in bf16 are
             not used together with others.
-        engine: What computes on a CPU, torch, onnx or openvino; auto takes the fastest that is installed and agrees
-            with PyTorch.
+        engine: What computes on a CPU, torch, onnx or openvino; auto takes onnx, else openvino, where it is installed
+            and agrees with PyTorch.
 
     Raises:
         InputError: a value is out of its range.
